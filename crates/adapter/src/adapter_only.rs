@@ -1,0 +1,171 @@
+use burn::module::{
+    Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor, Param,
+};
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+use crate::sites::Path;
+
+/// A module of which visitors and mappers see the adapter parameters only.
+///
+/// Optimizers, records, checkpoints and parameter counts walk a module by `visit` and `map`: through this wrapper they
+/// meet nothing of the base, so no optimizer state and no checkpoint byte can belong to it. Paths are those of the
+/// module itself. Everything else, device moves and the switch between training and validation among it, concerns
+/// the whole module.
+#[derive(Clone, Debug)]
+pub struct AdapterOnly<M> {
+    module: M,
+}
+
+impl<M> AdapterOnly<M> {
+    /// Wraps a module.
+    pub fn new(module: M) -> Self {
+        Self { module }
+    }
+
+    /// The whole module.
+    pub fn inner(&self) -> &M {
+        &self.module
+    }
+
+    /// Takes the whole module out.
+    pub fn into_inner(self) -> M {
+        self.module
+    }
+}
+
+impl<M: Module> Module for AdapterOnly<M> {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.module.visit(&mut Filter::new(visitor));
+    }
+
+    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
+        Self::new(self.module.map(&mut Filter::new(mapper)))
+    }
+
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.module.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self::new(self.module.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self::new(self.module.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        Self::new(self.module.train())
+    }
+
+    fn valid(&self) -> Self {
+        Self::new(self.module.valid())
+    }
+
+    fn materialize(self) -> Self {
+        Self::new(self.module.materialize())
+    }
+}
+
+impl<M: ModuleDisplay> ModuleDisplayDefault for AdapterOnly<M> {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add("module", &self.module).optional()
+    }
+}
+
+impl<M: ModuleDisplay> ModuleDisplay for AdapterOnly<M> {}
+
+/// Passes on what lies inside a reparameterization, and every path.
+struct Filter<'a, W> {
+    walker: &'a mut W,
+    path: Path,
+}
+
+impl<'a, W> Filter<'a, W> {
+    fn new(walker: &'a mut W) -> Self {
+        Self {
+            walker,
+            path: Path::default(),
+        }
+    }
+}
+
+impl<V: ModuleVisitor> ModuleVisitor for Filter<'_, V> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+        self.walker.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.path.exit();
+        self.walker.exit_module(name, container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.path.in_reparameterization() {
+            self.walker.visit_float(param);
+        }
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if self.path.in_reparameterization() {
+            self.walker.visit_int(param);
+        }
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        if self.path.in_reparameterization() {
+            self.walker.visit_bool(param);
+        }
+    }
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        if self.path.in_reparameterization() {
+            self.walker.visit_flag(flag);
+        }
+    }
+}
+
+impl<T: ModuleMapper> ModuleMapper for Filter<'_, T> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+        self.walker.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.path.exit();
+        self.walker.exit_module(name, container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.path.in_reparameterization() {
+            true => self.walker.map_float(param),
+            false => param,
+        }
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        match self.path.in_reparameterization() {
+            true => self.walker.map_int(param),
+            false => param,
+        }
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        match self.path.in_reparameterization() {
+            true => self.walker.map_bool(param),
+            false => param,
+        }
+    }
+
+    fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+        match self.path.in_reparameterization() {
+            true => self.walker.map_flag(flag),
+            false => flag,
+        }
+    }
+}

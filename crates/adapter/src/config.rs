@@ -1,0 +1,176 @@
+use crate::error::AdapterError;
+use crate::init::LoraInit;
+use crate::targets::{Pattern, Targets};
+
+/// What a LoRA adapter is to be: rank, scale, dropout, and where it goes.
+///
+/// ```
+/// use burn_lora_adapter::{LoraConfig, Targets};
+///
+/// let config = LoraConfig::new(16, 32.0)
+///     .with_targets(Targets::names(["q_proj", "v_proj"]))
+///     .with_dropout(0.05);
+/// assert_eq!(config.scale(16, 32.0), 2.0);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Rank `r` of the change.
+    pub rank: usize,
+    /// Numerator of the scale; the change is multiplied by `alpha / r`.
+    pub alpha: f64,
+    /// Probability that an input of the adapter is dropped in training, in `[0, 1)`.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(r)`, which keeps high ranks from learning slowly (rsLoRA).
+    pub use_rslora: bool,
+    /// Which layers are adapted.
+    pub targets: Targets,
+    /// Layers left out although `targets` names them.
+    pub exclude: Option<Targets>,
+    /// Only layers with these indices, counted in the last number of a layer's path that follows a container's name;
+    /// `None` adapts all.
+    pub layers_to_transform: Option<Vec<usize>>,
+    /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Alphas of single layers, matched like [`rank_pattern`](Self::rank_pattern).
+    pub alpha_pattern: Vec<(String, f64)>,
+    /// How the factors start.
+    pub init: LoraInit,
+    /// Seed of the factors. The same seed gives the same factors on every device.
+    pub seed: u64,
+}
+
+impl LoraConfig {
+    /// A configuration for all linear layers but the output head, without dropout.
+    pub fn new(rank: usize, alpha: f64) -> Self {
+        Self {
+            rank,
+            alpha,
+            dropout: 0.0,
+            use_rslora: false,
+            targets: Targets::AllLinear,
+            exclude: None,
+            layers_to_transform: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            init: LoraInit::default(),
+            seed: 0,
+        }
+    }
+
+    /// Sets which layers are adapted.
+    pub fn with_targets(mut self, targets: Targets) -> Self {
+        self.targets = targets;
+        self
+    }
+
+    /// Sets which targeted layers are left out.
+    pub fn with_exclude(mut self, exclude: Targets) -> Self {
+        self.exclude = Some(exclude);
+        self
+    }
+
+    /// Sets the dropout on the adapters' inputs.
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// Chooses `alpha / sqrt(r)` as the scale.
+    pub fn with_rslora(mut self, use_rslora: bool) -> Self {
+        self.use_rslora = use_rslora;
+        self
+    }
+
+    /// Sets how the factors start.
+    pub fn with_init(mut self, init: LoraInit) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Sets the seed of the factors.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The scale of an adapter of this rank and alpha: `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
+    pub fn scale(&self, rank: usize, alpha: f64) -> f64 {
+        match self.use_rslora {
+            true => alpha / (rank as f64).sqrt(),
+            false => alpha / rank as f64,
+        }
+    }
+
+    /// Everything that is wrong with the configuration by itself, before any module is seen.
+    ///
+    /// # Errors
+    /// [`AdapterError::Config`] with all faults.
+    pub(crate) fn check(&self) -> Result<Patterns, AdapterError> {
+        let mut faults = Vec::new();
+        if self.rank == 0 {
+            faults.push("rank (r) is 0; it must be at least 1".to_string());
+        }
+        check_alpha("alpha (lora_alpha)", self.alpha, &mut faults);
+        if !(0.0..1.0).contains(&self.dropout) {
+            faults.push(format!(
+                "dropout (lora_dropout) is {}; it must be at least 0 and less than 1",
+                self.dropout
+            ));
+        }
+        let mut ranks = Vec::new();
+        for (key, rank) in &self.rank_pattern {
+            if *rank == 0 {
+                faults.push(format!("rank_pattern gives \"{key}\" the rank 0"));
+            }
+            ranks.extend(compile("rank_pattern", key, &mut faults).map(|p| (p, *rank)));
+        }
+        let mut alphas = Vec::new();
+        for (key, alpha) in &self.alpha_pattern {
+            check_alpha(&format!("alpha_pattern of \"{key}\""), *alpha, &mut faults);
+            alphas.extend(compile("alpha_pattern", key, &mut faults).map(|p| (p, *alpha)));
+        }
+        match faults.is_empty() {
+            true => Ok(Patterns { ranks, alphas }),
+            false => Err(AdapterError::Config { faults }),
+        }
+    }
+}
+
+fn check_alpha(what: &str, alpha: f64, faults: &mut Vec<String>) {
+    if !alpha.is_finite() || alpha == 0.0 {
+        faults.push(format!("{what} is {alpha}; it must be a number other than 0"));
+    }
+}
+
+fn compile(field: &str, key: &str, faults: &mut Vec<String>) -> Option<Pattern> {
+    match Pattern::suffix(key) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            faults.push(format!("{field} has the invalid expression \"{key}\": {error}"));
+            None
+        }
+    }
+}
+
+/// The compiled rank and alpha patterns.
+pub(crate) struct Patterns {
+    pub(crate) ranks: Vec<(Pattern, usize)>,
+    pub(crate) alphas: Vec<(Pattern, f64)>,
+}
+
+impl Patterns {
+    pub(crate) fn rank(&self, path: &str, default: usize) -> usize {
+        first(&self.ranks, path).unwrap_or(default)
+    }
+
+    pub(crate) fn alpha(&self, path: &str, default: f64) -> f64 {
+        first(&self.alphas, path).unwrap_or(default)
+    }
+}
+
+fn first<T: Copy>(patterns: &[(Pattern, T)], path: &str) -> Option<T> {
+    patterns
+        .iter()
+        .find(|(pattern, _)| pattern.matches(path))
+        .map(|(_, value)| *value)
+}

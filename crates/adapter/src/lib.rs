@@ -1,0 +1,46 @@
+//! Low-rank adapters for any Burn module.
+//!
+//! [`attach`] freezes a module and puts a [`Lora`] on every weight that a [`LoraConfig`] targets, from outside: the
+//! module's type stays as it is. Burn's own layers then compute with the composed weight; layers that call [`project`]
+//! take the activation path, which builds neither a dense delta nor a weight-shaped gradient.
+//!
+//! | call | what it does |
+//! |---|---|
+//! | [`attach`] | freezes the base, adds a named adapter to each target |
+//! | [`project`] | `x W + b + s (dropout(x) A) B` through a `burn::nn::Linear` |
+//! | [`set_enabled`] | turns the adapters off (the base, exactly) and on again |
+//! | [`merge`], [`unmerge`] | folds the adapters into one dense weight each, and restores the base bit for bit |
+//! | [`merge_and_unload`] | leaves plain weights and no adapter |
+//! | [`summary`] | the table of trainable and total parameters |
+//! | [`AdapterOnly`] | the module as optimizers and records should see it: adapter parameters only |
+//! | [`peft`] | reads and writes the adapter folders of Hugging Face PEFT |
+
+mod adapter_only;
+mod attach;
+mod config;
+mod error;
+mod init;
+mod lora;
+mod merge;
+pub mod peft;
+mod project;
+mod reach;
+mod sites;
+mod stack;
+mod summary;
+mod switch;
+mod targets;
+
+pub use adapter_only::AdapterOnly;
+pub use attach::{DEFAULT_NAME, attach};
+pub use config::LoraConfig;
+pub use error::{AdapterError, TensorFault};
+pub use init::LoraInit;
+pub use lora::Lora;
+pub use merge::{merge, merge_and_unload, unmerge};
+pub use project::project;
+pub use stack::{AdapterStack, NamedAdapter};
+pub use reach::{AdaptedWeight, adapted_weights};
+pub use summary::{AdapterRow, ParameterSummary, summary};
+pub use switch::set_enabled;
+pub use targets::Targets;

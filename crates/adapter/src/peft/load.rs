@@ -1,0 +1,156 @@
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::config::PeftConfig;
+use super::keys::{Factor, transpose};
+use super::{CONFIG_FILE, WEIGHTS_FILE};
+use crate::attach::{Planned, check_name, place, plan};
+use crate::config::LoraConfig;
+use crate::error::{AdapterError, TensorFault, nearest};
+use crate::init::parameter;
+
+/// Reads a PEFT folder and attaches its adapter to a module under `name`. The factors become f32.
+///
+/// The folder's configuration says where the adapter goes; the file must then hold exactly the tensors that this
+/// needs. Returns the configuration beside the module.
+///
+/// # Errors
+/// The module is untouched and the error lists every fault when the configuration cannot be read, asks for what is not
+/// supported or does not fit the module, and when a tensor is missing, unexpected, of another shape or not finite.
+pub fn load<M: Module>(
+    module: M,
+    name: &str,
+    folder: &Path,
+) -> Result<(M, LoraConfig), AdapterError> {
+    let config = read_config(folder)?;
+    let path = folder.join(CONFIG_FILE);
+    let features = config.unsupported();
+    if !features.is_empty() {
+        return Err(AdapterError::Unsupported { path, features });
+    }
+    let config = config.to_lora().map_err(|faults| AdapterError::ConfigFile {
+        path,
+        reason: faults.join("; "),
+    })?;
+    let plan = plan(&module, &config)?;
+    check_name(&module, name, &plan)?;
+
+    let path = folder.join(WEIGHTS_FILE);
+    let bytes = fs::read(&path).map_err(AdapterError::io(&path))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| AdapterError::ConfigFile {
+        path: path.clone(),
+        reason: format!("not a safetensors file, or a damaged one: {error}"),
+    })?;
+    let factors = read_factors(&file, &plan)
+        .map_err(|faults| AdapterError::Tensors { path, faults })?;
+    let adapters = plan.into_iter().zip(factors).map(|(site, [a, b])| {
+        let a = parameter(a, [site.d_in, site.rank], &site.device);
+        let b = parameter(b, [site.rank, site.d_out], &site.device);
+        let lora = site.lora(a, b, &config);
+        (site.path, lora)
+    });
+    let adapters: HashMap<_, _> = adapters.collect();
+    Ok((place(module, name, adapters), config))
+}
+
+/// Reads the configuration of a PEFT folder.
+///
+/// # Errors
+/// [`AdapterError::Io`] without the file; [`AdapterError::ConfigFile`] when it is no PEFT configuration.
+pub fn read_config(folder: &Path) -> Result<PeftConfig, AdapterError> {
+    let path = folder.join(CONFIG_FILE);
+    let text = fs::read_to_string(&path).map_err(AdapterError::io(&path))?;
+    serde_json::from_str(&text).map_err(|error| AdapterError::ConfigFile {
+        path,
+        reason: format!("not a PEFT configuration: {error}"),
+    })
+}
+
+/// The factors of every planned weight, in Burn's layout, or every fault of the file.
+fn read_factors(
+    file: &SafeTensors<'_>,
+    plan: &[Planned],
+) -> Result<Vec<[Vec<f32>; 2]>, Vec<TensorFault>> {
+    let mut faults = Vec::new();
+    let mut unused: HashMap<String, TensorView<'_>> = file.iter().map(|(key, view)| (key.to_string(), view)).collect();
+    let mut expected = Vec::new();
+    let mut factors = Vec::new();
+    for site in plan {
+        factors.push(Factor::BOTH.map(|factor| {
+            let key = factor.key(site.module_path());
+            let shape = factor.shape(site.d_in, site.d_out, site.rank);
+            let values = match unused.remove(&key) {
+                Some(view) => read(&key, &view, shape),
+                None => Err(TensorFault::Missing {
+                    key: key.clone(),
+                    shape,
+                }),
+            };
+            expected.push(key);
+            values.unwrap_or_else(|fault| {
+                faults.push(fault);
+                Vec::new()
+            })
+        }));
+    }
+    let mut unexpected: Vec<_> = unused.into_iter().collect();
+    unexpected.sort_by(|(x, _), (y, _)| x.cmp(y));
+    for (key, view) in unexpected {
+        let nearest = nearest(&key, expected.iter().map(String::as_str)).map(str::to_string);
+        let shape = view.shape().to_vec();
+        faults.push(TensorFault::Unexpected {
+            key,
+            shape,
+            nearest,
+        });
+    }
+    match faults.is_empty() {
+        true => Ok(factors),
+        false => Err(faults),
+    }
+}
+
+/// One factor as f32, transposed from PEFT's layout into Burn's.
+fn read(
+    key: &str,
+    view: &TensorView<'_>,
+    expected: [usize; 2],
+) -> Result<Vec<f32>, TensorFault> {
+    let key = || key.to_string();
+    if view.shape() != expected {
+        return Err(TensorFault::Shape {
+            key: key(),
+            found: view.shape().to_vec(),
+            expected,
+        });
+    }
+    let bytes = view.data();
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => numbers(bytes, f32::from_le_bytes).collect(),
+        Dtype::F16 => numbers(bytes, half::f16::from_le_bytes).map(f32::from).collect(),
+        Dtype::BF16 => numbers(bytes, half::bf16::from_le_bytes).map(f32::from).collect(),
+        other => {
+            return Err(TensorFault::DType {
+                key: key(),
+                dtype: format!("{other:?}"),
+            });
+        }
+    };
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(TensorFault::NotFinite { key: key() });
+    }
+    Ok(transpose(&values, expected))
+}
+
+/// Little-endian numbers of `N` bytes each; safetensors has checked that the bytes come out even.
+fn numbers<'a, const N: usize, T: 'a>(
+    bytes: &'a [u8],
+    read: fn([u8; N]) -> T,
+) -> impl Iterator<Item = T> + 'a {
+    bytes.as_chunks::<N>().0.iter().map(move |chunk| read(*chunk))
+}

@@ -1,0 +1,360 @@
+//! Text to token ids and back.
+
+use std::path::Path;
+
+use tokenizers::{Encoding, Token};
+
+use crate::error::DataError;
+use crate::special_tokens::SpecialTokens;
+
+/// A `tokenizer.json` with its special tokens.
+///
+/// # Prompt and completion
+///
+/// They are encoded apart and then joined. Encoded together, the tokens at their border could
+/// merge, and the prompt seen in training would not be the prompt that generation starts from.
+/// Encoded apart, the ids of [`encode_prompt`](Self::encode_prompt) are exactly the beginning of
+/// every training example with that prompt.
+///
+/// Special tokens that the tokenizer puts before a text (bos) are put before the prompt only, and
+/// never twice; those that it puts after a text are not used, because the end of a sequence is
+/// written by [`encode`](crate::encode).
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: SpecialTokens,
+    prefix: Vec<u32>,
+    adds_space: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a Hugging Face folder, and its special tokens
+    /// ([`SpecialTokens::from_folder`]).
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoTokenizer`] and [`DataError::BadTokenizer`] for the file itself, and those of
+    /// [`SpecialTokens::from_folder`].
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, DataError> {
+        let folder = folder.as_ref();
+        let path = folder.join("tokenizer.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(DataError::NoTokenizer {
+                    folder: folder.to_path_buf(),
+                    hint: hint(folder),
+                });
+            }
+            Err(source) => return Err(DataError::Read { path, source }),
+        };
+        let inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::BadTokenizer {
+                path,
+                message: error.to_string(),
+            })?;
+        let special = SpecialTokens::from_folder(folder, &inner)?;
+        Self::new(inner, special)
+    }
+
+    /// Wraps a tokenizer made in code. Truncation and padding set in it are switched off: a row is
+    /// cut by [`encode`](crate::encode), which counts it.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Tokenize`] if the post-processor fails.
+    pub fn new(
+        mut inner: tokenizers::Tokenizer,
+        special: SpecialTokens,
+    ) -> Result<Self, DataError> {
+        inner
+            .with_truncation(None)
+            .map_err(|error| DataError::Tokenize(error.to_string()))?;
+        inner.with_padding(None);
+        let mut prefix = leading_special_tokens(&inner)?;
+        match (special.add_bos, special.bos) {
+            (Some(true), Some(bos)) if !prefix.contains(&bos) => prefix.insert(0, bos),
+            (Some(false), Some(bos)) => prefix.retain(|&id| id != bos),
+            _ => (),
+        }
+        let adds_space = adds_space(&inner);
+        Ok(Self {
+            inner,
+            special,
+            prefix,
+            adds_space,
+        })
+    }
+
+    /// The ids that generation starts from and that begin a training example: bos if the tokenizer
+    /// wants it, unless the text begins with it already (rendered chat templates do), then the
+    /// text.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Tokenize`], for example for a word that the vocabulary lacks when there is no
+    /// unknown token.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let ids = self.plain(text)?;
+        if ids.starts_with(&self.prefix) {
+            return Ok(ids);
+        }
+        Ok([self.prefix.as_slice(), &ids].concat())
+    }
+
+    /// The ids of a text that follows another, without special tokens.
+    ///
+    /// SentencePiece-like tokenizers begin every text with a space of their own. A completion is no
+    /// beginning, so there it is encoded after a line break, whose ids are taken off again: `4`
+    /// after `2+2=` stays `4`.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_prompt`](Self::encode_prompt).
+    pub fn encode_completion(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        if self.adds_space {
+            let line_break = self.plain("\n")?;
+            let both = self.plain(&format!("\n{text}"))?;
+            if let Some(ids) = both.strip_prefix(line_break.as_slice()) {
+                return Ok(ids.to_vec());
+            }
+        }
+        self.plain(text)
+    }
+
+    /// The text of `ids`, without special tokens.
+    ///
+    /// Some tokenizers drop a space at the start, so compare with the decoded reference rather than
+    /// with its source text.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Tokenize`] if the decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| DataError::Tokenize(error.to_string()))
+    }
+
+    /// The special tokens.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// The token that ends a sequence.
+    pub fn eos(&self) -> u32 {
+        self.special.eos
+    }
+
+    /// The token that begins a sequence, if there is one.
+    pub fn bos(&self) -> Option<u32> {
+        self.special.bos
+    }
+
+    /// The token that fills a batch.
+    pub fn pad(&self) -> u32 {
+        self.special.pad
+    }
+
+    /// The tokens that end generation.
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.special.stop
+    }
+
+    /// The special tokens put before a prompt.
+    pub fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
+    /// Tokens in the vocabulary, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The token of an id.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The tokenizer itself.
+    pub fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    fn plain(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let encoding = self.inner.encode_fast(text, false);
+        encoding
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| DataError::Tokenize(error.to_string()))
+    }
+}
+
+/// What a folder without `tokenizer.json` has instead.
+fn hint(folder: &Path) -> &'static str {
+    if !folder.is_dir() {
+        ": it is not a folder"
+    } else if folder.join("tokenizer.model").exists() || folder.join("vocab.json").exists() {
+        ", only the files of a slow tokenizer: load it with transformers' AutoTokenizer and call \
+         save_pretrained"
+    } else {
+        ""
+    }
+}
+
+/// The ids that the post-processor puts before a text, found by giving it a token that no
+/// vocabulary has.
+fn leading_special_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, DataError> {
+    const MARKER: u32 = u32::MAX;
+    let text = Encoding::from_tokens(vec![Token::new(MARKER, "x".to_string(), (0, 1))], 0);
+    let processed = inner
+        .post_process(text, None, true)
+        .map_err(|error| DataError::Tokenize(error.to_string()))?;
+    Ok(processed
+        .get_ids()
+        .iter()
+        .copied()
+        .take_while(|&id| id != MARKER)
+        .collect())
+}
+
+/// Whether a text without a space at its start gets one: `▁` in SentencePiece's writing, `Ġ` in
+/// GPT-2's.
+fn adds_space(inner: &tokenizers::Tokenizer) -> bool {
+    let first = inner
+        .encode("a", false)
+        .ok()
+        .and_then(|encoding| encoding.get_tokens().first().cloned());
+    first.is_some_and(|token| token.starts_with(['▁', 'Ġ']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{WORDS, folder, pieces, words, words_json};
+
+    const CONFIG: &str = r#"{"eos_token": "</s>", "bos_token": "<s>"}"#;
+
+    fn special(add_bos: Option<bool>) -> SpecialTokens {
+        SpecialTokens {
+            bos: Some(1),
+            add_bos,
+            ..SpecialTokens::new(2)
+        }
+    }
+
+    #[test]
+    fn reads_a_folder() {
+        let dir = folder(&[
+            ("tokenizer.json", &words_json(None)),
+            ("tokenizer_config.json", CONFIG),
+        ]);
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        assert_eq!(
+            (tokenizer.bos(), tokenizer.eos(), tokenizer.pad()),
+            (Some(1), 2, 2)
+        );
+        assert_eq!(
+            (tokenizer.stop_ids(), tokenizer.vocab_size()),
+            (&[2][..], WORDS.len())
+        );
+        assert_eq!(tokenizer.decode(&[1, 5, 6, 2]).unwrap(), "a b");
+        assert_eq!(tokenizer.id_to_token(5).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_missing_or_broken_tokenizer_is_named() {
+        let dir = folder(&[]);
+        let error = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("has no tokenizer.json"), "{error}");
+        let error = Tokenizer::from_folder(dir.path().join("none"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("not a folder"), "{error}");
+        let slow = folder(&[("tokenizer.model", "")]);
+        let error = Tokenizer::from_folder(slow.path()).unwrap_err().to_string();
+        assert!(error.contains("slow tokenizer"), "{error}");
+        let broken = folder(&[("tokenizer.json", "{}")]);
+        let error = Tokenizer::from_folder(broken.path()).unwrap_err();
+        assert!(
+            matches!(error, DataError::BadTokenizer { ref path, .. } if path.ends_with("tokenizer.json")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bos_begins_the_prompt_only() {
+        // The post-processor would write `<s> text </s>`.
+        let json = words_json(Some(("<s>", "</s>")));
+        let inner = tokenizers::Tokenizer::from_bytes(json).unwrap();
+        for (add_bos, prefix) in [(None, &[1][..]), (Some(true), &[1]), (Some(false), &[])] {
+            let tokenizer = Tokenizer::new(inner.clone(), special(add_bos)).unwrap();
+            assert_eq!(tokenizer.prefix(), prefix);
+            assert_eq!(
+                tokenizer.encode_prompt("a b").unwrap(),
+                [prefix, &[5, 6]].concat()
+            );
+            assert_eq!(tokenizer.encode_completion("a b").unwrap(), [5, 6]);
+        }
+    }
+
+    #[test]
+    fn add_bos_token_adds_what_the_post_processor_does_not() {
+        for (add_bos, expected) in [(None, &[5][..]), (Some(true), &[1, 5]), (Some(false), &[5])] {
+            let tokenizer = Tokenizer::new(words(), special(add_bos)).unwrap();
+            assert_eq!(tokenizer.encode_prompt("a").unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn bos_is_not_written_twice() {
+        let tokenizer = Tokenizer::new(words(), special(Some(true))).unwrap();
+        assert_eq!(tokenizer.encode_prompt("<s> a").unwrap(), [1, 5]);
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_off() {
+        let mut inner = words();
+        let truncation = tokenizers::TruncationParams {
+            max_length: 2,
+            ..Default::default()
+        };
+        inner.with_truncation(Some(truncation)).unwrap();
+        let padding = tokenizers::PaddingParams {
+            strategy: tokenizers::PaddingStrategy::Fixed(8),
+            ..Default::default()
+        };
+        inner.with_padding(Some(padding));
+        let tokenizer = Tokenizer::new(inner, special(None)).unwrap();
+        assert_eq!(tokenizer.encode_prompt("a b c d").unwrap(), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_completion_gets_no_space_of_the_tokenizer() {
+        let tokenizer = Tokenizer::new(pieces(), SpecialTokens::new(0)).unwrap();
+        let tokens = |ids: Vec<u32>| {
+            ids.iter()
+                .filter_map(|&id| tokenizer.id_to_token(id))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            tokens(tokenizer.encode_prompt("a=").unwrap()),
+            ["▁", "a", "="]
+        );
+        assert_eq!(tokens(tokenizer.encode_completion("b").unwrap()), ["b"]);
+        assert_eq!(
+            tokens(tokenizer.encode_completion(" b").unwrap()),
+            ["▁", "b"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_word_without_unknown_token_is_an_error() {
+        let json = words_json(None).replace("\"<unk>\":0,", "");
+        let inner = tokenizers::Tokenizer::from_bytes(json).unwrap();
+        let tokenizer = Tokenizer::new(inner, special(None)).unwrap();
+        assert!(matches!(
+            tokenizer.encode_prompt("zzz"),
+            Err(DataError::Tokenize(_))
+        ));
+    }
+}

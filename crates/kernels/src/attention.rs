@@ -1,0 +1,283 @@
+use burn::tensor::{DType, Device, Int, Tensor};
+
+use crate::precision::accumulator;
+
+/// Added to a score that must not count. Finite, so that a row in which nothing counts (a padding token that looks at
+/// padding only) becomes a plain mean and not a NaN; large enough that `exp` of it is exactly 0 beside any real score.
+const BLOCKED: f32 = -1e9;
+
+/// Which keys each query may look at, as a bias on the scores.
+///
+/// Built once for a batch and shared by all its layers.
+#[derive(Debug, Clone)]
+pub struct AttentionMask {
+    bias: Option<Tensor<4>>,
+}
+
+impl AttentionMask {
+    /// Every query sees every key.
+    pub fn none() -> Self {
+        Self { bias: None }
+    }
+
+    /// Query `i`, at position `start + i`, sees the keys `0..=start + i`.
+    ///
+    /// `start` is the number of keys that are there before the first query: 0 in training, the filled length of the
+    /// cache in generation.
+    pub fn causal(queries: usize, start: usize, device: &Device) -> Self {
+        if queries == 1 {
+            return Self::none();
+        }
+        let device = device.clone().without_autodiff();
+        let keys = start + queries;
+        let query = Self::query_positions(1, queries, start, keys, &device);
+        let key = Self::key_positions(1, queries, keys, &device);
+        Self::blocking(key.greater(query))
+    }
+
+    /// The causal mask for rows that are padded on the left: row `r` sees no key before `left[r]`.
+    pub fn causal_left_padded(
+        queries: usize,
+        start: usize,
+        left: &[usize],
+        device: &Device,
+    ) -> Self {
+        if left.iter().all(|count| *count == 0) {
+            return Self::causal(queries, start, device);
+        }
+        let device = device.clone().without_autodiff();
+        let (rows, keys) = (left.len(), start + queries);
+        let left: Vec<i32> = left.iter().map(|count| *count as i32).collect();
+        let left = Tensor::<1, Int>::from_ints(left.as_slice(), &device)
+            .reshape([rows, 1, 1, 1])
+            .expand([rows, 1, queries, keys]);
+        let query = Self::query_positions(rows, queries, start, keys, &device);
+        let key = Self::key_positions(rows, queries, keys, &device);
+        Self::blocking(key.clone().greater(query).bool_or(key.lower(left)))
+    }
+
+    /// Any bias of shape `[batch or 1, 1, queries, keys]`, added to the scores.
+    pub fn from_bias(bias: Tensor<4>) -> Self {
+        Self { bias: Some(bias) }
+    }
+
+    fn blocking(blocked: Tensor<4, burn::tensor::Bool>) -> Self {
+        let zeros = Tensor::zeros(blocked.shape(), (&blocked.device(), DType::F32));
+        Self::from_bias(zeros.mask_fill(blocked, BLOCKED))
+    }
+
+    fn query_positions(
+        rows: usize,
+        queries: usize,
+        start: usize,
+        keys: usize,
+        device: &Device,
+    ) -> Tensor<4, Int> {
+        Tensor::<1, Int>::arange(start as i64..(start + queries) as i64, device)
+            .reshape([1, 1, queries, 1])
+            .expand([rows, 1, queries, keys])
+    }
+
+    fn key_positions(rows: usize, queries: usize, keys: usize, device: &Device) -> Tensor<4, Int> {
+        Tensor::<1, Int>::arange(0..keys as i64, device)
+            .reshape([1, 1, 1, keys])
+            .expand([rows, 1, queries, keys])
+    }
+}
+
+/// Scaled dot-product attention with grouped queries (arXiv:1706.03762, arXiv:2305.13245).
+///
+/// `y = softmax(q k^T / sqrt(d) + mask) v`, the softmax in `f32`.
+///
+/// Query head `h` reads key and value head `h / (heads / kv_heads)`. The queries that share a key head are folded into
+/// its rows, so that keys and values are never repeated.
+///
+/// # Shapes
+///
+/// - q: `[batch, heads, queries, d]`
+/// - k: `[batch, kv_heads, keys, d]`
+/// - v: `[batch, kv_heads, keys, d]`
+/// - output: `[batch, heads, queries, d]`
+///
+/// # Panics
+///
+/// If `heads` is not a multiple of `kv_heads`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
+    let [batch, heads, queries, d] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    assert!(
+        heads.is_multiple_of(kv_heads),
+        "{heads} query heads do not share {kv_heads} key heads evenly"
+    );
+    let groups = heads / kv_heads;
+    let folded = [batch, kv_heads, groups * queries, d];
+    let dtype = q.dtype();
+    let wide = accumulator(dtype);
+
+    let q = (q * (d as f64).powf(-0.5)).reshape(folded);
+    let scores = q.matmul(k.swap_dims(2, 3)).cast(wide); // [batch, kv_heads, groups * queries, keys]
+    let scores = match &mask.bias {
+        Some(bias) => {
+            let bias: Tensor<5> = bias.clone().cast(wide).unsqueeze_dim(1);
+            let scores = scores.reshape([batch, kv_heads, groups, queries, keys]) + bias;
+            scores.reshape([batch, kv_heads, groups * queries, keys])
+        }
+        None => scores,
+    };
+
+    let max = scores.clone().detach().max_dim(3);
+    let exp = (scores - max).exp();
+    let inverse = exp.clone().sum_dim(3).recip();
+    let y = if dtype == wide {
+        // Normalizing after the product touches d columns instead of `keys`.
+        exp.matmul(v) * inverse
+    } else {
+        // A sum over many keys may exceed the range of f16, so normalize before it.
+        (exp * inverse).cast(dtype).matmul(v)
+    };
+    y.reshape([batch, heads, queries, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+    use burn::tensor::{Distribution, Tolerance};
+
+    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    /// Row by row and head by head, in plain Rust.
+    fn reference(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, left: &[usize]) -> Vec<f32> {
+        let [b, h, s, d] = q.dims();
+        let [_, hkv, t, _] = k.dims();
+        let read = |x: &Tensor<4>| x.to_data().try_to_vec::<f32>().expect("f32");
+        let (q, k, v) = (read(q), read(k), read(v));
+        let mut out = Vec::new();
+        for row in 0..b {
+            for head in 0..h {
+                let kv = (row * hkv + head / (h / hkv)) * t;
+                for i in 0..s {
+                    let seen = left[row]..=(t - s + i);
+                    let at = ((row * h + head) * s + i) * d;
+                    let score = |j: usize| -> f32 {
+                        (0..d).map(|c| q[at + c] * k[(kv + j) * d + c]).sum::<f32>()
+                            / (d as f32).sqrt()
+                    };
+                    let weights: Vec<f32> = seen.clone().map(|j| score(j).exp()).collect();
+                    let total: f32 = weights.iter().sum();
+                    for c in 0..d {
+                        let sum: f32 = seen
+                            .clone()
+                            .zip(&weights)
+                            .map(|(j, w)| w * v[(kv + j) * d + c])
+                            .sum();
+                        out.push(sum / total);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn equal_keys_average_the_visible_values() {
+        let device = device();
+        let q = Tensor::<4>::ones([1, 1, 2, 1], &device);
+        let k = Tensor::<4>::ones([1, 1, 2, 1], &device);
+        let v = Tensor::<4>::from_floats([[[[2.0], [4.0]]]], &device);
+        let y = attention(q, k, v, &AttentionMask::causal(2, 0, &device));
+        assert_values(y, &[2.0, 3.0]);
+    }
+
+    #[test]
+    fn grouped_causal_attention_equals_the_loop() {
+        let device = device();
+        let q = random([2, 4, 3, 8], &device);
+        let (k, v) = (random([2, 2, 3, 8], &device), random([2, 2, 3, 8], &device));
+        let expected = reference(&q, &k, &v, &[0, 0]);
+        let y = attention(q, k, v, &AttentionMask::causal(3, 0, &device));
+        assert_values(y, &expected);
+    }
+
+    #[test]
+    fn queries_behind_a_cache_see_all_of_it() {
+        let device = device();
+        let q = random([1, 2, 2, 4], &device);
+        let (k, v) = (random([1, 1, 5, 4], &device), random([1, 1, 5, 4], &device));
+        let expected = reference(&q, &k, &v, &[0]);
+        let y = attention(q, k, v, &AttentionMask::causal(2, 3, &device));
+        assert_values(y, &expected);
+    }
+
+    #[test]
+    fn left_padding_is_never_seen() {
+        let device = device();
+        let q = random([2, 2, 1, 4], &device);
+        let (k, v) = (random([2, 2, 5, 4], &device), random([2, 2, 5, 4], &device));
+        let expected = reference(&q, &k, &v, &[0, 3]);
+        let mask = AttentionMask::causal_left_padded(1, 4, &[0, 3], &device);
+        assert_values(attention(q, k, v, &mask), &expected);
+    }
+
+    #[test]
+    fn a_query_that_sees_nothing_stays_finite() {
+        let device = device();
+        let q = random([1, 1, 2, 4], &device);
+        let (k, v) = (random([1, 1, 2, 4], &device), random([1, 1, 2, 4], &device));
+        let mask = AttentionMask::causal_left_padded(2, 0, &[2], &device);
+        let y = attention(q, k, v, &mask);
+        assert!(!y.contains_nan().into_scalar::<bool>());
+    }
+
+    #[test]
+    fn gradients_equal_those_of_the_repeated_form() {
+        let device = device();
+        let q = random([2, 4, 3, 8], &device).require_grad();
+        let k = random([2, 2, 3, 8], &device).require_grad();
+        let v = random([2, 2, 3, 8], &device).require_grad();
+        let weight = random([2, 4, 3, 8], &device);
+
+        let y = attention(
+            q.clone(),
+            k.clone(),
+            v.clone(),
+            &AttentionMask::causal(3, 0, &device),
+        );
+        let folded = (y * weight.clone()).sum().backward();
+
+        let repeat = |x: Tensor<4>| {
+            let x: Tensor<5> = x.reshape([2, 2, 1, 3, 8]);
+            x.repeat_dim(2, 2).reshape([2, 4, 3, 8])
+        };
+        let options = burn::tensor::ops::AttentionModuleOptions {
+            scale: None,
+            softcap: None,
+            is_causal: true,
+        };
+        let (kr, vr) = (repeat(k.clone()), repeat(v.clone()));
+        let y = burn::tensor::module::attention(q.clone(), kr, vr, None, None, options);
+        let repeated = (y * weight).sum().backward();
+
+        for (name, x) in [("q", q), ("k", k), ("v", v)] {
+            let ours = x.grad(&folded).expect(name).into_data();
+            let theirs = x.grad(&repeated).expect(name).into_data();
+            ours.assert_approx_eq::<f32>(&theirs, Tolerance::absolute(1e-5));
+        }
+    }
+
+    #[test]
+    fn low_precision_stays_close() {
+        let device = device();
+        let q = random([1, 2, 4, 8], &device);
+        let (k, v) = (random([1, 1, 4, 8], &device), random([1, 1, 4, 8], &device));
+        let mask = AttentionMask::causal(4, 0, &device);
+        let wide = attention(q.clone(), k.clone(), v.clone(), &mask);
+        let half = |x: Tensor<4>| x.cast(DType::BF16);
+        let y = attention(half(q), half(k), half(v), &mask);
+        assert_eq!(y.dtype(), DType::BF16);
+        let y = y.cast(DType::F32).into_data();
+        y.assert_approx_eq::<f32>(&wide.into_data(), Tolerance::absolute(5e-2));
+    }
+}

@@ -1,0 +1,45 @@
+use burn::tensor::{Tensor, activation};
+
+/// GELU in its tanh form (arXiv:1606.08415), `gelu_new` in GPT-2's configuration.
+///
+/// `y = x / 2 * (1 + tanh(z))` with `z = sqrt(2 / pi) * (x + 0.044715 * x^3)`, computed as `x * sigmoid(2 z)`, which is
+/// the same function with fewer steps.
+///
+/// # Shapes
+///
+/// - x, output: the same shape
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    const TWICE_SQRT_2_OVER_PI: f64 =
+        2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+    let slope = x.clone().square() * (0.044715 * TWICE_SQRT_2_OVER_PI) + TWICE_SQRT_2_OVER_PI;
+    let gate = activation::sigmoid(slope * x.clone());
+    x * gate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+
+    fn reference(x: f32) -> f32 {
+        let z = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        0.5 * x * (1.0 + z.tanh())
+    }
+
+    #[test]
+    fn equals_the_tanh_form() {
+        let xs = [-8.0, -1.5, -0.1, 0.0, 0.3, 2.0, 9.0];
+        let x = Tensor::<1>::from_floats(xs, &device());
+        assert_values(gelu_tanh(x), &xs.map(reference));
+    }
+
+    #[test]
+    fn gradient_equals_a_difference_quotient() {
+        let x = Tensor::<1>::from_floats([0.7], &device()).require_grad();
+        let grads = gelu_tanh(x.clone()).sum().backward();
+        let grad: f32 = x.grad(&grads).expect("x is tracked").into_scalar();
+        let h = 1e-2;
+        let quotient = (reference(0.7 + h) - reference(0.7 - h)) / (2.0 * h);
+        assert!((grad - quotient).abs() < 1e-3, "{grad} against {quotient}");
+    }
+}

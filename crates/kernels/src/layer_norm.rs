@@ -1,0 +1,70 @@
+use burn::tensor::Tensor;
+
+use crate::precision::accumulator;
+
+/// Layer normalization over the last dimension (arXiv:1607.06450), with the biased variance.
+///
+/// `y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias`
+///
+/// Computed in `f32`, returned in the dtype of `x`.
+///
+/// # Shapes
+///
+/// - x: `[..., d]`
+/// - weight, bias: `[d]`
+/// - output: `[..., d]`
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let dtype = x.dtype();
+    let wide = accumulator(dtype);
+    let x = x.cast(wide);
+    let mean = x.clone().mean_dim(D - 1);
+    let centered = x - mean;
+    let inverse = (centered.clone().square().mean_dim(D - 1) + eps)
+        .sqrt()
+        .recip();
+    let y = centered * inverse * weight.cast(wide).unsqueeze() + bias.cast(wide).unsqueeze();
+    y.cast(dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+    use burn::tensor::DType;
+
+    #[test]
+    fn centers_and_scales_each_row() {
+        let device = device();
+        let x = Tensor::<2>::from_floats([[1.0, 3.0], [-2.0, 2.0]], &device);
+        let weight = Tensor::<1>::from_floats([2.0, 1.0], &device);
+        let bias = Tensor::<1>::from_floats([0.5, -1.0], &device);
+        let y = layer_norm(x, weight, bias, 0.0);
+        assert_values(y, &[-1.5, 0.0, -1.5, 0.0]);
+    }
+
+    #[test]
+    fn gradient_of_a_plain_sum_vanishes() {
+        let device = device();
+        let x = Tensor::<2>::from_floats([[1.0, 3.0, 7.0]], &device).require_grad();
+        let ones = Tensor::<1>::ones([3], &device);
+        let zeros = Tensor::<1>::zeros([3], &device);
+        // The normalized row always sums to zero, whatever x is.
+        let grads = layer_norm(x.clone(), ones, zeros, 1e-5).sum().backward();
+        assert_values(x.grad(&grads).expect("x is tracked"), &[0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn keeps_the_dtype() {
+        let device = device();
+        let x = Tensor::<2>::from_floats([[1.0, 3.0]], &device).cast(DType::BF16);
+        let ones = Tensor::<1>::ones([2], &device).cast(DType::BF16);
+        let y = layer_norm(x, ones.clone(), ones, 0.0);
+        assert_eq!(y.dtype(), DType::BF16);
+        assert_values(y.cast(DType::F32), &[0.0, 2.0]);
+    }
+}

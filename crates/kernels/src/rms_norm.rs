@@ -1,0 +1,69 @@
+use burn::tensor::Tensor;
+
+use crate::precision::accumulator;
+
+/// Root mean square normalization over the last dimension (arXiv:1910.07467).
+///
+/// `y = x / sqrt(mean(x^2) + eps) * weight`
+///
+/// The statistics and the division are computed in `f32`; the normalized value returns to the dtype of `x` before it is
+/// multiplied by the weight.
+///
+/// # Shapes
+///
+/// - x: `[..., d]`
+/// - weight: `[d]`
+/// - output: `[..., d]`
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    let dtype = x.dtype();
+    let x = x.cast(accumulator(dtype));
+    // Multiplying by a reciprocal rather than dividing: the backward of a division by a row statistic builds four
+    // full-size temporaries, that of a product two.
+    let inverse = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
+    (x * inverse).cast(dtype) * weight.unsqueeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+    use burn::tensor::DType;
+
+    #[test]
+    fn normalizes_each_row_by_its_root_mean_square() {
+        let device = device();
+        let x = Tensor::<2>::from_floats([[3.0, 4.0], [1.0, 1.0]], &device);
+        let weight = Tensor::<1>::from_floats([1.0, 2.0], &device);
+        // Row 0: mean(x^2) = 12.5.
+        let r = 12.5f32.sqrt();
+        let y = rms_norm(x, weight, 0.0);
+        assert_values(y, &[3.0 / r, 8.0 / r, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn gradient_is_orthogonal_to_the_input_without_epsilon() {
+        let device = device();
+        let x = Tensor::<2>::from_floats([[3.0, 4.0]], &device).require_grad();
+        let weight = Tensor::<1>::from_floats([1.0, 2.0], &device);
+        let grads = rms_norm(x.clone(), weight, 0.0).sum().backward();
+        // dy/dx_i = w_i / r - x_i * (sum_j w_j x_j) / (d r^3), here with sum = 11 and r^2 = 12.5.
+        let r = 12.5f32.sqrt();
+        let expected = [
+            1.0 / r - 3.0 * 11.0 / (2.0 * r * r * r),
+            2.0 / r - 4.0 * 11.0 / (2.0 * r * r * r),
+        ];
+        let grad = x.grad(&grads).expect("x is tracked");
+        assert_values(grad, &expected);
+    }
+
+    #[test]
+    fn statistics_of_low_precision_input_do_not_overflow() {
+        let device = device();
+        // 300^2 exceeds the largest f16.
+        let x = Tensor::<2>::from_floats([[300.0, 300.0]], &device).cast(DType::F16);
+        let weight = Tensor::<1>::from_floats([1.0, 1.0], &device).cast(DType::F16);
+        let y = rms_norm(x, weight, 1e-6);
+        assert_eq!(y.dtype(), DType::F16);
+        assert_values(y.cast(DType::F32), &[1.0, 1.0]);
+    }
+}

@@ -1,0 +1,220 @@
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// How the rotation frequencies are stretched for contexts longer than those of pretraining.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum RopeScaling {
+    /// As in pretraining.
+    #[default]
+    None,
+    /// All frequencies divided by one factor (arXiv:2306.15595).
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: long wavelengths divided by the factor, short ones kept, those between interpolated.
+    Llama3 {
+        /// The divisor of long wavelengths.
+        factor: f64,
+        /// A wavelength above `original_positions / low_freq_factor` is long.
+        low_freq_factor: f64,
+        /// A wavelength below `original_positions / high_freq_factor` is short.
+        high_freq_factor: f64,
+        /// The context length of pretraining.
+        original_positions: usize,
+    },
+}
+
+impl RopeScaling {
+    fn apply(self, frequency: f64) -> f64 {
+        match self {
+            RopeScaling::None => frequency,
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_positions,
+            } => {
+                let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
+                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                let kept = kept.clamp(0.0, 1.0);
+                kept * frequency + (1.0 - kept) * frequency / factor
+            }
+        }
+    }
+}
+
+/// Rotary position embedding (arXiv:2104.09864) on split halves, as Hugging Face's Llama stores its weights.
+///
+/// With `x = [x1, x2]` in two halves and `angle_i = position * theta^(-2i / d)`:
+/// `y = [x1 cos - x2 sin, x2 cos + x1 sin]`.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    /// One frequency for each pair of coordinates.
+    frequencies: Vec<f32>,
+}
+
+impl Rope {
+    /// The frequencies for heads of width `d_head`.
+    pub fn new(d_head: usize, theta: f64, scaling: RopeScaling) -> Self {
+        let frequencies = (0..d_head / 2)
+            .map(|i| scaling.apply(theta.powf(-2.0 * i as f64 / d_head as f64)) as f32)
+            .collect();
+        Self { frequencies }
+    }
+
+    /// The rotations for these positions: `rows` sequences of equal length, one after the other.
+    ///
+    /// `rows` is 1 when all sequences of a batch have the same positions. The angles are computed on the host in `f32`:
+    /// a GPU's own sine may be far off for the large angles of long contexts.
+    ///
+    /// # Panics
+    ///
+    /// If `positions` does not divide into `rows`.
+    pub fn tables(
+        &self,
+        positions: &[usize],
+        rows: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> RopeTables {
+        assert_eq!(
+            positions.len() % rows.max(1),
+            0,
+            "positions do not fill the rows"
+        );
+        let half = self.frequencies.len();
+        let mut cos = Vec::with_capacity(positions.len() * 2 * half);
+        let mut sin = Vec::with_capacity(positions.len() * 2 * half);
+        for position in positions {
+            let angles = || self.frequencies.iter().map(|f| *position as f32 * f);
+            cos.extend(angles().map(f32::cos));
+            cos.extend(angles().map(f32::cos));
+            sin.extend(angles().map(|angle| -angle.sin()));
+            sin.extend(angles().map(f32::sin));
+        }
+        let shape = [rows, positions.len() / rows.max(1), 1, 2, half];
+        let device = device.clone().without_autodiff();
+        let tensor = |values: Vec<f32>| {
+            Tensor::<5>::from_data(TensorData::new(values, shape), (&device, DType::F32))
+                .cast(dtype)
+        };
+        RopeTables {
+            cos: tensor(cos),
+            sin: tensor(sin),
+        }
+    }
+}
+
+/// The rotations of one batch, shared by all its layers.
+#[derive(Debug, Clone)]
+pub struct RopeTables {
+    /// `[rows, seq, 1, 2, d / 2]`
+    cos: Tensor<5>,
+    /// `[rows, seq, 1, 2, d / 2]`, the first half negated, so that swapping the halves of `x` suffices.
+    sin: Tensor<5>,
+}
+
+impl RopeTables {
+    /// Rotates each head by its position.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, seq, heads, d]`
+    /// - output: `[batch, seq, heads, d]`
+    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, seq, heads, d] = x.dims();
+        let x = x.reshape([batch, seq, heads, 2, d / 2]);
+        // A flip of the pair of halves swaps them; its backward is a flip again, where slices would need zeroed copies.
+        let swapped = x.clone().flip([3]);
+        let y = x * self.cos.clone() + swapped * self.sin.clone();
+        y.reshape([batch, seq, heads, d])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+
+    #[test]
+    fn rotates_split_halves_by_position_times_frequency() {
+        let device = device();
+        let rope = Rope::new(4, 100.0, RopeScaling::None);
+        let x =
+            Tensor::<4>::from_floats([[[[1.0, 2.0, 3.0, 4.0]], [[1.0, 2.0, 3.0, 4.0]]]], &device);
+        let y = rope.tables(&[0, 3], 1, DType::F32, &device).apply(x);
+        // Frequencies 1 and 0.1; coordinate i turns with coordinate i + 2.
+        let (a, b) = (3.0f32, 0.3f32);
+        assert_values(
+            y,
+            &[
+                1.0,
+                2.0,
+                3.0,
+                4.0,
+                a.cos() - 3.0 * a.sin(),
+                2.0 * b.cos() - 4.0 * b.sin(),
+                3.0 * a.cos() + a.sin(),
+                4.0 * b.cos() + 2.0 * b.sin(),
+            ],
+        );
+    }
+
+    #[test]
+    fn each_row_may_have_its_own_positions() {
+        let device = device();
+        let rope = Rope::new(4, 10000.0, RopeScaling::None);
+        let x = Tensor::<4>::from_floats(
+            [[[[1.0, 2.0, 3.0, 4.0]]], [[[5.0, 6.0, 7.0, 8.0]]]],
+            &device,
+        );
+        let both = rope
+            .tables(&[2, 7], 2, DType::F32, &device)
+            .apply(x.clone());
+        let alone = rope
+            .tables(&[7], 1, DType::F32, &device)
+            .apply(x.slice([1..2]));
+        let alone = alone.into_data().try_to_vec::<f32>().expect("f32");
+        assert_values(both.slice([1..2]), &alone);
+    }
+
+    #[test]
+    fn backward_is_the_inverse_rotation() {
+        let device = device();
+        let tables = Rope::new(4, 100.0, RopeScaling::None).tables(&[5], 1, DType::F32, &device);
+        let x = Tensor::<4>::from_floats([[[[1.0, -2.0, 0.5, 3.0]]]], &device).require_grad();
+        let y = tables.apply(x.clone());
+        // d(|y|^2 / 2) / dx = R^T y = x.
+        let grads = (y.square().sum() * 0.5).backward();
+        assert_values(
+            x.grad(&grads).expect("x is tracked"),
+            &[1.0, -2.0, 0.5, 3.0],
+        );
+    }
+
+    #[test]
+    fn llama3_scaling_keeps_short_and_divides_long_wavelengths() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_positions: 8192,
+        };
+        assert_eq!(scaling.apply(1.0), 1.0);
+        assert_eq!(scaling.apply(1e-5), 1e-5 / 8.0);
+        // A wavelength of 8192 / 2 turns twice in the original context: a third of the way from long to short.
+        let middle = std::f64::consts::TAU * 2.0 / 8192.0;
+        let expected = middle / 3.0 + middle * 2.0 / 3.0 / 8.0;
+        assert!((scaling.apply(middle) - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn linear_scaling_divides_every_frequency() {
+        let plain = Rope::new(8, 10000.0, RopeScaling::None);
+        let scaled = Rope::new(8, 10000.0, RopeScaling::Linear { factor: 4.0 });
+        for (a, b) in plain.frequencies.iter().zip(&scaled.frequencies) {
+            assert!((a / 4.0 - b).abs() < 1e-7);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+use burn::tensor::{Tensor, activation};
+
+/// The gated activation of SwiGLU (arXiv:2002.05202).
+///
+/// `y = gate * sigmoid(gate) * up`
+///
+/// # Shapes
+///
+/// - gate, up, output: the same shape
+pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    activation::silu(gate) * up
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_values, device};
+
+    #[test]
+    fn gates_the_second_operand() {
+        let device = device();
+        let gate = Tensor::<1>::from_floats([0.0, 1.0, -2.0], &device);
+        let up = Tensor::<1>::from_floats([5.0, 2.0, 3.0], &device);
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        assert_values(
+            silu_mul(gate, up),
+            &[0.0, 2.0 * sigmoid(1.0), -6.0 * sigmoid(-2.0)],
+        );
+    }
+
+    #[test]
+    fn gradient_of_the_gate() {
+        let device = device();
+        let gate = Tensor::<1>::from_floats([0.5], &device).require_grad();
+        let up = Tensor::<1>::from_floats([2.0], &device);
+        let grads = silu_mul(gate.clone(), up).sum().backward();
+        let s = 1.0 / (1.0 + (-0.5f32).exp());
+        let expected = 2.0 * (s + 0.5 * s * (1.0 - s));
+        assert_values(gate.grad(&grads).expect("gate is tracked"), &[expected]);
+    }
+}

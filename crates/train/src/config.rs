@@ -1,0 +1,253 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::schedule::{Decay, Schedule};
+use crate::warmup::Warmup;
+
+/// How a model is trained. The defaults suit LoRA on a small set; full training wants a tenth of the learning rate.
+///
+/// ```
+/// use burn_lora_train::{TrainConfig, Warmup};
+///
+/// let config = TrainConfig { steps: 300, warmup: Warmup::Steps(20), ..TrainConfig::default() };
+/// config.validate()?;
+/// # Ok::<(), burn_lora_train::TrainError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimizer steps in all.
+    pub steps: usize,
+    /// Examples in one forward pass.
+    pub batch_size: usize,
+    /// Forward passes whose gradients make one step; the step is that of one batch of `batch_size * grad_accumulation`.
+    pub grad_accumulation: usize,
+    /// Tokens that an example may have at most. Examples are cut where they are encoded; here the limit is checked.
+    pub max_seq_len: usize,
+    /// Highest learning rate, reached at the end of the warmup.
+    pub learning_rate: f64,
+    /// How long the learning rate rises.
+    pub warmup: Warmup,
+    /// How it falls afterwards.
+    pub decay: Decay,
+    /// Where it ends, as a share of `learning_rate`.
+    pub final_lr_ratio: f64,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// AdamW's decay of the mean of gradients.
+    pub beta_1: f64,
+    /// AdamW's decay of the mean of squared gradients.
+    pub beta_2: f64,
+    /// AdamW's term against division by zero.
+    pub epsilon: f64,
+    /// Largest norm of all gradients together; larger ones are scaled down. `None` leaves them as they are.
+    pub grad_clip_norm: Option<f64>,
+    /// Steps between validations; `None` validates once, at the end.
+    pub eval_every: Option<usize>,
+    /// Steps between checkpoints, a multiple of `eval_every`; `None` writes none. Needs `output_dir`.
+    pub save_every: Option<usize>,
+    /// Checkpoints kept; older ones are deleted.
+    pub keep: usize,
+    /// Steps between progress lines where there is no dashboard.
+    pub log_every: usize,
+    /// Seed of the order of the data and of dropout.
+    pub seed: u64,
+    /// Where metric logs (`logs/`) and checkpoints (`checkpoints/`) go; `None` writes no file.
+    pub output_dir: Option<PathBuf>,
+    /// Go on from the latest checkpoint in `output_dir`.
+    pub resume: bool,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 200,
+            batch_size: 8,
+            grad_accumulation: 1,
+            max_seq_len: 512,
+            learning_rate: 2e-4,
+            warmup: Warmup::Ratio(0.05),
+            decay: Decay::Cosine,
+            final_lr_ratio: 0.0,
+            weight_decay: 0.01,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            grad_clip_norm: Some(1.0),
+            eval_every: None,
+            save_every: None,
+            keep: 2,
+            log_every: 10,
+            seed: 42,
+            output_dir: None,
+            resume: false,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The learning rate of each step.
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(
+            self.learning_rate,
+            self.warmup.steps(self.steps),
+            self.steps,
+        )
+        .with_decay(self.decay)
+        .with_floor(self.learning_rate * self.final_lr_ratio)
+    }
+
+    /// Steps between validations.
+    pub(crate) fn interval(&self) -> usize {
+        self.eval_every.unwrap_or(self.steps).min(self.steps)
+    }
+
+    /// Validations of the whole run: one after every interval, of which the last may be shorter.
+    pub(crate) fn intervals(&self) -> usize {
+        self.steps.div_ceil(self.interval())
+    }
+
+    /// Checks every field, and those that belong together.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with all faults.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_string());
+            }
+        };
+        check(self.steps > 0, "steps is 0");
+        check(self.batch_size > 0, "batch_size is 0");
+        check(self.grad_accumulation > 0, "grad_accumulation is 0");
+        check(
+            self.max_seq_len >= 2,
+            "max_seq_len is below 2, so that no token could be learned",
+        );
+        check(self.log_every > 0, "log_every is 0");
+        check(
+            self.keep > 0,
+            "keep is 0; set save_every to none to write no checkpoints",
+        );
+        check(
+            self.eval_every != Some(0),
+            "eval_every is 0; leave it out to validate at the end only",
+        );
+        check(
+            positive(self.learning_rate) && self.learning_rate <= 1.0,
+            "learning_rate must be above 0 and at most 1",
+        );
+        check(
+            (0.0..=1.0).contains(&self.final_lr_ratio),
+            "final_lr_ratio must lie in [0, 1]",
+        );
+        check(
+            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+            "weight_decay must be 0 or above",
+        );
+        check(
+            (0.0..1.0).contains(&self.beta_1),
+            "beta_1 must lie in [0, 1)",
+        );
+        check(
+            (0.0..1.0).contains(&self.beta_2),
+            "beta_2 must lie in [0, 1)",
+        );
+        check(positive(self.epsilon), "epsilon must be above 0");
+        check(
+            self.grad_clip_norm.is_none_or(positive),
+            "grad_clip_norm must be above 0; leave it out to clip nothing",
+        );
+        match self.warmup {
+            Warmup::Steps(steps) => check(
+                steps <= self.steps,
+                "warmup takes more steps than the run has",
+            ),
+            Warmup::Ratio(ratio) => check(
+                (0.0..1.0).contains(&ratio),
+                "warmup as a share must lie in [0, 1)",
+            ),
+        }
+        if let Some(save_every) = self.save_every {
+            check(self.output_dir.is_some(), "save_every needs an output_dir");
+            let interval = self.interval().max(1);
+            check(
+                save_every > 0 && save_every % interval == 0,
+                "save_every must be a multiple of eval_every, since checkpoints are written after a validation",
+            );
+        }
+        check(
+            !self.resume || (self.output_dir.is_some() && self.save_every.is_some()),
+            "resume needs the output_dir and the save_every of the run that is resumed",
+        );
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(TrainError::Config { faults }),
+        }
+    }
+}
+
+fn positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        TrainConfig::default().validate().expect("valid");
+    }
+
+    #[test]
+    fn all_faults_are_listed_at_once() {
+        let config = TrainConfig {
+            steps: 0,
+            learning_rate: f64::NAN,
+            beta_2: 1.0,
+            save_every: Some(3),
+            ..TrainConfig::default()
+        };
+        let Err(TrainError::Config { faults }) = config.validate() else {
+            panic!("the configuration is wrong");
+        };
+        for part in ["steps is 0", "learning_rate", "beta_2", "output_dir"] {
+            assert!(
+                faults.iter().any(|fault| fault.contains(part)),
+                "{part} in {faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn json_names_fields_and_refuses_unknown_ones() {
+        let config: TrainConfig =
+            serde_json::from_str(r#"{"steps": 7, "warmup": 0.1, "decay": "linear"}"#)
+                .expect("valid");
+        assert_eq!(
+            (config.steps, config.warmup, config.decay),
+            (7, Warmup::Ratio(0.1), Decay::Linear)
+        );
+        assert!(serde_json::from_str::<TrainConfig>(r#"{"step": 7}"#).is_err());
+    }
+
+    #[test]
+    fn the_last_interval_may_be_shorter() {
+        let config = TrainConfig {
+            steps: 25,
+            eval_every: Some(10),
+            ..TrainConfig::default()
+        };
+        assert_eq!((config.interval(), config.intervals()), (10, 3));
+        let config = TrainConfig {
+            steps: 25,
+            eval_every: None,
+            ..TrainConfig::default()
+        };
+        assert_eq!((config.interval(), config.intervals()), (25, 1));
+    }
+}

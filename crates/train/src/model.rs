@@ -1,0 +1,67 @@
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+use burn_lora_adapter::AdapterOnly;
+use burn_lora_transformer::Decoder;
+
+/// What the recipe needs of a causal language model.
+///
+/// The recipe trains the parameters that the module shows to visitors: all of a [`Decoder`], or the adapters alone where
+/// it is wrapped in [`AdapterOnly`].
+pub trait CausalLm: Module + 'static {
+    /// Hidden states after the last norm.
+    ///
+    /// # Shapes
+    /// - ids: `[batch_size, seq_len]`, padded on the right
+    /// - output: `[batch_size, seq_len, d_model]`
+    fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// The output head.
+    ///
+    /// # Shapes
+    /// - hidden: `[n, d_model]`
+    /// - output: `[n, vocab_size]`
+    fn head(&self, hidden: Tensor<2>) -> Tensor<2>;
+
+    /// Positions the model knows.
+    fn max_positions(&self) -> usize;
+
+    /// Tokens the model knows.
+    fn vocab_size(&self) -> usize;
+}
+
+impl CausalLm for Decoder {
+    fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        // No mask: under causal attention no learned position sees the padding on its right.
+        Decoder::hidden(self, ids, None)
+    }
+
+    fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.logits_of(hidden)
+    }
+
+    fn max_positions(&self) -> usize {
+        Decoder::max_positions(self)
+    }
+
+    fn vocab_size(&self) -> usize {
+        Decoder::vocab_size(self)
+    }
+}
+
+impl<M: CausalLm> CausalLm for AdapterOnly<M> {
+    fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.inner().hidden(ids)
+    }
+
+    fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.inner().head(hidden)
+    }
+
+    fn max_positions(&self) -> usize {
+        self.inner().max_positions()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.inner().vocab_size()
+    }
+}

@@ -1,0 +1,168 @@
+use std::fmt;
+use std::time::Instant;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn_lora_data::BatchTensors;
+use burn_lora_kernels::cross_entropy;
+
+use crate::clip::clip_global_norm;
+use crate::model::CausalLm;
+use crate::output::StepOutput;
+
+/// A model with what its steps need, as burn-train's learner takes it.
+///
+/// It shows the model's parameters under the model's own paths and adds none.
+#[derive(Clone, Debug)]
+pub(crate) struct Trainee<M> {
+    model: M,
+    clip_norm: Option<f64>,
+}
+
+/// The batches of one optimizer step.
+#[derive(Clone, Debug)]
+pub(crate) struct StepInput {
+    pub(crate) batches: Vec<BatchTensors>,
+}
+
+impl<M> Trainee<M> {
+    pub(crate) fn new(model: M, clip_norm: Option<f64>) -> Self {
+        Self { model, clip_norm }
+    }
+
+    pub(crate) fn into_model(self) -> M {
+        self.model
+    }
+
+    fn with(self, change: impl FnOnce(M) -> M) -> Self {
+        Self {
+            model: change(self.model),
+            ..self
+        }
+    }
+}
+
+/// How many parameters have gradients, of a module that is in training.
+pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
+    struct Counter(usize);
+    impl ModuleVisitor for Counter {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut counter = Counter(0);
+    module.visit(&mut counter);
+    counter.0
+}
+
+/// The sum of `-log p` over the learned tokens of a batch. Shape `[1]`, f32.
+///
+/// Logits are made at learned positions only: a prompt's would cost the most memory of the whole step, for nothing.
+pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1> {
+    let hidden = model.hidden(batch.ids.clone()); // [b, s, d]
+    let [batch_size, seq_len, d_model] = hidden.dims();
+    let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
+    let logits = model.head(hidden.select(0, batch.rows.clone())); // [learned, vocab]
+    let weights = Tensor::ones([batch.learned], &logits.device().inner());
+    cross_entropy(logits, batch.targets.clone(), weights)
+}
+
+impl<M: CausalLm> TrainStep for Trainee<M> {
+    type Input = StepInput;
+    type Output = StepOutput;
+
+    /// One step's gradients, of the mean over the learned tokens of all its batches.
+    ///
+    /// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another.
+    fn step(&self, input: StepInput) -> TrainOutput<StepOutput> {
+        let started = Instant::now();
+        let learned: usize = input.batches.iter().map(|batch| batch.learned).sum();
+        let mut grads = GradientsAccumulator::new();
+        let mut losses = Vec::with_capacity(input.batches.len());
+        for batch in &input.batches {
+            let loss = loss_sum(&self.model, batch).div_scalar(learned as f64);
+            losses.push(loss.clone().inner());
+            grads.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
+        }
+        TrainOutput {
+            grads: grads.grads(),
+            item: StepOutput::new(Tensor::cat(losses, 0).sum(), &input.batches, started),
+        }
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        learning_rate: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let grads = match self.clip_norm {
+            Some(max_norm) => clip_global_norm(&self, grads, max_norm),
+            None => grads,
+        };
+        optim.step(learning_rate, self, grads)
+    }
+}
+
+impl<M: CausalLm> InferenceStep for Trainee<M> {
+    type Input = StepInput;
+    type Output = StepOutput;
+
+    fn step(&self, input: StepInput) -> StepOutput {
+        let started = Instant::now();
+        let learned: usize = input.batches.iter().map(|batch| batch.learned).sum();
+        let losses = input
+            .batches
+            .iter()
+            .map(|batch| loss_sum(&self.model, batch))
+            .collect();
+        let loss = Tensor::cat(losses, 0).sum().div_scalar(learned as f64);
+        StepOutput::new(loss, &input.batches, started)
+    }
+}
+
+/// By hand, because a derived one would put a segment of its own before every parameter's path.
+impl<M: Module> Module for Trainee<M> {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.model.visit(visitor);
+    }
+
+    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
+        self.with(|model| model.map(mapper))
+    }
+
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.model.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.with(|model| model.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.with(|model| model.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.with(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        Self::new(self.model.valid(), self.clip_norm)
+    }
+
+    fn materialize(self) -> Self {
+        self.with(Module::materialize)
+    }
+}
+
+impl<M: Module> fmt::Display for Trainee<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} trainable parameters", self.model.num_params())
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the fields of a JSON object and collects everything that is wrong with them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::error::ConfigError;
+use crate::nearest::{hint, nearest};
+
+/// A JSON object under examination. A getter that fails notes the problem and returns a stand-in, so that one pass
+/// finds all problems.
+pub(crate) struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    used: BTreeSet<&'static str>,
+    problems: Vec<String>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(map: &'a Map<String, Value>) -> Self {
+        Self {
+            map,
+            used: BTreeSet::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The value, unless it is absent or null.
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.used.insert(name);
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there at all, null or not.
+    pub(crate) fn has(&mut self, name: &'static str) -> bool {
+        self.used.insert(name);
+        self.map.contains_key(name)
+    }
+
+    pub(crate) fn refuse(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &'static str,
+        kind: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.value(name)?;
+        let typed = read(value);
+        if typed.is_none() {
+            self.refuse(format!("`{name}` is {value}, expected {kind}"));
+        }
+        typed
+    }
+
+    pub(crate) fn size(&mut self, name: &'static str) -> Option<usize> {
+        self.typed(name, "a whole number", |value| {
+            value.as_u64().and_then(|n| n.try_into().ok())
+        })
+    }
+
+    /// A size without which there is no model.
+    pub(crate) fn required_size(&mut self, name: &'static str) -> usize {
+        if self.value(name).is_none() {
+            let others = self.map.keys().map(String::as_str);
+            let near = nearest(name, others.filter(|other| *other != name));
+            self.refuse(format!("`{name}` is missing{}", hint(near.as_ref())));
+        }
+        self.size(name).unwrap_or(0)
+    }
+
+    pub(crate) fn number(&mut self, name: &'static str, default: f64) -> f64 {
+        self.typed(name, "a number", Value::as_f64)
+            .unwrap_or(default)
+    }
+
+    pub(crate) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.typed(name, "true or false", Value::as_bool)
+            .unwrap_or(default)
+    }
+
+    pub(crate) fn text(&mut self, name: &'static str, default: &str) -> String {
+        self.typed(name, "a text", |value| value.as_str().map(str::to_owned))
+            .unwrap_or_else(|| default.to_owned())
+    }
+
+    /// Notes a problem unless the text is one of those allowed.
+    pub(crate) fn one_of(&mut self, name: &'static str, default: &str, allowed: &[&str]) {
+        let found = self.text(name, default);
+        if !allowed.contains(&found.as_str()) {
+            let allowed = allowed.join(" or ");
+            self.refuse(format!("`{name}` is `{found}`; only {allowed} is built"));
+        }
+    }
+
+    /// The fields that nobody asked for.
+    pub(crate) fn rest(&self) -> Map<String, Value> {
+        let unused = |name: &String| !self.used.contains(name.as_str());
+        let entries = self.map.iter().filter(|(name, _)| unused(name));
+        entries
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    pub(crate) fn finish(self, model_type: &str) -> Result<(), ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            model_type: model_type.into(),
+            problems: self.problems,
+        })
+    }
+}

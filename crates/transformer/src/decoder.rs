@@ -1,0 +1,267 @@
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Int, Tensor};
+
+use crate::cache::KvCache;
+use crate::checkpoint::Checkpoint;
+use crate::config::DecoderConfig;
+use crate::convert::file_dtype;
+use crate::error::{ConfigError, LoadError, TooLong};
+use crate::gpt2::Gpt2;
+use crate::llama::Llama;
+use crate::positions::{Padding, Positions};
+use crate::verify::{Leniency, verify};
+use crate::weights::{Key, Weights};
+
+/// A causal language model.
+///
+/// A [`burn::module::Module`] in which the variant leaves no trace: the paths of the parameters are those of the model
+/// inside, which are the names in the checkpoint.
+#[derive(Debug, Clone)]
+pub enum Decoder {
+    /// The Llama family.
+    Llama(Llama),
+    /// GPT-2.
+    Gpt2(Gpt2),
+}
+
+/// How weights are put on a device.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// f32, f16 or bf16. Activations have the dtype of the weights.
+    pub dtype: DType,
+    /// Where the weights go. With autodiff on it, they go there untracked.
+    pub device: Device,
+}
+
+impl LoadOptions {
+    /// Weights of this dtype on this device.
+    pub fn new(dtype: DType, device: Device) -> Self {
+        Self { dtype, device }
+    }
+}
+
+impl Decoder {
+    /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
+    /// `model.safetensors.index.json` names.
+    ///
+    /// The files are mapped, compared with the configuration as a whole, and then converted and moved to the device one
+    /// tensor at a time: neither the host nor the device ever holds the weights twice, nor in another dtype.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read. A
+    /// copy of the embedding stored as the head of a tied model, and masks and frequencies that older libraries stored,
+    /// are passed over; so is a prefix (`model.`, `transformer.`) that is left out throughout.
+    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        let config = DecoderConfig::read(dir)?;
+        check_dtype(options)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let keys = Self::keys(&config, &options.device);
+        let leniency = Self::leniency(&config);
+        let found =
+            verify(&checkpoint, &keys, &leniency).map_err(|mismatch| LoadError::Mismatch {
+                dir: dir.into(),
+                mismatch,
+            })?;
+        let mut weights = Weights::read(&checkpoint, found, options.dtype, &options.device);
+        Ok(Self::build(&config, &mut weights))
+    }
+
+    /// A decoder with fresh f32 weights: matrices normally distributed with the configuration's `initializer_range`,
+    /// norms 1, biases 0. The same seed gives the same weights on every device.
+    pub fn init(
+        config: impl Into<DecoderConfig>,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Self, ConfigError> {
+        let config = config.into();
+        config.check()?;
+        let mut weights = Weights::draw(config.initializer_range(), seed, device);
+        Ok(Self::build(&config, &mut weights))
+    }
+
+    fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
+        match config {
+            DecoderConfig::Llama(config) => Self::Llama(Llama::build(config, weights)),
+            DecoderConfig::Gpt2(config) => Self::Gpt2(Gpt2::build(config, weights)),
+        }
+    }
+
+    /// The parameters that a model of this configuration has, in the order of the model.
+    pub(crate) fn keys(config: &DecoderConfig, device: &Device) -> Vec<Key> {
+        let mut weights = Weights::declare(device);
+        Self::build(config, &mut weights);
+        weights.into_keys()
+    }
+
+    fn leniency(config: &DecoderConfig) -> Leniency {
+        match config {
+            DecoderConfig::Llama(config) => Llama::leniency(config),
+            DecoderConfig::Gpt2(config) => Gpt2::leniency(config),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> DecoderConfig {
+        match self {
+            Self::Llama(model) => DecoderConfig::Llama(model.config().clone()),
+            Self::Gpt2(model) => DecoderConfig::Gpt2(model.config().clone()),
+        }
+    }
+
+    /// The number of tokens that the embedding holds.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Llama(model) => model.config().vocab_size,
+            Self::Gpt2(model) => model.config().vocab_size,
+        }
+    }
+
+    /// The longest sequence, in tokens.
+    pub fn max_positions(&self) -> usize {
+        match self {
+            Self::Llama(model) => model.config().max_positions(),
+            Self::Gpt2(model) => model.config().n_positions,
+        }
+    }
+
+    /// The dtype of the weights and of the activations.
+    pub fn dtype(&self) -> DType {
+        self.embedding().dtype()
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.embedding().device()
+    }
+
+    fn embedding(&self) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.model.embed_tokens.weight.base(),
+            Self::Gpt2(model) => model.transformer.wte.weight.base(),
+        }
+    }
+
+    /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
+    pub fn check_length(&self, length: usize) -> Result<(), TooLong> {
+        let limit = self.max_positions();
+        match length <= limit {
+            true => Ok(()),
+            false => Err(TooLong { length, limit }),
+        }
+    }
+
+    /// The hidden states after the last norm.
+    ///
+    /// Rows that are shorter than the batch may be padded behind with any token, without `padding`; see [`Padding`].
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// If `seq` exceeds [`Self::max_positions`]; see [`Self::check_length`].
+    pub fn hidden(&self, ids: Tensor<2, Int>, padding: Option<&Padding>) -> Tensor<3> {
+        self.forward(ids, padding, None)
+    }
+
+    /// The hidden states of tokens that follow those in the cache, which then holds both.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// If cache and `seq` together exceed [`Self::max_positions`] or the capacity of the cache.
+    pub fn hidden_cached(
+        &self,
+        ids: Tensor<2, Int>,
+        padding: Option<&Padding>,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        self.forward(ids, padding, Some(cache))
+    }
+
+    /// An empty cache for sequences of up to `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.config().n_layers(), capacity)
+    }
+
+    fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        padding: Option<&Padding>,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
+        let start = cache.as_deref().map_or(0, KvCache::len);
+        let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
+        let positions = Positions::new(start, seq, padding);
+        let limit = self.max_positions().min(capacity);
+        assert!(
+            positions.end() <= limit,
+            "{} tokens do not fit {limit} positions",
+            positions.end()
+        );
+        assert!(
+            matches!(positions.rows(), rows if rows == 1 || rows == batch),
+            "padding for {} rows, but the batch has {batch}",
+            positions.rows()
+        );
+        let hidden = match self {
+            Self::Llama(model) => model.hidden(ids, &positions, cache.as_deref_mut()),
+            Self::Gpt2(model) => model.hidden(ids, &positions, cache.as_deref_mut()),
+        };
+        if let Some(cache) = cache {
+            cache.advance(seq);
+        }
+        hidden
+    }
+
+    /// The logits of hidden states, in the dtype of the model.
+    ///
+    /// Of a batch, only the positions that are needed should come here: logits are `vocab / hidden` times as large as
+    /// the states they are made of.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[..., hidden]`
+    /// - output: `[..., vocab]`
+    pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Llama(model) => model.logits(hidden),
+            Self::Gpt2(model) => model.logits(hidden),
+        }
+    }
+
+    /// The logits of every token of a batch without padding in front.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, vocab]`
+    pub fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.logits_of(self.hidden(ids, None))
+    }
+}
+
+fn check_dtype(options: &LoadOptions) -> Result<(), LoadError> {
+    let refuse = |reason: &str| {
+        Err(LoadError::DType {
+            dtype: options.dtype,
+            reason: reason.into(),
+        })
+    };
+    if file_dtype(options.dtype).is_none() {
+        return refuse("choose F32, F16 or BF16");
+    }
+    if !options.device.supports_dtype(options.dtype) {
+        return refuse("the device does not compute in it");
+    }
+    Ok(())
+}

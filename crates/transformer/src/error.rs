@@ -1,0 +1,268 @@
+//! What can go wrong, with all culprits of one kind in one error.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use thiserror::Error;
+
+use crate::nearest::hint;
+
+/// A model configuration that cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The text is not a JSON object.
+    #[error("the model configuration is not a JSON object: {0}")]
+    Json(String),
+    /// No decoder here has this `model_type`.
+    #[error("model_type `{found}` is not supported{}; known: {}", hint(.nearest.as_ref()), .known.join(", "))]
+    UnknownModel {
+        /// The type in the file.
+        found: String,
+        /// The known type most like it.
+        nearest: Option<String>,
+        /// All known types.
+        known: Vec<String>,
+    },
+    /// Fields that are missing, of the wrong kind, contradictory, or that ask for what is not built.
+    #[error("{model_type} configuration:{}", bullets(.problems))]
+    Invalid {
+        /// The `model_type`.
+        model_type: String,
+        /// One line for each field.
+        problems: Vec<String>,
+    },
+    /// The configuration file of a folder is wrong.
+    #[error("{}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<ConfigError>,
+    },
+}
+
+/// A checkpoint folder that cannot be loaded. Nothing of it was put on the device.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder holds no safetensors weights.
+    #[error("{} holds neither model.safetensors nor model.safetensors.index.json{hint}", .dir.display())]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+        /// What was found instead, if anything.
+        hint: String,
+    },
+    /// A safetensors file is cut short, or its header is damaged.
+    #[error("{} is not a whole safetensors file: {reason}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        reason: String,
+    },
+    /// The index of a sharded checkpoint disagrees with the folder.
+    #[error("{}:{}", .path.display(), bullets(.problems))]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// One line for each absent shard, absent tensor or repeated tensor.
+        problems: Vec<String>,
+    },
+    /// The tensors in the files are not those of the configuration.
+    #[error("{}: {mismatch}", .dir.display())]
+    Mismatch {
+        /// The folder.
+        dir: PathBuf,
+        /// All differences.
+        mismatch: Box<Mismatch>,
+    },
+    /// The dtype asked for is not one of f32, f16, bf16, or the device cannot compute in it.
+    #[error("cannot load weights as {dtype:?}: {reason}")]
+    DType {
+        /// The dtype asked for.
+        dtype: DType,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// How the tensors of a checkpoint differ from those that its configuration asks for.
+#[derive(Debug, Default)]
+pub struct Mismatch {
+    /// Tensors that no file holds.
+    pub missing: Vec<Missing>,
+    /// Tensors that no layer uses.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape.
+    pub mis_shaped: Vec<MisShaped>,
+    /// Tensors of a dtype that is not f32, f16 or bf16, each with that dtype.
+    pub not_float: Vec<(String, String)>,
+}
+
+/// A tensor that no file holds.
+#[derive(Debug)]
+pub struct Missing {
+    /// Its name.
+    pub name: String,
+    /// The most similar name among those that nothing uses.
+    pub nearest: Option<String>,
+}
+
+/// A tensor of another shape.
+#[derive(Debug)]
+pub struct MisShaped {
+    /// Its name.
+    pub name: String,
+    /// The shape that the configuration asks for, as in the file.
+    pub expected: Vec<usize>,
+    /// The shape in the file.
+    pub found: Vec<usize>,
+}
+
+impl Mismatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.mis_shaped.is_empty()
+            && self.not_float.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the weights do not fit config.json:")?;
+        for Missing { name, nearest } in &self.missing {
+            write!(f, "\n  missing: {name}{}", hint(nearest.as_ref()))?;
+        }
+        for name in &self.unexpected {
+            write!(f, "\n  unexpected: {name}")?;
+        }
+        for MisShaped {
+            name,
+            expected,
+            found,
+        } in &self.mis_shaped
+        {
+            write!(f, "\n  shape: {name} is {found:?}, expected {expected:?}")?;
+        }
+        for (name, dtype) in &self.not_float {
+            write!(f, "\n  dtype: {name} is {dtype}, expected F32, F16 or BF16")?;
+        }
+        Ok(())
+    }
+}
+
+/// A decoder that cannot be written to a folder.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The folder or a file in it cannot be written.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The weights cannot be written.
+    #[error("cannot write {}: {reason}", .path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Adapters are attached, and a checkpoint has no place for them.
+    #[error("adapters are still attached; merge them first:{}", bullets(.paths))]
+    Adapted {
+        /// The adapter parameters.
+        paths: Vec<String>,
+    },
+    /// Checkpoints are written as f32, f16 or bf16.
+    #[error("cannot save weights as {0:?}: choose F32, F16 or BF16")]
+    DType(DType),
+}
+
+/// A sequence that does not fit the model's positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a sequence of {length} tokens does not fit the model's {limit} positions")]
+pub struct TooLong {
+    /// The length of the sequence.
+    pub length: usize,
+    /// The most that the model takes.
+    pub limit: usize,
+}
+
+/// Prompts or options from which nothing can be generated.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// Prompts without a token: there is nothing to continue.
+    #[error("prompts without a token: {rows:?}")]
+    EmptyPrompt {
+        /// The indices of the prompts.
+        rows: Vec<usize>,
+    },
+    /// Tokens that the model's vocabulary does not hold.
+    #[error("the model knows tokens below {vocab_size}; found {} in prompts {rows:?}", .tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
+    UnknownToken {
+        /// The tokens.
+        tokens: Vec<u32>,
+        /// The indices of the prompts that hold them.
+        rows: Vec<usize>,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// Prompt and new tokens together exceed the model's positions.
+    #[error("prompt {row} and max_new_tokens: {source}")]
+    TooLong {
+        /// The index of the longest prompt.
+        row: usize,
+        /// The lengths.
+        source: TooLong,
+    },
+    /// A sampling option out of its range.
+    #[error("sampling:{}", bullets(.problems))]
+    Sampling {
+        /// One line for each option.
+        problems: Vec<String>,
+    },
+    /// The model answered with NaN or infinity.
+    #[error("the logits of prompt {row} are not finite after {tokens} new tokens")]
+    NotFinite {
+        /// The index of the prompt.
+        row: usize,
+        /// The tokens generated before.
+        tokens: usize,
+    },
+    /// The logits cannot be read back from the device.
+    #[error("cannot read the logits from the device: {0}")]
+    Device(String),
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}

@@ -1,0 +1,51 @@
+//! Decoders read from Hugging Face folders: the Llama family and GPT-2, with generation.
+//!
+//! ```no_run
+//! use burn::tensor::{DType, Device};
+//! use burn_lora_transformer::{Decoder, GenerateOptions, LoadOptions, generate};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = LoadOptions::new(DType::F32, Device::default());
+//! let decoder = Decoder::load("path/to/model".as_ref(), &options)?;
+//! let prompts = [vec![1, 2, 3], vec![4]];
+//! let tokens = generate(&decoder, &prompts, &GenerateOptions::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The path of every parameter is its name in the checkpoint (`model.layers.0.self_attn.q_proj.weight`), and every
+//! linear layer is a plain [`burn::nn::Linear`] of shape `[d_in, d_out]`, so that adapters find both. Parameters are
+//! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
+
+mod cache;
+mod checkpoint;
+mod config;
+mod convert;
+mod decoder;
+mod decoder_module;
+mod error;
+mod generate;
+mod gpt2;
+mod llama;
+mod nearest;
+mod norm;
+mod positions;
+mod sampling;
+mod save;
+mod verify;
+mod weights;
+
+pub use cache::KvCache;
+pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
+pub use decoder::{Decoder, LoadOptions};
+pub use error::{
+    ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
+};
+pub use generate::{GenerateOptions, generate};
+pub use gpt2::Gpt2;
+pub use llama::Llama;
+pub use norm::{LayerNorm, RmsNorm};
+pub use positions::Padding;
+pub use sampling::Sampling;
+
+#[cfg(test)]
+mod tests;

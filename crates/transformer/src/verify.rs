@@ -1,0 +1,104 @@
+//! The strict check: every tensor that the configuration asks for, and none besides, before any is read.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::convert::is_readable;
+use crate::error::{MisShaped, Mismatch, Missing};
+use crate::nearest::nearest;
+use crate::weights::Key;
+
+/// What an architecture's checkpoints may do differently.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leniency {
+    /// A prefix that some checkpoints leave out, dot included.
+    pub(crate) prefix: &'static str,
+    /// Endings of tensors that older libraries wrote and that hold nothing learned.
+    pub(crate) harmless: &'static [&'static str],
+    /// The embedding to which the head is tied, if it is: a copy stored as `lm_head.weight` is passed over.
+    pub(crate) tied_to: Option<&'static str>,
+}
+
+const HEAD: &str = "lm_head.weight";
+
+/// Finds each key in the checkpoint, or everything in which the two differ.
+pub(crate) fn verify<'a>(
+    checkpoint: &'a Checkpoint,
+    keys: &[Key],
+    leniency: &Leniency,
+) -> Result<HashMap<String, &'a Entry>, Box<Mismatch>> {
+    let mut mismatch = Mismatch::default();
+    let mut found = HashMap::with_capacity(keys.len());
+    let mut used = BTreeSet::new();
+    let mut missing = Vec::new();
+
+    for key in keys {
+        let Some((name, entry)) = look_up(checkpoint, &key.path, leniency) else {
+            missing.push(key.path.clone());
+            continue;
+        };
+        used.insert(name);
+        if entry.shape != key.file_shape() {
+            mismatch.mis_shaped.push(MisShaped {
+                name: name.into(),
+                expected: key.file_shape(),
+                found: entry.shape.clone(),
+            });
+        }
+        if !is_readable(entry.dtype) {
+            let dtype = format!("{:?}", entry.dtype);
+            mismatch.not_float.push((name.into(), dtype));
+        }
+        found.insert(key.path.clone(), entry);
+    }
+
+    let unused: Vec<&str> = checkpoint
+        .entries
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !used.contains(name))
+        .filter(|name| !leniency.passes_over(checkpoint, name, &found))
+        .collect();
+    mismatch.missing = missing
+        .into_iter()
+        .map(|name| Missing {
+            nearest: nearest(&name, unused.iter().copied()),
+            name,
+        })
+        .collect();
+    mismatch.unexpected = unused.into_iter().map(String::from).collect();
+
+    match mismatch.is_empty() {
+        true => Ok(found),
+        false => Err(Box::new(mismatch)),
+    }
+}
+
+/// The tensor under this path, with or without the optional prefix.
+fn look_up<'a>(
+    checkpoint: &'a Checkpoint,
+    path: &str,
+    leniency: &Leniency,
+) -> Option<(&'a str, &'a Entry)> {
+    let entry = checkpoint.entries.get_key_value(path).or_else(|| {
+        let short = path.strip_prefix(leniency.prefix)?;
+        checkpoint.entries.get_key_value(short)
+    });
+    entry.map(|(name, entry)| (name.as_str(), entry))
+}
+
+impl Leniency {
+    fn passes_over(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        found: &HashMap<String, &Entry>,
+    ) -> bool {
+        let same_shape = |tied| {
+            let embedding = found.get(tied).map(|entry| &entry.shape);
+            embedding == checkpoint.entries.get(name).map(|entry| &entry.shape)
+        };
+        self.harmless.iter().any(|ending| name.ends_with(ending))
+            || (name == HEAD && self.tied_to.is_some_and(same_shape))
+    }
+}

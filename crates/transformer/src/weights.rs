@@ -1,0 +1,259 @@
+//! Where a decoder's parameters come from.
+//!
+//! Each architecture has one constructor that asks for its parameters by name and shape. The same constructor declares
+//! what a checkpoint must hold, reads it, and draws fresh weights, so that no name is written twice.
+
+use std::collections::HashMap;
+
+use burn::module::{Param, ParamId};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::convert;
+use crate::norm::{LayerNorm, RmsNorm};
+
+/// A parameter as a checkpoint holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) path: String,
+    /// The shape in memory.
+    pub(crate) shape: Vec<usize>,
+    /// Whether the file holds the transpose: PyTorch's linear layers are `[d_out, d_in]`, Burn's `[d_in, d_out]`.
+    pub(crate) transposed: bool,
+    fresh: Fresh,
+}
+
+impl Key {
+    /// The shape in the file.
+    pub(crate) fn file_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// What a parameter holds before any training.
+#[derive(Debug, Clone, Copy)]
+enum Fresh {
+    /// Normally distributed with this standard deviation.
+    Normal(f64),
+    Zeros,
+    Ones,
+}
+
+enum Source<'a> {
+    /// Notes what is asked for and allocates nothing.
+    Declare(Vec<Key>),
+    /// A checkpoint in which every declared key was found, each under its path.
+    Read(&'a Checkpoint, HashMap<String, &'a Entry>),
+    Draw(ChaCha8Rng),
+}
+
+/// Hands a constructor its parameters, all of them frozen.
+pub(crate) struct Weights<'a> {
+    source: Source<'a>,
+    dtype: DType,
+    device: Device,
+    /// The standard deviation of fresh matrices.
+    std: f64,
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn declare(device: &Device) -> Self {
+        Self {
+            source: Source::Declare(Vec::new()),
+            dtype: DType::F32,
+            device: device.clone(),
+            std: 0.0,
+        }
+    }
+
+    pub(crate) fn read(
+        checkpoint: &'a Checkpoint,
+        found: HashMap<String, &'a Entry>,
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        Self {
+            source: Source::Read(checkpoint, found),
+            dtype,
+            device: device.clone(),
+            std: 0.0,
+        }
+    }
+
+    pub(crate) fn draw(std: f64, seed: u64, device: &Device) -> Self {
+        Self {
+            source: Source::Draw(ChaCha8Rng::seed_from_u64(seed)),
+            dtype: DType::F32,
+            device: device.clone(),
+            std,
+        }
+    }
+
+    /// What the constructor asked for.
+    pub(crate) fn into_keys(self) -> Vec<Key> {
+        match self.source {
+            Source::Declare(keys) => keys,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The standard deviation of fresh matrices.
+    pub(crate) fn std(&self) -> f64 {
+        self.std
+    }
+
+    /// A linear layer stored `[d_out, d_in]`, as PyTorch's `nn.Linear`.
+    pub(crate) fn linear(&mut self, path: &str, d_in: usize, d_out: usize, bias: bool) -> Linear {
+        Linear {
+            weight: self.matrix(path, [d_in, d_out], true, self.std),
+            bias: bias.then(|| self.vector(path, "bias", d_out, Fresh::Zeros)),
+        }
+    }
+
+    /// A linear layer with a bias, stored `[d_in, d_out]` as GPT-2's `Conv1D`.
+    pub(crate) fn conv1d(&mut self, path: &str, d_in: usize, d_out: usize, std: f64) -> Linear {
+        Linear {
+            weight: self.matrix(path, [d_in, d_out], false, std),
+            bias: Some(self.vector(path, "bias", d_out, Fresh::Zeros)),
+        }
+    }
+
+    pub(crate) fn embedding(&mut self, path: &str, n: usize, d: usize) -> Embedding {
+        Embedding {
+            weight: self.matrix(path, [n, d], false, self.std),
+        }
+    }
+
+    pub(crate) fn rms_norm(&mut self, path: &str, d: usize, eps: f64) -> RmsNorm {
+        RmsNorm {
+            weight: self.vector(path, "weight", d, Fresh::Ones),
+            eps,
+        }
+    }
+
+    pub(crate) fn layer_norm(&mut self, path: &str, d: usize, eps: f64) -> LayerNorm {
+        LayerNorm {
+            weight: self.vector(path, "weight", d, Fresh::Ones),
+            bias: self.vector(path, "bias", d, Fresh::Zeros),
+            eps,
+        }
+    }
+
+    fn matrix(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+        transposed: bool,
+        std: f64,
+    ) -> Param<Tensor<2>> {
+        self.parameter(Key {
+            path: format!("{path}.weight"),
+            shape: shape.to_vec(),
+            transposed,
+            fresh: Fresh::Normal(std),
+        })
+    }
+
+    fn vector(&mut self, path: &str, name: &str, d: usize, fresh: Fresh) -> Param<Tensor<1>> {
+        self.parameter(Key {
+            path: format!("{path}.{name}"),
+            shape: vec![d],
+            transposed: false,
+            fresh,
+        })
+    }
+
+    fn parameter<const D: usize>(&mut self, key: Key) -> Param<Tensor<D>> {
+        let data = match &mut self.source {
+            Source::Declare(keys) => {
+                let shape = key.shape.clone();
+                keys.push(key);
+                return placeholder(shape, &self.device);
+            }
+            Source::Read(checkpoint, found) => match found.get(&key.path) {
+                Some(entry) => {
+                    let bytes = checkpoint.bytes(entry);
+                    convert::read(bytes, entry.dtype, &key.shape, key.transposed, self.dtype)
+                }
+                // The declared keys and those asked for come from one constructor.
+                None => unreachable!("{} was not declared", key.path),
+            },
+            Source::Draw(rng) => TensorData::new(draw(&key, rng), key.shape),
+        };
+        let options = (&self.device, self.dtype);
+        let tensor = self
+            .device
+            .memory_persistent_allocations(data, |data| Tensor::<D>::from_data(data, options));
+        // An untracked tensor makes a frozen parameter.
+        Param::initialized(ParamId::new(), tensor)
+    }
+}
+
+/// A parameter that has a shape and no values; asking for them gives zeros.
+fn placeholder<const D: usize>(shape: Vec<usize>, device: &Device) -> Param<Tensor<D>> {
+    let zeros = shape.clone();
+    Param::uninitialized(
+        ParamId::new(),
+        move |device, _| Tensor::zeros(zeros, device),
+        device.clone(),
+        false,
+        shape.into(),
+    )
+}
+
+fn draw(key: &Key, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let count = key.shape.iter().product();
+    match key.fresh {
+        Fresh::Zeros => vec![0.0; count],
+        Fresh::Ones => vec![1.0; count],
+        Fresh::Normal(std) => normal(std as f32, count, rng),
+    }
+}
+
+/// Normally distributed numbers by the Box-Muller transform, two from each pair of uniform ones.
+fn normal(std: f32, count: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        // In (0, 1], so that the logarithm is finite.
+        let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt() * std;
+        let (sin, cos) = (rng.random::<f32>() * std::f32::consts::TAU).sin_cos();
+        values.extend([radius * cos, radius * sin]);
+    }
+    values.truncate(count);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_matrices_have_the_asked_spread() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let values = normal(0.02, 100_001, &mut rng);
+        let n = values.len() as f32;
+        let mean = values.iter().sum::<f32>() / n;
+        let var = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
+        assert_eq!(values.len(), 100_001);
+        assert!(mean.abs() < 3e-4, "{mean}");
+        assert!((var.sqrt() - 0.02).abs() < 3e-4, "{}", var.sqrt());
+    }
+
+    #[test]
+    fn declaring_allocates_nothing() {
+        let mut weights = Weights::declare(&Device::flex());
+        // A petabyte, were it built.
+        let linear = weights.linear("big", 1 << 24, 1 << 24, false);
+        assert!(!linear.weight.is_initialized());
+        let keys = weights.into_keys();
+        assert_eq!(keys[0].path, "big.weight");
+        assert_eq!(keys[0].shape, [1 << 24, 1 << 24]);
+    }
+}

@@ -1,0 +1,187 @@
+use burn::module::{Module, Param};
+use burn::nn::{Linear, Relu};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_lora::adapter::{LoraConfig, Targets};
+use burn_lora::transformer::Decoder;
+
+use crate::compare::floats;
+use crate::golden::Golden;
+
+/// A tiny module that the invariants are checked on.
+pub struct Subject<M> {
+    /// What a failing test calls it.
+    pub name: &'static str,
+    /// The module, without adapters.
+    pub base: M,
+    /// Layers to adapt.
+    pub targets: Vec<&'static str>,
+    /// Input and output width of each of the layers that `targets` matches.
+    pub adapted: Vec<[usize; 2]>,
+    forward: fn(&M, &Device) -> Tensor<2>,
+    device: Device,
+}
+
+impl<M: Module> Subject<M> {
+    /// A configuration for the targets, with rank 4 and scale 2.
+    pub fn config(&self) -> LoraConfig {
+        LoraConfig::new(4, 8.0).with_targets(Targets::names(self.targets.clone()))
+    }
+
+    /// What a model makes of a fixed input.
+    ///
+    /// # Shapes
+    /// - output: `[rows, features]`, f32
+    pub fn forward(&self, model: &M) -> Tensor<2> {
+        let output = (self.forward)(model, &self.device);
+        match output.dtype() {
+            DType::F32 => output,
+            _ => output.cast(DType::F32),
+        }
+    }
+
+    /// The values of [`forward`](Self::forward).
+    pub fn output(&self, model: &M) -> Vec<f32> {
+        floats(self.forward(model))
+    }
+
+    /// Seeds the random numbers of the device.
+    pub fn seed(&self, seed: u64) {
+        self.device.seed(seed);
+    }
+
+    /// A loss that every output has a part in.
+    pub fn loss(&self, model: &M) -> Tensor<1> {
+        self.forward(model).powi_scalar(2).mean()
+    }
+}
+
+/// The golden Llama: it calls `project`.
+pub fn llama(device: &Device, dtype: DType) -> Subject<Decoder> {
+    let layer = [[32, 32], [32, 16], [45, 32]];
+    Subject {
+        name: "llama",
+        base: Golden::open("llama").base_in(device, dtype),
+        targets: vec!["q_proj", "v_proj", "down_proj"],
+        adapted: layer.into_iter().chain(layer).collect(),
+        forward: decode,
+        device: device.clone(),
+    }
+}
+
+/// The golden GPT-2: its checkpoint holds the transpose of what a linear layer's would.
+pub fn gpt2(device: &Device, dtype: DType) -> Subject<Decoder> {
+    let layer = [[30, 90], [30, 120]];
+    Subject {
+        name: "gpt2",
+        base: Golden::open("gpt2").base_in(device, dtype),
+        targets: vec!["c_attn", "c_fc"],
+        adapted: layer.into_iter().chain(layer).collect(),
+        forward: decode,
+        device: device.clone(),
+    }
+}
+
+/// A user's own module of plain layers, which know nothing of adapters.
+pub fn mlp(device: &Device, dtype: DType) -> Subject<Mlp> {
+    Subject {
+        name: "mlp",
+        base: Mlp::new(device, dtype),
+        targets: vec!["up", "down"],
+        adapted: vec![[6, 20], [20, 10]],
+        forward: |model, device| {
+            let dtype = model.up.weight.base().dtype();
+            model.forward(waves(0.0, [7, 6], device, dtype))
+        },
+        device: device.clone(),
+    }
+}
+
+/// What a Burn user might have: plain linear layers, one without a bias.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// To the hidden width.
+    pub up: Linear,
+    /// From the hidden width.
+    pub down: Linear,
+    /// To the classes.
+    pub head: Linear,
+    relu: Relu,
+}
+
+impl Mlp {
+    /// Weights that are the same on every device.
+    pub fn new(device: &Device, dtype: DType) -> Self {
+        let linear = |phase: f32, d_in: usize, d_out: usize, has_bias: bool| Linear {
+            weight: Param::from_tensor(waves(phase, [d_in, d_out], device, dtype)),
+            bias: has_bias.then(|| Param::from_tensor(waves(phase, [d_out], device, dtype))),
+        };
+        Self {
+            up: linear(0.3, 6, 20, true),
+            down: linear(0.7, 20, 10, false),
+            head: linear(1.1, 10, 3, true),
+            relu: Relu::new(),
+        }
+    }
+
+    /// The classes' scores.
+    ///
+    /// # Shapes
+    /// - x: `[batch, 6]`
+    /// - output: `[batch, 3]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.relu.forward(self.up.forward(x)); // [batch, 20]
+        let x = self.relu.forward(self.down.forward(x)); // [batch, 10]
+        self.head.forward(x)
+    }
+}
+
+/// Numbers between -1 and 1 without a pattern that a layer could cancel.
+fn waves<const D: usize>(
+    phase: f32,
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
+    let count: usize = shape.iter().product();
+    let values = (0..count)
+        .map(|i| (phase + 1.7 * i as f32).sin())
+        .collect::<Vec<_>>();
+    Tensor::from_data(TensorData::new(values, shape), (device, dtype))
+}
+
+/// Logits of a fixed batch; every vocabulary has its ids.
+fn decode(decoder: &Decoder, device: &Device) -> Tensor<2> {
+    let rows = [[7, 3, 11, 45, 20, 8], [5, 5, 31, 2, 9, 58]];
+    let ids = Tensor::<2, Int>::from_data(rows, device);
+    decoder.logits(ids).flatten(0, 1)
+}
+
+/// Runs a block on each tiny module, on each device: `on_every_subject!(|subject| { ... })` in f32 without autodiff,
+/// `on_every_subject!(autodiff, |subject| { ... })` with it. The block is compiled once for each type of module.
+#[macro_export]
+macro_rules! on_every_subject {
+    (|$subject:ident| $body:block) => {
+        $crate::on_every_subject!(@run |device: ::burn::tensor::Device| device, $subject, $body)
+    };
+    (autodiff, |$subject:ident| $body:block) => {
+        $crate::on_every_subject!(@run |device: ::burn::tensor::Device| device.autodiff(), $subject, $body)
+    };
+    (@run $prepare:expr, $subject:ident, $body:block) => {
+        $crate::on_each_device(|device| {
+            let device = ($prepare)(device);
+            let dtype = ::burn::tensor::DType::F32;
+            {
+                let $subject = $crate::llama(&device, dtype);
+                $body
+            }
+            {
+                let $subject = $crate::gpt2(&device, dtype);
+                $body
+            }
+            {
+                let $subject = $crate::mlp(&device, dtype);
+                $body
+            }
+        })
+    };
+}

@@ -1,0 +1,8 @@
+//! Parity with PyTorch, Transformers and PEFT: the values are in this package's `golden/`, made by the script there.
+#![allow(clippy::unwrap_used)]
+
+mod adapter;
+mod common;
+mod generation;
+mod model;
+mod peft_files;
