@@ -65,8 +65,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = DeviceChoice::resolve(None)?.open()?;
     device.seed(1);
     let device = device.autodiff();
-    let x = Tensor::<1>::from_floats(std::array::from_fn::<f32, 64, _>(|i| i as f32 / 16.0 - 2.0).as_slice(), &device)
-        .reshape([64, 1]);
+    let x = Tensor::<1>::from_floats(
+        std::array::from_fn::<f32, 64, _>(|i| i as f32 / 16.0 - 2.0).as_slice(),
+        &device,
+    )
+    .reshape([64, 1]);
     let (sine, cosine) = (x.clone().sin(), x.clone().cos());
 
     let (base, loss) = fit(Regressor::new(&device), Regressor::forward, &x, &sine);
@@ -84,7 +87,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (projected, loss) = fit(adapted, Regressor::forward_by_activations, &x, &cosine);
     println!("and by activations, loss {loss:.5}");
 
-    let distance = |left: Tensor<2>, right: Tensor<2>| (left - right).abs().max().into_scalar::<f32>();
+    let distance =
+        |left: Tensor<2>, right: Tensor<2>| (left - right).abs().max().into_scalar::<f32>();
     let expected = composed.forward(x.clone());
     let apart = distance(expected, projected.forward(x.clone()));
     println!("the two adapters compute the same up to {apart:.1e}");

@@ -79,15 +79,24 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         ..PeftMetadata::default()
     };
     let adapter_bytes = peft::save(&tuned.model, DEFAULT_NAME, &lora, &metadata, &adapter_dir)?;
-    println!("adapter   {} ({adapter_bytes} bytes)", adapter_dir.display());
+    println!(
+        "adapter   {} ({adapter_bytes} bytes)",
+        adapter_dir.display()
+    );
 
     let (reloaded, _) = peft::load(base, DEFAULT_NAME, &adapter_dir)?;
     let probe = Tensor::<1, Int>::from_ints(rows.test[0].ids(), &reloaded.device()).unsqueeze();
     let expected = tuned.model.logits(probe.clone());
     let difference = |model: &Decoder| distance(&expected, &model.logits(probe.clone()));
-    println!("reloaded  logits differ by at most {:.1e}", difference(&reloaded));
+    println!(
+        "reloaded  logits differ by at most {:.1e}",
+        difference(&reloaded)
+    );
     let merged = merge_and_unload(reloaded)?;
-    println!("merged    logits differ by at most {:.1e}\n", difference(&merged));
+    println!(
+        "merged    logits differ by at most {:.1e}\n",
+        difference(&merged)
+    );
 
     let result = json!({
         "base_loss": before.loss,
@@ -127,5 +136,8 @@ fn show(when: &str, evaluation: &Evaluation) {
 /// The largest difference of two tensors.
 fn distance(left: &Tensor<3>, right: &Tensor<3>) -> f32 {
     let left = left.clone().cast(DType::F32);
-    (left - right.clone().cast(DType::F32)).abs().max().into_scalar()
+    (left - right.clone().cast(DType::F32))
+        .abs()
+        .max()
+        .into_scalar()
 }

@@ -23,7 +23,11 @@ impl Rows {
     pub fn read(options: &Options, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let part = |name: &str| options.data.join(name);
         let (train_file, valid_file, test_file) = match options.data.is_dir() {
-            true => (part("train.jsonl"), Some(part("valid.jsonl")), Some(part("test.jsonl"))),
+            true => (
+                part("train.jsonl"),
+                Some(part("valid.jsonl")),
+                Some(part("test.jsonl")),
+            ),
             false => (options.data.clone(), None, None),
         };
         let (train, format) = read(&train_file, options, tokenizer)?;

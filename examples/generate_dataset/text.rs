@@ -1,8 +1,8 @@
 //! The pretraining text: short documents that say the same facts more than once.
 //!
 //! A language model that reads a deal, and then reads it again in other words, or as questions and answers, lowers its
-//! loss by looking up who, what and how many. That is what the adapter later builds on. The record format of the task
-//! occurs in none of the documents.
+//! loss by looking up who, what and how many. That is what the adapter later builds on. Summaries name two or three parts
+//! in any order; the record of the task, all five in one order after `Record:`, occurs in none of the documents.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -15,14 +15,23 @@ const QUESTIONS: [&str; 12] = [
     "Which seller? {seller}.",
     "The seller was {seller}.",
     "Which ship? {ship}.",
-    "For whom? The {ship}.",
+    "The ship was {ship}.",
     "Which item? {item}.",
-    "What was it? {item}.",
+    "The item was {item}.",
     "Which colour? {colour}.",
     "The colour was {colour}.",
     "How many? {figure}.",
+    "Which count? {figure}.",
     "The count was {figure}.",
-    "Of {item} the count was {figure}, the colour {colour}.",
+];
+
+/// The parts of a deal by name, for a summary that lists some of them in any order.
+const PARTS: [&str; 5] = [
+    "seller: {seller}",
+    "ship: {ship}",
+    "item: {item}",
+    "colour: {colour}",
+    "count: {figure}",
 ];
 
 /// One document, without the end-of-sequence token.
@@ -48,7 +57,7 @@ fn retold(rng: &mut impl Rng) -> String {
     sentences.join(" ")
 }
 
-/// A deal, then questions about it in any order.
+/// A deal, then questions about it in any order, with a summary before, among or after them.
 fn examined(rng: &mut impl Rng) -> String {
     let deal = Deal::draw(rng);
     let mut sentences: Vec<String> = tellings(1, rng).map(|telling| deal.tell(telling)).collect();
@@ -57,12 +66,17 @@ fn examined(rng: &mut impl Rng) -> String {
     }
     let mut questions = QUESTIONS;
     questions.shuffle(rng);
-    let asked = rng.random_range(5..=8);
+    let asked = rng.random_range(3..=5);
     sentences.extend(
         questions[..asked]
             .iter()
             .map(|question| deal.fill(question)),
     );
+    let mut parts = PARTS;
+    parts.shuffle(rng);
+    let listed = parts[..rng.random_range(2..=3)].join(", ");
+    let at = sentences.len() - rng.random_range(0..=asked);
+    sentences.insert(at, deal.fill(&format!("In short, {listed}.")));
     sentences.join(" ")
 }
 

@@ -129,20 +129,23 @@ impl Golden {
         Tensor::from_data(data, device)
     }
 
-    /// The batch as our own data path makes it from the rows.
-    pub fn batch(&self) -> Batch {
+    /// The rows of the batch, each with what is learned of it.
+    pub fn examples(&self) -> Vec<Example> {
         let rows = self.rows("input_ids", "attention_mask");
         let width = self.shape("labels")[1];
         let labels = self.ints("labels");
-        let examples: Vec<Example> = rows
-            .into_iter()
+        rows.into_iter()
             .zip(labels.chunks(width))
             .map(|(ids, labels)| {
                 let prompt = labels.iter().position(|label| *label != IGNORED).unwrap();
                 Example::new(ids, prompt).unwrap()
             })
-            .collect();
-        Batch::new(&examples, 0)
+            .collect()
+    }
+
+    /// The batch as our own data path makes it from the rows.
+    pub fn batch(&self) -> Batch {
+        Batch::new(&self.examples(), 0)
     }
 
     /// The prompts of the generation.

@@ -1,11 +1,14 @@
 //! Only adapter parameters have gradients, optimizer state and checkpoint bytes: by counting.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::path::Path;
+
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::DType;
 use burn_lora::adapter::{AdapterOnly, DEFAULT_NAME, LoraInit, attach, summary};
-use burn_lora_tests::{Subject, assert_same, on_every_subject, parameters};
+use burn_lora::train::{Observer, TrainConfig, TrainData, finetune};
+use burn_lora_tests::{Golden, Subject, assert_same, on_each_device, on_every_subject, parameters};
 
 /// A module whose adapter has a gradient everywhere.
 fn trained<M: Module>(subject: &Subject<M>) -> AdapterOnly<M> {
@@ -115,18 +118,63 @@ fn a_checkpoint_holds_the_adapter_only_and_restores_it() {
 }
 
 #[test]
-fn the_frozen_base_keeps_its_dtype_through_training() {
+fn attaching_leaves_every_weight_as_it_was() {
     on_every_subject!(autodiff, |subject| {
         let before = parameters(&subject.base);
-        let model = trained(&subject).into_inner();
-        for (path, value) in parameters(&model) {
-            match before.get(&path) {
-                Some(before) => assert!(
-                    *before == value,
-                    "{path} changed when the adapter was attached"
-                ),
-                None => assert_eq!(value.dtype(), DType::F32, "{path}"),
-            }
+        let after = parameters(trained(&subject).inner());
+        assert_eq!(after.len(), before.len() + 2 * subject.adapted.len());
+        for (path, before) in &before {
+            assert!(after[path] == *before, "{}: {path}", subject.name);
         }
     });
+}
+
+#[test]
+fn the_checkpoints_of_a_run_hold_the_adapter_only() {
+    on_each_device(|device| {
+        let golden = Golden::open("llama");
+        let folder = tempfile::tempdir().unwrap();
+        let config = TrainConfig {
+            steps: 4,
+            batch_size: 3,
+            eval_every: Some(2),
+            save_every: Some(2),
+            keep: 1,
+            output_dir: Some(folder.path().to_path_buf()),
+            ..TrainConfig::default()
+        };
+        let data = TrainData {
+            train: golden.examples(),
+            valid: golden.examples(),
+            pad: 0,
+        };
+        let outcome = finetune(golden.initial(&device), &config, data, Observer::Nobody).unwrap();
+
+        let summary = summary(&outcome.model.clone().train());
+        let (weights, base) = (
+            4 * summary.trainable,
+            4 * (summary.total - summary.trainable),
+        );
+        let bytes = total_bytes(&folder.path().join("checkpoints"));
+        // The weights and two moments, with headers; one copy of the base would be far more.
+        assert!(
+            bytes >= 3 * weights,
+            "{bytes} bytes, an adapter has {weights}"
+        );
+        assert!(
+            bytes < 3 * weights + base / 2,
+            "{bytes} bytes, the base has {base}"
+        );
+    });
+}
+
+fn total_bytes(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let sizes = entries.map(|path| match path.is_dir() {
+        true => total_bytes(&path),
+        false => fs::metadata(&path).unwrap().len() as usize,
+    });
+    sizes.sum()
 }

@@ -110,7 +110,10 @@ pub(crate) fn plan<M: Module>(
     let compiled = patterns.ranks.iter().map(|(pattern, _)| pattern);
     let compiled = compiled.chain(patterns.alphas.iter().map(|(pattern, _)| pattern));
     for (key, pattern) in keys.zip(compiled) {
-        if !planned.iter().any(|site| pattern.matches(site.module_path())) {
+        if !planned
+            .iter()
+            .any(|site| pattern.matches(site.module_path()))
+        {
             faults.push(format!("the pattern \"{key}\" matches no targeted layer"));
         }
     }

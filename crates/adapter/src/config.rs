@@ -138,7 +138,9 @@ impl LoraConfig {
 
 fn check_alpha(what: &str, alpha: f64, faults: &mut Vec<String>) {
     if !alpha.is_finite() || alpha == 0.0 {
-        faults.push(format!("{what} is {alpha}; it must be a number other than 0"));
+        faults.push(format!(
+            "{what} is {alpha}; it must be a number other than 0"
+        ));
     }
 }
 
@@ -146,7 +148,9 @@ fn compile(field: &str, key: &str, faults: &mut Vec<String>) -> Option<Pattern> 
     match Pattern::suffix(key) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            faults.push(format!("{field} has the invalid expression \"{key}\": {error}"));
+            faults.push(format!(
+                "{field} has the invalid expression \"{key}\": {error}"
+            ));
             None
         }
     }

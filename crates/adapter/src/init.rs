@@ -49,7 +49,9 @@ pub(crate) fn parameter(values: Vec<f32>, shape: [usize; 2], device: &Device) ->
 
 fn uniform(rng: &mut ChaCha8Rng, count: usize, fan_in: usize) -> Vec<f32> {
     let bound = 1.0 / (fan_in as f32).sqrt();
-    (0..count).map(|_| rng.random_range(-bound..bound)).collect()
+    (0..count)
+        .map(|_| rng.random_range(-bound..bound))
+        .collect()
 }
 
 /// Normal values by the Box-Muller transform.

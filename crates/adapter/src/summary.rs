@@ -114,7 +114,11 @@ impl fmt::Display for ParameterSummary {
         let width = width.unwrap_or(0).max("layer".len());
         if !self.rows.is_empty() {
             let (shape, rank, scale) = ("shape", "rank", "scale");
-            writeln!(f, "{:width$}  {shape:>14}  {rank:>5}  {scale:>7}  parameters", "layer")?;
+            writeln!(
+                f,
+                "{:width$}  {shape:>14}  {rank:>5}  {scale:>7}  parameters",
+                "layer"
+            )?;
         }
         for row in &self.rows {
             writeln!(
@@ -123,7 +127,9 @@ impl fmt::Display for ParameterSummary {
                 row.layer,
                 format!("{} x {}", row.shape[0], row.shape[1]),
                 row.rank,
-                format!("{:.4}", row.scale).trim_end_matches('0').trim_end_matches('.'),
+                format!("{:.4}", row.scale)
+                    .trim_end_matches('0')
+                    .trim_end_matches('.'),
                 thousands(row.parameters),
             )?;
         }

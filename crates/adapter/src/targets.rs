@@ -32,7 +32,10 @@ impl Targets {
         if text == "all-linear" {
             Self::AllLinear
         } else if text.chars().all(is_path) {
-            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            let names = text
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty());
             Self::names(names)
         } else {
             Self::Regex(text.to_string())
@@ -43,13 +46,13 @@ impl Targets {
         Ok(match self {
             Self::Names(names) => Matcher::Names(names),
             Self::AllLinear => Matcher::AllLinear,
-            Self::Regex(text) => Matcher::Regex(Pattern::full(text).map_err(|error| {
-                AdapterError::Config {
+            Self::Regex(text) => {
+                Matcher::Regex(Pattern::full(text).map_err(|error| AdapterError::Config {
                     faults: vec![format!(
                         "targets (target_modules) is the invalid expression \"{text}\": {error}"
                     )],
-                }
-            })?),
+                })?)
+            }
         })
     }
 }
@@ -66,9 +69,7 @@ impl Matcher<'_> {
         match self {
             Self::Names(names) => names.iter().any(|name| is_suffix(path, name)),
             Self::Regex(pattern) => pattern.matches(path),
-            Self::AllLinear => {
-                site.is_linear() && !HEADS.iter().any(|head| is_suffix(path, head))
-            }
+            Self::AllLinear => site.is_linear() && !HEADS.iter().any(|head| is_suffix(path, head)),
         }
     }
 }
@@ -116,7 +117,11 @@ pub(crate) fn select(sites: &[Site], config: &LoraConfig) -> Result<Vec<Site>, A
     let selected: Vec<Site> = sites
         .iter()
         .filter(|site| targets.matches(site))
-        .filter(|site| !exclude.as_ref().is_some_and(|exclude| exclude.matches(site)))
+        .filter(|site| {
+            !exclude
+                .as_ref()
+                .is_some_and(|exclude| exclude.matches(site))
+        })
         .filter(|site| in_layers(site.module_path(), config.layers_to_transform.as_deref()))
         .cloned()
         .collect();
@@ -184,8 +189,14 @@ mod tests {
     #[test]
     fn what_users_write_is_told_apart() {
         assert_eq!(Targets::parse("all-linear"), Targets::AllLinear);
-        assert_eq!(Targets::parse("q_proj, v_proj"), Targets::names(["q_proj", "v_proj"]));
-        assert_eq!(Targets::parse(r".*q_proj$"), Targets::Regex(".*q_proj$".to_string()));
+        assert_eq!(
+            Targets::parse("q_proj, v_proj"),
+            Targets::names(["q_proj", "v_proj"])
+        );
+        assert_eq!(
+            Targets::parse(r".*q_proj$"),
+            Targets::Regex(".*q_proj$".to_string())
+        );
     }
 
     #[test]

@@ -6,3 +6,4 @@ mod common;
 mod generation;
 mod model;
 mod peft_files;
+mod recipe;

@@ -9,6 +9,7 @@ mod files;
 mod identity;
 mod low_precision;
 mod merging;
+mod saved_config;
 mod switching;
 mod targets;
 mod training;

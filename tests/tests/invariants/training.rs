@@ -1,11 +1,17 @@
 //! What trains and what does not.
 
 use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn_lora::adapter::{DEFAULT_NAME, LoraConfig, attach, summary};
-use burn_lora_tests::{gradients, on_every_subject, parameters};
+use burn::tensor::{Distribution, Tensor};
+use burn_lora::adapter::{DEFAULT_NAME, LoraConfig, LoraInit, attach, project, summary};
+use burn_lora_tests::{
+    assert_close, assert_same, floats, gradients, on_each_device, on_every_subject, parameters,
+};
 
-use crate::common::{adapters_of, assert_same_parameters, base_of, changed, is_adapter};
+use crate::common::{
+    adapters_of, assert_changed, assert_same_parameters, base_of, changed, is_adapter,
+};
 
 // 3. Only adapter parameters receive gradients; after three optimizer steps they changed and the base did not.
 
@@ -82,5 +88,44 @@ fn i04_the_trainable_count_is_rank_times_the_widths() {
             let rows: Vec<[usize; 2]> = summary.rows.iter().map(|row| row.shape).collect();
             assert_eq!(rows, subject.adapted, "{}", subject.name);
         }
+    });
+}
+
+// Dropout belongs to training: it never shows in inference, and the mean of many draws is the output without it.
+
+#[derive(Module, Debug)]
+struct Layer {
+    layer: Linear,
+}
+
+#[test]
+fn dropout_acts_on_the_adapter_in_training_only() {
+    on_each_device(|device| {
+        let base = Layer {
+            layer: LinearConfig::new(24, 17).init(&device),
+        };
+        let config = LoraConfig::new(8, 8.0).with_init(LoraInit::Random);
+        let attached = |config| attach(base.clone(), DEFAULT_NAME, config).unwrap();
+        let without = attached(&config);
+        let with = attached(&config.clone().with_dropout(0.4));
+        // One row many times over: a mean over the rows is one over draws.
+        let rows = 4096;
+        let x = Tensor::<2>::random([1, 24], Distribution::Default, &device).repeat_dim(0, rows);
+        let expected = floats(project(&without.layer, x.clone()));
+        assert_same(
+            "inference",
+            &floats(project(&with.layer, x.clone())),
+            &expected,
+        );
+
+        let x = Tensor::from_inner(x);
+        let training = with.train();
+        let draws = project(&training.layer, x.clone()).inner();
+        assert_changed("training", &floats(draws.clone()), &expected);
+        let mean = floats(draws.mean_dim(0));
+        // Twice what a hundred trials showed. Without the division by what is kept, an output would be off by a tenth or so.
+        assert_close("mean of the draws", &mean, &expected[..17], 2e-2);
+        let again = project(&training.valid().layer, x.inner());
+        assert_same("inference after training", &floats(again), &expected);
     });
 }

@@ -142,7 +142,10 @@ impl PeftConfig {
     pub(crate) fn unsupported(&self) -> Vec<String> {
         let mut features = Vec::new();
         if self.peft_type != "LORA" {
-            features.push(format!("peft_type \"{}\"; LORA is read here", self.peft_type));
+            features.push(format!(
+                "peft_type \"{}\"; LORA is read here",
+                self.peft_type
+            ));
         }
         if self.bias != "none" {
             features.push(format!("bias \"{}\"", self.bias));
@@ -170,7 +173,12 @@ impl PeftConfig {
         let rank_pattern = entries(&self.rank_pattern, "rank_pattern", &mut faults, |value| {
             value.as_u64().and_then(|rank| usize::try_from(rank).ok())
         });
-        let alpha_pattern = entries(&self.alpha_pattern, "alpha_pattern", &mut faults, Value::as_f64);
+        let alpha_pattern = entries(
+            &self.alpha_pattern,
+            "alpha_pattern",
+            &mut faults,
+            Value::as_f64,
+        );
         let Some(targets) = &self.target_modules else {
             faults.push("target_modules is missing: it says which layers are adapted".to_string());
             return Err(faults);
@@ -185,10 +193,13 @@ impl PeftConfig {
             use_rslora: self.use_rslora,
             targets: targets.into(),
             exclude: self.exclude_modules.as_ref().map(Into::into),
-            layers_to_transform: self.layers_to_transform.as_ref().map(|layers| match layers {
-                Layers::One(layer) => vec![*layer],
-                Layers::Many(layers) => layers.clone(),
-            }),
+            layers_to_transform: self
+                .layers_to_transform
+                .as_ref()
+                .map(|layers| match layers {
+                    Layers::One(layer) => vec![*layer],
+                    Layers::Many(layers) => layers.clone(),
+                }),
             rank_pattern,
             alpha_pattern,
             init: LoraInit::default(),

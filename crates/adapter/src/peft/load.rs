@@ -33,10 +33,12 @@ pub fn load<M: Module>(
     if !features.is_empty() {
         return Err(AdapterError::Unsupported { path, features });
     }
-    let config = config.to_lora().map_err(|faults| AdapterError::ConfigFile {
-        path,
-        reason: faults.join("; "),
-    })?;
+    let config = config
+        .to_lora()
+        .map_err(|faults| AdapterError::ConfigFile {
+            path,
+            reason: faults.join("; "),
+        })?;
     let plan = plan(&module, &config)?;
     check_name(&module, name, &plan)?;
 
@@ -46,8 +48,8 @@ pub fn load<M: Module>(
         path: path.clone(),
         reason: format!("not a safetensors file, or a damaged one: {error}"),
     })?;
-    let factors = read_factors(&file, &plan)
-        .map_err(|faults| AdapterError::Tensors { path, faults })?;
+    let factors =
+        read_factors(&file, &plan).map_err(|faults| AdapterError::Tensors { path, faults })?;
     let adapters = plan.into_iter().zip(factors).map(|(site, [a, b])| {
         let a = parameter(a, [site.d_in, site.rank], &site.device);
         let b = parameter(b, [site.rank, site.d_out], &site.device);
@@ -77,7 +79,10 @@ fn read_factors(
     plan: &[Planned],
 ) -> Result<Vec<[Vec<f32>; 2]>, Vec<TensorFault>> {
     let mut faults = Vec::new();
-    let mut unused: HashMap<String, TensorView<'_>> = file.iter().map(|(key, view)| (key.to_string(), view)).collect();
+    let mut unused: HashMap<String, TensorView<'_>> = file
+        .iter()
+        .map(|(key, view)| (key.to_string(), view))
+        .collect();
     let mut expected = Vec::new();
     let mut factors = Vec::new();
     for site in plan {
@@ -116,11 +121,7 @@ fn read_factors(
 }
 
 /// One factor as f32, transposed from PEFT's layout into Burn's.
-fn read(
-    key: &str,
-    view: &TensorView<'_>,
-    expected: [usize; 2],
-) -> Result<Vec<f32>, TensorFault> {
+fn read(key: &str, view: &TensorView<'_>, expected: [usize; 2]) -> Result<Vec<f32>, TensorFault> {
     let key = || key.to_string();
     if view.shape() != expected {
         return Err(TensorFault::Shape {
@@ -132,8 +133,12 @@ fn read(
     let bytes = view.data();
     let values: Vec<f32> = match view.dtype() {
         Dtype::F32 => numbers(bytes, f32::from_le_bytes).collect(),
-        Dtype::F16 => numbers(bytes, half::f16::from_le_bytes).map(f32::from).collect(),
-        Dtype::BF16 => numbers(bytes, half::bf16::from_le_bytes).map(f32::from).collect(),
+        Dtype::F16 => numbers(bytes, half::f16::from_le_bytes)
+            .map(f32::from)
+            .collect(),
+        Dtype::BF16 => numbers(bytes, half::bf16::from_le_bytes)
+            .map(f32::from)
+            .collect(),
         other => {
             return Err(TensorFault::DType {
                 key: key(),
@@ -152,5 +157,9 @@ fn numbers<'a, const N: usize, T: 'a>(
     bytes: &'a [u8],
     read: fn([u8; N]) -> T,
 ) -> impl Iterator<Item = T> + 'a {
-    bytes.as_chunks::<N>().0.iter().map(move |chunk| read(*chunk))
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(move |chunk| read(*chunk))
 }

@@ -1,6 +1,7 @@
 //! The adapter folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
 mod config;
+mod describe;
 mod keys;
 mod load;
 mod save;

@@ -7,9 +7,11 @@ use burn::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
-use super::config::{Layers, PeftConfig};
+use super::config::{Layers, PeftConfig, TargetModules};
+use super::describe::{check_same, portable_targets};
 use super::keys::{Factor, transpose};
 use super::{CONFIG_FILE, WEIGHTS_FILE};
+use crate::attach::plan;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::lora::cast;
@@ -30,11 +32,14 @@ pub struct PeftMetadata {
 
 /// Writes the adapter `name` of a module as a PEFT folder and returns the size of the weights file in bytes.
 ///
-/// Both files are written to the side and renamed, so a folder never holds half of one. Tensors are f32.
+/// `config` is the one that the adapter was attached with. "All linear layers" is written as their names, since not every
+/// runtime knows the word. Both files are written to the side and renamed, so a folder never holds half of one. Tensors
+/// are f32.
 ///
 /// # Errors
-/// [`AdapterError::NoAdapter`] when the module has no adapter of this name; [`AdapterError::NotFinite`] when a factor
-/// holds NaN or infinity; [`AdapterError::Io`].
+/// [`AdapterError::NoAdapter`] when the module has no adapter of this name; [`AdapterError::Config`] when the
+/// configuration describes another adapter than this one; [`AdapterError::NotFinite`] when a factor holds NaN or
+/// infinity; [`AdapterError::Io`].
 pub fn save<M: Module>(
     module: &M,
     name: &str,
@@ -44,6 +49,8 @@ pub fn save<M: Module>(
 ) -> Result<u64, AdapterError> {
     let weights = adapted_weights(module);
     let tensors = tensors(&weights, name)?;
+    let planned = plan(module, config)?;
+    check_same(&planned, &weights, name, config)?;
     let views = tensors.iter().map(|(key, (shape, bytes))| {
         let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
         view.map(|view| (key.clone(), view))
@@ -56,7 +63,8 @@ pub fn save<M: Module>(
     let views = views.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
     let format = [("format".to_string(), "pt".to_string())].into();
     let bytes = safetensors::serialize(views, Some(format)).map_err(invalid)?;
-    let text = config_text(config, metadata);
+    let targets = portable_targets(module, config, &planned);
+    let text = config_text(config, targets, metadata);
 
     fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
     write_aside(&weights_path, &bytes)?;
@@ -79,7 +87,9 @@ fn tensors(weights: &[AdaptedWeight], name: &str) -> Result<Bytes, AdapterError>
             if values.iter().any(|value| !value.is_finite()) {
                 damaged.push(weight.module_path().to_string());
             }
-            let bytes = transpose(&values, shape).into_iter().flat_map(f32::to_le_bytes);
+            let bytes = transpose(&values, shape)
+                .into_iter()
+                .flat_map(f32::to_le_bytes);
             let [rows, columns] = shape;
             tensors.insert(
                 factor.key(weight.module_path()),
@@ -117,7 +127,7 @@ fn host(tensor: Tensor<2>) -> ([usize; 2], Vec<f32>) {
     (shape, data.iter::<f32>().collect())
 }
 
-fn config_text(config: &LoraConfig, metadata: &PeftMetadata) -> String {
+fn config_text(config: &LoraConfig, targets: TargetModules, metadata: &PeftMetadata) -> String {
     let mut other = metadata.other.clone();
     for (field, value) in [
         ("auto_mapping", Value::Null),
@@ -139,7 +149,7 @@ fn config_text(config: &LoraConfig, metadata: &PeftMetadata) -> String {
         lora_alpha: config.alpha,
         lora_dropout: config.dropout,
         use_rslora: config.use_rslora,
-        target_modules: Some((&config.targets).into()),
+        target_modules: Some(targets),
         exclude_modules: config.exclude.as_ref().map(Into::into),
         layers_to_transform: config.layers_to_transform.clone().map(Layers::Many),
         rank_pattern: pattern(&config.rank_pattern),
@@ -167,7 +177,9 @@ fn tidy(mut value: Value) -> String {
 }
 
 fn pattern<T: Copy + Into<Value>>(entries: &[(String, T)]) -> Map<String, Value> {
-    let entries = entries.iter().map(|(key, value)| (key.clone(), (*value).into()));
+    let entries = entries
+        .iter()
+        .map(|(key, value)| (key.clone(), (*value).into()));
     entries.collect()
 }
 
