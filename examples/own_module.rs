@@ -7,6 +7,8 @@
 //! cargo run --release --example own_module
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};

@@ -5,6 +5,8 @@
 //! cargo run --release --example finetune -- --model DIR --data FILE.jsonl --output DIR
 //! ```
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod options;
 mod rows;
 

@@ -18,7 +18,8 @@ pub struct LoraConfig {
     pub rank: usize,
     /// Numerator of the scale; the change is multiplied by `alpha / r`.
     pub alpha: f64,
-    /// Probability that an input of the adapter is dropped in training, in `[0, 1)`.
+    /// Probability that an input of the adapter is dropped in training, in `[0, 1)`. It acts where the layer calls
+    /// [`project`](crate::project); a layer that composes the weight has no input of the adapter to drop.
     pub dropout: f64,
     /// Scale by `alpha / sqrt(r)`, which keeps high ranks from learning slowly (rsLoRA).
     pub use_rslora: bool,

@@ -147,7 +147,7 @@ impl Reparameterization for AdapterStack {
 }
 
 /// Written by hand because the adapters' names are part of the paths, and because this is where code outside a module
-/// reaches the stacks inside it (see [`reach`]).
+/// reaches the stacks inside it (see the module `reach`).
 impl Module for AdapterStack {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         reach::show(self);

@@ -155,11 +155,11 @@ mod tests {
         let read = |x: &Tensor<4>| x.to_data().try_to_vec::<f32>().expect("f32");
         let (q, k, v) = (read(q), read(k), read(v));
         let mut out = Vec::new();
-        for row in 0..b {
+        for (row, &left) in left.iter().enumerate().take(b) {
             for head in 0..h {
                 let kv = (row * hkv + head / (h / hkv)) * t;
                 for i in 0..s {
-                    let seen = left[row]..=(t - s + i);
+                    let seen = left..=(t - s + i);
                     let at = ((row * h + head) * s + i) * d;
                     let score = |j: usize| -> f32 {
                         (0..d).map(|c| q[at + c] * k[(kv + j) * d + c]).sum::<f32>()

@@ -51,7 +51,7 @@ enum Source<'a> {
     Declare(Vec<Key>),
     /// A checkpoint in which every declared key was found, each under its path.
     Read(&'a Checkpoint, HashMap<String, &'a Entry>),
-    Draw(ChaCha8Rng),
+    Draw(Box<ChaCha8Rng>),
 }
 
 /// Hands a constructor its parameters, all of them frozen.
@@ -89,7 +89,7 @@ impl<'a> Weights<'a> {
 
     pub(crate) fn draw(std: f64, seed: u64, device: &Device) -> Self {
         Self {
-            source: Source::Draw(ChaCha8Rng::seed_from_u64(seed)),
+            source: Source::Draw(Box::new(ChaCha8Rng::seed_from_u64(seed))),
             dtype: DType::F32,
             device: device.clone(),
             std,

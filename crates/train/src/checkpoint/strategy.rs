@@ -20,7 +20,7 @@ impl EverySteps {
             ..
         } = self.checkpoints;
         let step = self.checkpoints.step_of(interval);
-        if step % save_every != 0 && step != steps {
+        if !step.is_multiple_of(save_every) && step != steps {
             return Vec::new();
         }
         self.saved.push_back(interval);
