@@ -11,8 +11,8 @@ use crate::sites::Path;
 /// Optimizers, records, checkpoints and parameter counts walk a module by `visit` and `map`: through this wrapper they
 /// meet nothing of the base, so no optimizer state and no checkpoint byte can belong to it. Paths are those of the
 /// module itself; what works on adapters by their weights ([`merge`](crate::merge), [`peft::save`](crate::peft::save)) is
-/// for the [`inner`](Self::inner) module, which shows the weights. Everything else, device moves and the switch between training and validation among it, concerns
-/// the whole module.
+/// for the [`inner`](Self::inner) module, which shows the weights. Everything else, device moves and the switch between
+/// training and validation among it, concerns the whole module.
 #[derive(Clone, Debug)]
 pub struct AdapterOnly<M> {
     module: M,

@@ -27,8 +27,8 @@ pub struct LoraConfig {
     pub targets: Targets,
     /// Layers left out although `targets` names them.
     pub exclude: Option<Targets>,
-    /// Only layers with these indices, counted in the last number of a layer's path that follows a container's name;
-    /// `None` adapts all.
+    /// Only layers with these indices, by the first number in a layer's path (`model.layers.3.mlp` has index 3); `None`
+    /// adapts all.
     pub layers_to_transform: Option<Vec<usize>>,
     /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
     pub rank_pattern: Vec<(String, usize)>,
