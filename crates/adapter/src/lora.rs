@@ -1,5 +1,6 @@
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Distribution, Tensor, module::linear};
+use burn::tensor::{DType, Distribution, Tensor};
+use burn_lora_kernels::LowRank;
 
 /// A low-rank change of one weight (Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 ///
@@ -38,24 +39,28 @@ impl Lora {
         self.a.val().matmul(self.b.val()).mul_scalar(self.scale)
     }
 
-    /// The change of the activation, `s (dropout(x) A) B`, in the factors' dtype.
+    /// The change as the kernels take it.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        LowRank {
+            a: self.a.val(),
+            b: self.b.val(),
+            scale: self.scale,
+        }
+    }
+
+    /// Whether the adapter's input differs from the layer's.
     ///
-    /// The scale is applied between the products, where a row has `rank` numbers and not `d_out`.
-    ///
-    /// # Shapes
-    /// - x: `[..., d_in]`
-    /// - output: `[..., d_out]`
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let a = self.a.val();
-        let x = cast(x, a.dtype());
-        // Only a factor that is being trained needs regularizing: `valid()` turns this off.
-        let x = if self.dropout > 0.0 && a.is_require_grad() {
-            drop_inputs(x, self.dropout)
-        } else {
-            x
-        };
-        let low = linear(x, a, None).mul_scalar(self.scale); // [..., rank]
-        linear(low, self.b.val(), None)
+    /// Only a factor that is being trained needs regularizing: `valid()` turns this off.
+    pub(crate) fn drops_inputs(&self) -> bool {
+        self.dropout > 0.0 && self.a.val().is_require_grad()
+    }
+
+    /// What the adapter sees of the layer's input.
+    pub(crate) fn input<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self.drops_inputs() {
+            true => drop_inputs(cast(x, self.a.val().dtype()), self.dropout),
+            false => x,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use burn::nn::Linear;
-use burn::tensor::{Tensor, module::linear};
+use burn::tensor::Tensor;
+use burn_lora_kernels::projection;
 
 use crate::stack::AdapterStack;
 
@@ -13,12 +14,12 @@ use crate::stack::AdapterStack;
 /// - x: `[..., d_in]`
 /// - output: `[..., d_out]`
 pub fn project<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    let Some(stack) = layer.weight.reparameterization::<AdapterStack>() else {
-        return layer.forward(x);
-    };
     let bias = layer.bias.as_ref().map(|bias| bias.val());
+    let Some(stack) = layer.weight.reparameterization::<AdapterStack>() else {
+        return projection(x, layer.weight.val(), bias, None);
+    };
     match stack.merged_weight() {
-        Some(weight) => linear(x, weight, bias),
-        None => stack.add_to(linear(x.clone(), layer.weight.base(), bias), x),
+        Some(weight) => projection(x, weight, bias, None),
+        None => stack.project(x, layer.weight.base(), bias),
     }
 }

@@ -1,5 +1,6 @@
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Reparameterization};
 use burn::tensor::{DType, Device, Tensor};
+use burn_lora_kernels::{add_low_rank, projection};
 
 use crate::lora::{Lora, cast};
 use crate::reach;
@@ -90,20 +91,33 @@ impl AdapterStack {
         cast(composed, dtype)
     }
 
-    /// Adds what the adapters contribute for the input `x` to the base layer's output `y`.
+    /// The base layer's output with what the adapters contribute.
     ///
     /// # Shapes
-    /// - y, output: `[..., d_out]`
     /// - x: `[..., d_in]`
-    pub(crate) fn add_to<const D: usize>(&self, y: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
-        if !self.enabled {
-            return y;
-        }
-        let dtype = y.dtype();
-        // One cast for all adapters of the layer.
-        let x = cast(x, DType::F32);
-        self.adapters.iter().fold(y, |y, adapter| {
-            y + cast(adapter.lora.forward(x.clone()), dtype)
+    /// - base: `[d_in, d_out]`
+    /// - bias: `[d_out]`
+    /// - output: `[..., d_out]`
+    pub(crate) fn project<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        base: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<D> {
+        let mut active = self.adapters.iter().filter(|_| self.enabled);
+        let Some(first) = active.next() else {
+            return projection(x, base, bias, None);
+        };
+        // The first adapter is computed with the base product, unless dropout gives it an input of its own.
+        let (y, rest) = match first.lora.drops_inputs() {
+            true => (projection(x.clone(), base, bias, None), Some(first)),
+            false => {
+                let low_rank = Some(first.lora.low_rank());
+                (projection(x.clone(), base, bias, low_rank), None)
+            }
+        };
+        rest.into_iter().chain(active).fold(y, |y, adapter| {
+            add_low_rank(y, adapter.lora.input(x.clone()), adapter.lora.low_rank())
         })
     }
 

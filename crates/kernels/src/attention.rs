@@ -1,23 +1,76 @@
-use burn::tensor::{DType, Device, Int, Tensor};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-use crate::precision::accumulator;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 
 /// Added to a score that must not count. Finite, so that a row in which nothing counts (a padding token that looks at
 /// padding only) becomes a plain mean and not a NaN; large enough that `exp` of it is exactly 0 beside any real score.
 const BLOCKED: f32 = -1e9;
 
-/// Which keys each query may look at, as a bias on the scores.
+/// Which keys each query may look at.
 ///
 /// Built once for a batch and shared by all its layers.
 #[derive(Debug, Clone)]
 pub struct AttentionMask {
-    bias: Option<Tensor<4>>,
+    form: Form,
+    /// Where the bias of a visible range goes.
+    device: Option<Device>,
+    /// Made when a device first needs it.
+    bias: Arc<OnceLock<Tensor<4>>>,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    All,
+    Visible(Arc<Visible>),
+    Bias(Tensor<4>),
+}
+
+/// For each query, one range of keys.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Visible {
+    queries: usize,
+    keys: usize,
+    /// Under a causal mask, the position of the first query.
+    causal_from: Option<usize>,
+    /// For each row of the batch, the keys at its start that are padding. Empty: none.
+    left: Vec<usize>,
+    /// For each row of the batch, where its keys end. Empty: all are real.
+    lengths: Vec<usize>,
+}
+
+impl Visible {
+    /// The keys that a query sees; `keys` is how many there are.
+    #[inline]
+    pub(crate) fn range(&self, row: usize, query: usize, keys: usize) -> Range<usize> {
+        let end = self.causal_from.map_or(keys, |from| from + query + 1);
+        let end = end
+            .min(self.lengths.get(row).copied().unwrap_or(keys))
+            .min(keys);
+        self.left.get(row).copied().unwrap_or(0).min(end)..end
+    }
+
+    /// `[rows, 1, queries, keys]`, with as many rows as differ.
+    fn bias(&self, device: &Device) -> Tensor<4> {
+        let rows = self.left.len().max(self.lengths.len()).max(1);
+        let mut bias = vec![BLOCKED; rows * self.queries * self.keys];
+        for (at, scores) in bias.chunks_mut(self.keys.max(1)).enumerate() {
+            let (row, query) = (at / self.queries, at % self.queries);
+            scores[self.range(row, query, self.keys)].fill(0.0);
+        }
+        let data = TensorData::new(bias, [rows, 1, self.queries, self.keys]);
+        Tensor::from_data(data, (device, DType::F32))
+    }
 }
 
 impl AttentionMask {
     /// Every query sees every key.
     pub fn none() -> Self {
-        Self { bias: None }
+        Self::of(Form::All, None)
     }
 
     /// Query `i`, at position `start + i`, sees the keys `0..=start + i`.
@@ -28,11 +81,13 @@ impl AttentionMask {
         if queries == 1 {
             return Self::none();
         }
-        let device = device.clone().without_autodiff();
-        let keys = start + queries;
-        let query = Self::query_positions(1, queries, start, keys, &device);
-        let key = Self::key_positions(1, queries, keys, &device);
-        Self::blocking(key.greater(query))
+        let visible = Visible {
+            queries,
+            keys: start + queries,
+            causal_from: Some(start),
+            ..Visible::default()
+        };
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
     }
 
     /// The causal mask for rows that are padded on the left: row `r` sees no key before `left[r]`.
@@ -45,43 +100,54 @@ impl AttentionMask {
         if left.iter().all(|count| *count == 0) {
             return Self::causal(queries, start, device);
         }
-        let device = device.clone().without_autodiff();
-        let (rows, keys) = (left.len(), start + queries);
-        let left: Vec<i32> = left.iter().map(|count| *count as i32).collect();
-        let left = Tensor::<1, Int>::from_ints(left.as_slice(), &device)
-            .reshape([rows, 1, 1, 1])
-            .expand([rows, 1, queries, keys]);
-        let query = Self::query_positions(rows, queries, start, keys, &device);
-        let key = Self::key_positions(rows, queries, keys, &device);
-        Self::blocking(key.clone().greater(query).bool_or(key.lower(left)))
+        let visible = Visible {
+            queries,
+            keys: start + queries,
+            causal_from: Some(start),
+            left: left.to_vec(),
+            ..Visible::default()
+        };
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
+    }
+
+    /// For an encoder whose rows are padded on the right: every query of row `r` sees the keys `0..lengths[r]`.
+    ///
+    /// There are as many keys as queries.
+    pub fn right_padded(queries: usize, lengths: &[usize], device: &Device) -> Self {
+        if lengths.iter().all(|length| *length >= queries) {
+            return Self::none();
+        }
+        let visible = Visible {
+            queries,
+            keys: queries,
+            lengths: lengths.to_vec(),
+            ..Visible::default()
+        };
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
     }
 
     /// Any bias of shape `[batch or 1, 1, queries, keys]`, added to the scores.
     pub fn from_bias(bias: Tensor<4>) -> Self {
-        Self { bias: Some(bias) }
+        Self::of(Form::Bias(bias), None)
     }
 
-    fn blocking(blocked: Tensor<4, burn::tensor::Bool>) -> Self {
-        let zeros = Tensor::zeros(blocked.shape(), (&blocked.device(), DType::F32));
-        Self::from_bias(zeros.mask_fill(blocked, BLOCKED))
+    fn of(form: Form, device: Option<&Device>) -> Self {
+        Self {
+            form,
+            device: device.map(|device| device.clone().without_autodiff()),
+            bias: Arc::default(),
+        }
     }
 
-    fn query_positions(
-        rows: usize,
-        queries: usize,
-        start: usize,
-        keys: usize,
-        device: &Device,
-    ) -> Tensor<4, Int> {
-        Tensor::<1, Int>::arange(start as i64..(start + queries) as i64, device)
-            .reshape([1, 1, queries, 1])
-            .expand([rows, 1, queries, keys])
-    }
-
-    fn key_positions(rows: usize, queries: usize, keys: usize, device: &Device) -> Tensor<4, Int> {
-        Tensor::<1, Int>::arange(0..keys as i64, device)
-            .reshape([1, 1, 1, keys])
-            .expand([rows, 1, queries, keys])
+    /// What to add to the scores. Shape `[batch or 1, 1, queries, keys]`.
+    pub(crate) fn bias(&self) -> Option<Tensor<4>> {
+        match (&self.form, &self.device) {
+            (Form::Bias(bias), _) => Some(bias.clone()),
+            (Form::Visible(visible), Some(device)) => {
+                Some(self.bias.get_or_init(|| visible.bias(device)).clone())
+            }
+            _ => None,
+        }
     }
 }
 
@@ -103,39 +169,20 @@ impl AttentionMask {
 ///
 /// If `heads` is not a multiple of `kv_heads`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
-    let [batch, heads, queries, d] = q.dims();
-    let [_, kv_heads, keys, _] = k.dims();
+    let [heads, kv_heads] = [q.dims()[1], k.dims()[1]];
     assert!(
         heads.is_multiple_of(kv_heads),
         "{heads} query heads do not share {kv_heads} key heads evenly"
     );
-    let groups = heads / kv_heads;
-    let folded = [batch, kv_heads, groups * queries, d];
-    let dtype = q.dtype();
-    let wide = accumulator(dtype);
-
-    let q = (q * (d as f64).powf(-0.5)).reshape(folded);
-    let scores = q.matmul(k.swap_dims(2, 3)).cast(wide); // [batch, kv_heads, groups * queries, keys]
-    let scores = match &mask.bias {
-        Some(bias) => {
-            let bias: Tensor<5> = bias.clone().cast(wide).unsqueeze_dim(1);
-            let scores = scores.reshape([batch, kv_heads, groups, queries, keys]) + bias;
-            scores.reshape([batch, kv_heads, groups * queries, keys])
+    #[cfg(feature = "host")]
+    if host::takes(&q) {
+        match &mask.form {
+            Form::All => return host::attention(q, k, v, None),
+            Form::Visible(visible) => return host::attention(q, k, v, Some(visible.clone())),
+            Form::Bias(_) => {}
         }
-        None => scores,
-    };
-
-    let max = scores.clone().detach().max_dim(3);
-    let exp = (scores - max).exp();
-    let inverse = exp.clone().sum_dim(3).recip();
-    let y = if dtype == wide {
-        // Normalizing after the product touches d columns instead of `keys`.
-        exp.matmul(v) * inverse
-    } else {
-        // A sum over many keys may exceed the range of f16, so normalize before it.
-        (exp * inverse).cast(dtype).matmul(v)
-    };
-    y.reshape([batch, heads, queries, d])
+    }
+    portable::attention(q, k, v, mask)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 use burn::tensor::{Int, Tensor};
 
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 use crate::precision::accumulator;
 
 /// The weighted sum of the negative log-likelihoods of the targets.
@@ -24,6 +27,42 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor
     let chosen = shifted.gather(1, targets.unsqueeze_dim::<2>(1));
     let losses: Tensor<1> = (log_sum - chosen).squeeze_dim(1);
     (losses * weights.cast(wide)).sum()
+}
+
+/// [`cross_entropy`] of the logits `hidden weight`, which a CPU never holds all at once.
+///
+/// # Shapes
+///
+/// - hidden: `[n, d]`
+/// - weight: `[d, vocab]`, or a transposed view of an embedding
+/// - targets, weights: `[n]`
+/// - output: `[1]`
+///
+/// # Panics
+///
+/// If a target is no row of the vocabulary.
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> Tensor<1> {
+    #[cfg(feature = "host")]
+    if host::takes(&hidden) && host::takes(&weight) {
+        let vocab = weight.dims()[1];
+        let targets: Vec<usize> = targets
+            .into_data()
+            .iter::<i64>()
+            .map(|id| id as usize)
+            .collect();
+        assert!(
+            targets.iter().all(|id| *id < vocab),
+            "a target outside of the vocabulary"
+        );
+        let weights = weights.into_data().iter::<f32>().collect();
+        return host::cross_entropy(hidden, weight, targets, weights);
+    }
+    portable::linear_cross_entropy(hidden, weight, targets, weights)
 }
 
 #[cfg(test)]

@@ -1,19 +1,37 @@
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 
 /// GELU in its tanh form (arXiv:1606.08415), `gelu_new` in GPT-2's configuration.
 ///
-/// `y = x / 2 * (1 + tanh(z))` with `z = sqrt(2 / pi) * (x + 0.044715 * x^3)`, computed as `x * sigmoid(2 z)`, which is
-/// the same function with fewer steps.
+/// `y = x / 2 * (1 + tanh(z))` with `z = sqrt(2 / pi) * (x + 0.044715 * x^3)`, which is also `x * sigmoid(2 z)`.
 ///
 /// # Shapes
 ///
 /// - x, output: the same shape
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    const TWICE_SQRT_2_OVER_PI: f64 =
-        2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-    let slope = x.clone().square() * (0.044715 * TWICE_SQRT_2_OVER_PI) + TWICE_SQRT_2_OVER_PI;
-    let gate = activation::sigmoid(slope * x.clone());
-    x * gate
+    #[cfg(feature = "host")]
+    if host::takes(&x) {
+        return host::gelu(host::Gelu::Tanh, x);
+    }
+    portable::gelu_tanh(x)
+}
+
+/// GELU (arXiv:1606.08415), `gelu` in BERT's configuration.
+///
+/// `y = x / 2 * (1 + erf(x / sqrt(2)))`
+///
+/// # Shapes
+///
+/// - x, output: the same shape
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "host")]
+    if host::takes(&x) {
+        return host::gelu(host::Gelu::Exact, x);
+    }
+    portable::gelu(x)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 use burn::tensor::Tensor;
 
-use crate::precision::accumulator;
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 
 /// Layer normalization over the last dimension (arXiv:1607.06450), with the biased variance.
 ///
@@ -19,16 +21,11 @@ pub fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    let dtype = x.dtype();
-    let wide = accumulator(dtype);
-    let x = x.cast(wide);
-    let mean = x.clone().mean_dim(D - 1);
-    let centered = x - mean;
-    let inverse = (centered.clone().square().mean_dim(D - 1) + eps)
-        .sqrt()
-        .recip();
-    let y = centered * inverse * weight.cast(wide).unsqueeze() + bias.cast(wide).unsqueeze();
-    y.cast(dtype)
+    #[cfg(feature = "host")]
+    if host::takes(&x) {
+        return host::layer_norm(x, weight, bias, eps);
+    }
+    portable::layer_norm(x, weight, bias, eps)
 }
 
 #[cfg(test)]

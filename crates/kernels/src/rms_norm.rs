@@ -1,13 +1,14 @@
 use burn::tensor::Tensor;
 
-use crate::precision::accumulator;
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 
 /// Root mean square normalization over the last dimension (arXiv:1910.07467).
 ///
 /// `y = x / sqrt(mean(x^2) + eps) * weight`
 ///
-/// The statistics and the division are computed in `f32`; the normalized value returns to the dtype of `x` before it is
-/// multiplied by the weight.
+/// Computed in `f32`, returned in the dtype of `x`.
 ///
 /// # Shapes
 ///
@@ -15,12 +16,11 @@ use crate::precision::accumulator;
 /// - weight: `[d]`
 /// - output: `[..., d]`
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
-    let dtype = x.dtype();
-    let x = x.cast(accumulator(dtype));
-    // Multiplying by a reciprocal rather than dividing: the backward of a division by a row statistic builds four
-    // full-size temporaries, that of a product two.
-    let inverse = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
-    (x * inverse).cast(dtype) * weight.unsqueeze()
+    #[cfg(feature = "host")]
+    if host::takes(&x) {
+        return host::rms_norm(x, weight, eps);
+    }
+    portable::rms_norm(x, weight, eps)
 }
 
 #[cfg(test)]

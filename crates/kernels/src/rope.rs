@@ -1,4 +1,10 @@
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use std::sync::{Arc, OnceLock};
+
+use burn::tensor::{DType, Device, Tensor};
+
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable::RotationTensors;
 
 /// How the rotation frequencies are stretched for contexts longer than those of pretraining.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -83,36 +89,62 @@ impl Rope {
             0,
             "positions do not fill the rows"
         );
-        let half = self.frequencies.len();
-        let mut cos = Vec::with_capacity(positions.len() * 2 * half);
-        let mut sin = Vec::with_capacity(positions.len() * 2 * half);
-        for position in positions {
-            let angles = || self.frequencies.iter().map(|f| *position as f32 * f);
-            cos.extend(angles().map(f32::cos));
-            cos.extend(angles().map(f32::cos));
-            sin.extend(angles().map(|angle| -angle.sin()));
-            sin.extend(angles().map(f32::sin));
-        }
-        let shape = [rows, positions.len() / rows.max(1), 1, 2, half];
-        let device = device.clone().without_autodiff();
-        let tensor = |values: Vec<f32>| {
-            Tensor::<5>::from_data(TensorData::new(values, shape), (&device, DType::F32))
-                .cast(dtype)
+        let angles = |position: &usize| {
+            let position = *position as f32;
+            self.frequencies.iter().map(move |f| position * f)
+        };
+        let angles = Angles {
+            cos: positions.iter().flat_map(angles).map(f32::cos).collect(),
+            sin: positions.iter().flat_map(angles).map(f32::sin).collect(),
+            rows,
+            seq: positions.len() / rows.max(1),
+            half: self.frequencies.len(),
         };
         RopeTables {
-            cos: tensor(cos),
-            sin: tensor(sin),
+            angles: Arc::new(angles),
+            tensors: Arc::default(),
+            dtype,
+            device: device.clone().without_autodiff(),
         }
+    }
+}
+
+/// Cosine and sine of every angle of a batch.
+#[derive(Debug)]
+pub(crate) struct Angles {
+    /// `[rows, seq, half]`
+    pub(crate) cos: Vec<f32>,
+    /// `[rows, seq, half]`
+    pub(crate) sin: Vec<f32>,
+    /// 1 where all rows of the batch have the same positions.
+    pub(crate) rows: usize,
+    pub(crate) seq: usize,
+    /// Half a head's width.
+    pub(crate) half: usize,
+}
+
+impl Angles {
+    /// Cosines and sines for a token of the batch.
+    #[cfg(feature = "host")]
+    #[inline(always)]
+    pub(crate) fn of(&self, row: usize, at: usize) -> (&[f32], &[f32]) {
+        let row = if self.rows == 1 { 0 } else { row };
+        let from = (row * self.seq + at) * self.half;
+        (
+            &self.cos[from..][..self.half],
+            &self.sin[from..][..self.half],
+        )
     }
 }
 
 /// The rotations of one batch, shared by all its layers.
 #[derive(Debug, Clone)]
 pub struct RopeTables {
-    /// `[rows, seq, 1, 2, d / 2]`
-    cos: Tensor<5>,
-    /// `[rows, seq, 1, 2, d / 2]`, the first half negated, so that swapping the halves of `x` suffices.
-    sin: Tensor<5>,
+    angles: Arc<Angles>,
+    /// Made when a device first needs them.
+    tensors: Arc<OnceLock<RotationTensors>>,
+    dtype: DType,
+    device: Device,
 }
 
 impl RopeTables {
@@ -123,12 +155,19 @@ impl RopeTables {
     /// - x: `[batch, seq, heads, d]`
     /// - output: `[batch, seq, heads, d]`
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, seq, heads, d] = x.dims();
-        let x = x.reshape([batch, seq, heads, 2, d / 2]);
-        // A flip of the pair of halves swaps them; its backward is a flip again, where slices would need zeroed copies.
-        let swapped = x.clone().flip([3]);
-        let y = x * self.cos.clone() + swapped * self.sin.clone();
-        y.reshape([batch, seq, heads, d])
+        #[cfg(feature = "host")]
+        if host::takes(&x) {
+            return host::rotate(x, self.angles.clone());
+        }
+        self.apply_portable(x)
+    }
+
+    /// As [`apply`](Self::apply), by tensor operations.
+    pub(crate) fn apply_portable(&self, x: Tensor<4>) -> Tensor<4> {
+        let tensors = self
+            .tensors
+            .get_or_init(|| RotationTensors::new(&self.angles, self.dtype, &self.device));
+        tensors.rotate(x)
     }
 }
 

@@ -1,4 +1,8 @@
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
 
 /// The gated activation of SwiGLU (arXiv:2002.05202).
 ///
@@ -8,7 +12,11 @@ use burn::tensor::{Tensor, activation};
 ///
 /// - gate, up, output: the same shape
 pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
-    activation::silu(gate) * up
+    #[cfg(feature = "host")]
+    if host::takes(&gate) {
+        return host::silu_mul(gate, up);
+    }
+    portable::silu_mul(gate, up)
 }
 
 #[cfg(test)]

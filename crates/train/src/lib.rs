@@ -25,6 +25,7 @@
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
+//! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
@@ -57,8 +58,9 @@ pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, finetune, train};
+pub use recipe::{Outcome, adamw, finetune, train};
 pub use schedule::{Decay, Schedule};
+pub use step::gradients;
 pub use warmup::Warmup;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_lora_adapter::AdapterOnly;
+use burn_lora_kernels::cross_entropy;
 use burn_lora_transformer::Decoder;
 
 /// What the recipe needs of a causal language model.
@@ -22,6 +23,24 @@ pub trait CausalLm: Module + 'static {
     /// - output: `[n, vocab_size]`
     fn head(&self, hidden: Tensor<2>) -> Tensor<2>;
 
+    /// The weighted sum of the negative log-likelihoods of the targets, by the output head.
+    ///
+    /// A model whose head is one matrix computes it without all logits at once
+    /// ([`linear_cross_entropy`](burn_lora_kernels::linear_cross_entropy)).
+    ///
+    /// # Shapes
+    /// - hidden: `[n, d_model]`
+    /// - targets, weights: `[n]`
+    /// - output: `[1]`, f32
+    fn cross_entropy(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+    ) -> Tensor<1> {
+        cross_entropy(self.head(hidden), targets, weights)
+    }
+
     /// Positions the model knows.
     fn max_positions(&self) -> usize;
 
@@ -37,6 +56,15 @@ impl CausalLm for Decoder {
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.logits_of(hidden)
+    }
+
+    fn cross_entropy(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+    ) -> Tensor<1> {
+        self.cross_entropy_of(hidden, targets, weights)
     }
 
     fn max_positions(&self) -> usize {
@@ -55,6 +83,15 @@ impl<M: CausalLm> CausalLm for AdapterOnly<M> {
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.inner().head(hidden)
+    }
+
+    fn cross_entropy(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+    ) -> Tensor<1> {
+        self.inner().cross_entropy(hidden, targets, weights)
     }
 
     fn max_positions(&self) -> usize {

@@ -158,8 +158,8 @@ fn resume<M: Module>(
     Ok(resumed)
 }
 
-/// Decoupled Weight Decay Regularization, <https://arxiv.org/abs/1711.05101>, in PyTorch's form.
-fn adamw(config: &TrainConfig) -> ModuleOptimizer {
+/// The recipe's optimizer: Decoupled Weight Decay Regularization, <https://arxiv.org/abs/1711.05101>, in PyTorch's form.
+pub fn adamw(config: &TrainConfig) -> ModuleOptimizer {
     AdamWConfig::new()
         .with_beta_1(config.beta_1 as f32)
         .with_beta_2(config.beta_2 as f32)

@@ -7,7 +7,6 @@ use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_data::BatchTensors;
-use burn_lora_kernels::cross_entropy;
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -67,31 +66,41 @@ pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1
     let hidden = model.hidden(batch.ids.clone()); // [b, s, d]
     let [batch_size, seq_len, d_model] = hidden.dims();
     let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
-    let logits = model.head(hidden.select(0, batch.rows.clone())); // [learned, vocab]
-    let weights = Tensor::ones([batch.learned], &logits.device().inner());
-    cross_entropy(logits, batch.targets.clone(), weights)
+    let learned = hidden.select(0, batch.rows.clone()); // [learned, d]
+    let weights = Tensor::ones([batch.learned], &learned.device().inner());
+    model.cross_entropy(learned, batch.targets.clone(), weights)
+}
+
+/// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
+///
+/// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another. The model is
+/// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped.
+///
+/// # Shapes
+/// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
+/// - loss: `[1]`, f32, without autodiff
+pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (GradientsParams, Tensor<1>) {
+    let learned: usize = batches.iter().map(|batch| batch.learned).sum();
+    let mut grads = GradientsAccumulator::new();
+    let mut losses = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let loss = loss_sum(model, batch).div_scalar(learned as f64);
+        losses.push(loss.clone().inner());
+        grads.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
+    }
+    (grads.grads(), Tensor::cat(losses, 0).sum())
 }
 
 impl<M: CausalLm> TrainStep for Trainee<M> {
     type Input = StepInput;
     type Output = StepOutput;
 
-    /// One step's gradients, of the mean over the learned tokens of all its batches.
-    ///
-    /// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another.
     fn step(&self, input: StepInput) -> TrainOutput<StepOutput> {
         let started = Instant::now();
-        let learned: usize = input.batches.iter().map(|batch| batch.learned).sum();
-        let mut grads = GradientsAccumulator::new();
-        let mut losses = Vec::with_capacity(input.batches.len());
-        for batch in &input.batches {
-            let loss = loss_sum(&self.model, batch).div_scalar(learned as f64);
-            losses.push(loss.clone().inner());
-            grads.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
-        }
+        let (grads, loss) = gradients(&self.model, &input.batches);
         TrainOutput {
-            grads: grads.grads(),
-            item: StepOutput::new(Tensor::cat(losses, 0).sum(), &input.batches, started),
+            grads,
+            item: StepOutput::new(loss, &input.batches, started),
         }
     }
 

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+#[cfg(feature = "flex")]
+use burn::backend::flex::FlexTensor;
+#[cfg(feature = "ndarray")]
+use burn::backend::ndarray::SharedArray;
+
+/// A view of `f32` numbers in host memory, shared with the backend's tensor that it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct HostTensor {
+    storage: Storage,
+    offset: usize,
+    shape: Vec<usize>,
+    /// In elements. Backwards views are copied before they come here.
+    strides: Vec<usize>,
+}
+
+/// Who keeps the numbers alive.
+#[derive(Clone, Debug)]
+pub(crate) enum Storage {
+    Owned(Arc<Vec<f32>>),
+    #[cfg(feature = "flex")]
+    Flex(FlexTensor),
+    #[cfg(feature = "ndarray")]
+    NdArray(SharedArray<f32>),
+}
+
+impl Storage {
+    fn numbers(&self) -> &[f32] {
+        match self {
+            Storage::Owned(numbers) => numbers,
+            #[cfg(feature = "flex")]
+            Storage::Flex(tensor) => tensor.storage(),
+            #[cfg(feature = "ndarray")]
+            Storage::NdArray(array) => super::backend::ndarray_numbers(array),
+        }
+    }
+}
+
+impl HostTensor {
+    pub(crate) fn new(
+        storage: Storage,
+        offset: usize,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+    ) -> Self {
+        Self {
+            storage,
+            offset,
+            shape,
+            strides,
+        }
+    }
+
+    fn owned(numbers: Vec<f32>, shape: Vec<usize>) -> Self {
+        let strides = contiguous_strides(&shape);
+        Self::new(Storage::Owned(Arc::new(numbers)), 0, shape, strides)
+    }
+
+    pub(crate) fn dims<const D: usize>(&self) -> [usize; D] {
+        self.shape[..].try_into().expect("the operation's rank")
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn strides(&self) -> &[usize] {
+        &self.strides
+    }
+
+    /// Elements of the last dimension.
+    pub(crate) fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Elements of all dimensions.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Elements of all dimensions but the last.
+    pub(crate) fn rows(&self) -> usize {
+        self.shape
+            .split_last()
+            .map_or(1, |(_, rows)| rows.iter().product())
+    }
+
+    /// From the first element of the view to the end of what it is a view of.
+    pub(crate) fn from_start(&self) -> &[f32] {
+        &self.storage.numbers()[self.offset..]
+    }
+
+    /// The elements in order.
+    ///
+    /// # Panics
+    /// If the view is not [contiguous](Self::contiguous).
+    pub(crate) fn slice(&self) -> &[f32] {
+        assert!(self.is_contiguous(), "a view with gaps is not a slice");
+        &self.from_start()[..self.len()]
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let expected = contiguous_strides(&self.shape);
+        let mut dims = self.shape.iter().zip(&self.strides).zip(&expected);
+        dims.all(|((size, stride), expected)| *size <= 1 || stride == expected)
+    }
+
+    /// The same elements without gaps: itself, or a copy.
+    pub(crate) fn contiguous(self) -> Self {
+        if self.is_contiguous() {
+            return self;
+        }
+        let width = self.width();
+        let step = self.strides.last().copied().unwrap_or(1);
+        let source = self.from_start();
+        let mut numbers = Vec::with_capacity(self.len());
+        for row in 0..self.rows() {
+            let from = self.row_offset(row);
+            if step == 1 {
+                numbers.extend_from_slice(&source[from..from + width]);
+            } else {
+                numbers.extend((0..width).map(|i| source[from + i * step]));
+            }
+        }
+        Self::owned(numbers, self.shape)
+    }
+
+    /// The same with no gaps inside the last dimension: itself, or a copy.
+    pub(crate) fn contiguous_rows(self) -> Self {
+        match self.strides.last() {
+            Some(1) => self,
+            _ => self.contiguous(),
+        }
+    }
+
+    /// Where the row of this number, in the order of the leading dimensions, starts.
+    fn row_offset(&self, mut row: usize) -> usize {
+        let leading = self.shape.len().saturating_sub(1);
+        let mut offset = 0;
+        for dim in (0..leading).rev() {
+            offset += row % self.shape[dim] * self.strides[dim];
+            row /= self.shape[dim];
+        }
+        offset
+    }
+}
+
+pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for dim in (1..shape.len()).rev() {
+        strides[dim - 1] = strides[dim] * shape[dim];
+    }
+    strides
+}

@@ -1,0 +1,22 @@
+//! The same operations composed from Burn's tensor operations, for every backend.
+//!
+//! A function of the crate takes this form where no hand-written one fits its operands. Here it can be asked for by name,
+//! to compare the two.
+
+mod attention;
+mod cross_entropy;
+mod gelu;
+mod layer_norm;
+mod projection;
+mod rms_norm;
+mod rope;
+mod silu;
+
+pub use attention::attention;
+pub use cross_entropy::linear_cross_entropy;
+pub use gelu::{gelu, gelu_tanh};
+pub use layer_norm::layer_norm;
+pub use projection::{add_low_rank, projection};
+pub use rms_norm::rms_norm;
+pub(crate) use rope::RotationTensors;
+pub use silu::silu_mul;

@@ -1,0 +1,66 @@
+use burn::tensor::Tensor;
+
+#[cfg(feature = "host")]
+use crate::host;
+use crate::portable;
+
+/// A low-rank change of a projection (Hu et al., 2021, arXiv:2106.09685).
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// Down-projection, shape `[d_in, rank]`.
+    pub a: Tensor<2>,
+    /// Up-projection, shape `[rank, d_out]`.
+    pub b: Tensor<2>,
+    /// What the low-rank product is multiplied by.
+    pub scale: f64,
+}
+
+/// A linear layer with a low-rank change of its weight, which is never composed.
+///
+/// `y = x W + bias + s (x A) B`
+///
+/// The factors are in `f32` or in the dtype of W; the result is in the dtype of W. What is not tracked costs nothing in
+/// the backward: with W frozen, no gradient of its shape is computed, and no input is kept for it.
+///
+/// # Shapes
+///
+/// - x: `[..., d_in]`
+/// - weight: `[d_in, d_out]`
+/// - bias: `[d_out]`
+/// - output: `[..., d_out]`
+pub fn projection<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    low_rank: Option<LowRank>,
+) -> Tensor<D> {
+    #[cfg(feature = "host")]
+    if host::takes(&x) && host::takes(&weight) {
+        return host::projection(x, weight, bias, low_rank);
+    }
+    portable::projection(x, weight, bias, low_rank)
+}
+
+/// Adds a low-rank change to the output `y` of a projection: `y + s (x A) B`.
+///
+/// For an input other than the projection's own (dropout), and for a further adapter of the same weight.
+///
+/// # Shapes
+///
+/// - y, output: `[..., d_out]`
+/// - x: `[..., d_in]`
+pub fn add_low_rank<const D: usize>(y: Tensor<D>, x: Tensor<D>, low_rank: LowRank) -> Tensor<D> {
+    #[cfg(feature = "host")]
+    if host::takes(&x) && host::takes(&low_rank.a) {
+        let LowRank { a, b, scale } = low_rank;
+        let low = host::projection(x, a, None, None).mul_scalar(scale); // [..., rank]
+        let change = host::projection(low, b, None, None);
+        let dtype = y.dtype();
+        return y + if change.dtype() == dtype {
+            change
+        } else {
+            change.cast(dtype)
+        };
+    }
+    portable::add_low_rank(y, x, low_rank)
+}
