@@ -4,6 +4,7 @@
     generate.py                 write every case beside this script
     generate.py --verify        make them again in a temporary folder and compare with the committed ones
     generate.py --check DIR     load the adapters that burn-lora saved under DIR and compare their logits
+    generate.py --case NAME     only this case, in each of the above; may be repeated
 
 Each case is a folder: `model/` (a Hugging Face checkpoint), `adapter/` (a PEFT adapter) and
 `reference.safetensors` (whole tensors; README.md lists the names).
@@ -24,7 +25,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config
 from transformers.utils import logging
 
 HERE = Path(__file__).resolve().parent
@@ -60,6 +62,7 @@ class Case:
     seed: int
     config: object
     lora: dict
+    classifies: bool = False  # a label for each row instead of a next token
     dtype: torch.dtype = torch.float32
     max_shard_size: str = "1GB"
     config_removals: tuple = ()
@@ -160,6 +163,26 @@ def cases():
             ),
             lora=dict(target_modules=r".*\.(c_attn|c_fc)", use_rslora=True, fan_in_fan_out=True),
         ),
+        Case(
+            name="bert",
+            seed=41,
+            config=BertConfig(
+                vocab_size=64,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=48,
+                max_position_embeddings=40,
+                type_vocab_size=2,
+                layer_norm_eps=1e-3,
+                num_labels=3,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            ),
+            # With the task SEQ_CLS, PEFT would train and save the head, too.
+            lora=dict(target_modules=["query", "value"], task_type=None),
+            classifies=True,
+        ),
     ]
 
 
@@ -182,9 +205,13 @@ def randomize(model, generator):
             parameter.copy_(value)
 
 
+def auto_model(case):
+    return AutoModelForSequenceClassification if case.classifies else AutoModelForCausalLM
+
+
 def write_base(case, folder):
     torch.manual_seed(case.seed)
-    model = AutoModelForCausalLM.from_config(case.config, dtype=torch.float32)
+    model = auto_model(case).from_config(case.config, dtype=torch.float32)
     randomize(model, torch.Generator().manual_seed(case.seed))
     model.to(case.dtype)
     model.save_pretrained(folder, max_shard_size=case.max_shard_size)
@@ -197,17 +224,19 @@ def write_base(case, folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def load_base(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    model.generation_config.eos_token_id = None  # every generation has its full length
-    model.generation_config.pad_token_id = 0
+def load_base(case, folder):
+    model = auto_model(case).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    if not case.classifies:
+        model.generation_config.eos_token_id = None  # every generation has its full length
+        model.generation_config.pad_token_id = 0
     return model.eval()
 
 
 # ---------------------------------------------------------------------------------------------------------- the batch
 
 
-def batch(vocab_size, generator):
+def batch(case, generator):
+    vocab_size = case.config.vocab_size
     width = max(total for _, total in ROWS)
     input_ids = torch.zeros(len(ROWS), width, dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
@@ -217,11 +246,13 @@ def batch(vocab_size, generator):
         input_ids[row, :total] = ids
         attention_mask[row, :total] = 1
         labels[row, prompt:total] = ids[prompt:]
+    if case.classifies:
+        labels = torch.randint(0, case.config.num_labels, (len(ROWS),), generator=generator)
     return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
 
 def forward(model, inputs):
-    output = model(**inputs, use_cache=False)
+    output = model(**inputs, use_cache=False)  # which a classifier passes over
     return output.logits, output.loss
 
 
@@ -317,13 +348,15 @@ def write_case(case, folder):
     write_base(case, folder / "model")
 
     generator = torch.Generator().manual_seed(case.seed + 1)
-    vocab_size = case.config.vocab_size
-    inputs = batch(vocab_size, generator)
+    inputs = batch(case, generator)
     reference = dict(inputs)
 
-    base = load_base(folder / "model")
+    base = load_base(case, folder / "model")
     with torch.no_grad():
         reference["base.logits"], reference["base.loss"] = forward(base, inputs)
+        if case.classifies:
+            encoder_inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+            reference["base.hidden"] = base.base_model(**encoder_inputs).last_hidden_state
 
     torch.manual_seed(case.seed + 2)
     lora = LoraConfig(**(dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | case.lora))
@@ -352,12 +385,13 @@ def write_case(case, folder):
     reference["adamw.weight_decay"] = torch.tensor(WEIGHT_DECAY, dtype=torch.float64)
 
     # The adapter that PEFT trains and saves: other data, more steps.
-    optimize(model, batch(vocab_size, generator), 12, 2e-2)
+    optimize(model, batch(case, generator), 12, 2e-2)
     write_adapter(case, model, folder / "adapter")
-    model = PeftModel.from_pretrained(load_base(folder / "model"), folder / "adapter").eval()
+    model = PeftModel.from_pretrained(load_base(case, folder / "model"), folder / "adapter").eval()
     with torch.no_grad():
         reference["trained.logits"], reference["trained.loss"] = forward(model, inputs)
-        reference |= generations(model, load_base(folder / "model"), vocab_size, generator)
+        if not case.classifies:
+            reference |= generations(model, load_base(case, folder / "model"), case.config.vocab_size, generator)
     for stage in ("base", "init"):
         gap = (reference[f"{stage}.logits"] - reference["trained.logits"]).abs().max().item()
         assert gap > 0.1, f"{case.name}: the trained adapter is too close to {stage} ({gap:.1e})"
@@ -389,10 +423,10 @@ def compare_tensors(name, expected, actual, tolerance):
     return complaints, worst
 
 
-def verify():
+def verify(chosen):
     complaints, worst = [], 0.0
     with tempfile.TemporaryDirectory() as scratch:
-        for case in cases():
+        for case in chosen:
             committed, fresh = HERE / case.name, Path(scratch) / case.name
             write_case(case, fresh)
             names = {path.relative_to(root) for root in (committed, fresh) for path in root.rglob("*") if path.is_file()}
@@ -415,7 +449,7 @@ def check_adapter(case, folder):
     reference = load_file(HERE / case.name / "reference.safetensors")
     mine = load_file(folder / "logits.safetensors")["logits"]
     weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-    model = PeftModel.from_pretrained(load_base(HERE / case.name / "model"), folder / "adapter").eval()
+    model = PeftModel.from_pretrained(load_base(case, HERE / case.name / "model"), folder / "adapter").eval()
 
     # from_pretrained only warns of a missing key; a silent gap would leave that layer unadapted.
     expected = adapter_weights(model)
@@ -428,7 +462,8 @@ def check_adapter(case, folder):
         logits, _ = forward(model, {key: reference[key] for key in ("input_ids", "attention_mask")})
     if logits.shape != mine.shape:
         return [*complaints, f"logits are {list(mine.shape)}, not {list(logits.shape)}"]
-    real = reference["attention_mask"].bool()  # what stands at padding is nobody's concern
+    # What stands at padding is nobody's concern; a classifier has one row of logits for all.
+    real = slice(None) if case.classifies else reference["attention_mask"].bool()
     gap = (logits[real] - mine[real].float()).abs().max().item()
     moved = (reference["base.logits"][real] - mine[real].float()).abs().max().item()
     print(f"check: {case.name}: largest difference {gap:.2e} (the adapter moves the logits by {moved:.2e})")
@@ -439,9 +474,9 @@ def check_adapter(case, folder):
     return complaints
 
 
-def check(root):
+def check(chosen, root):
     complaints = []
-    for case in cases():
+    for case in chosen:
         folder = root / case.name
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
@@ -455,7 +490,10 @@ def main():
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--check", metavar="DIR", type=Path, help="compare what burn-lora saved under DIR with PEFT")
     group.add_argument("--verify", action="store_true", help="make the values again and compare with the committed ones")
+    names = [case.name for case in cases()]
+    parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
     arguments = parser.parse_args()
+    chosen = [case for case in cases() if case.name in (arguments.case or names)]
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -464,11 +502,11 @@ def main():
 
     complaints = []
     if arguments.check:
-        complaints = check(arguments.check)
+        complaints = check(chosen, arguments.check)
     elif arguments.verify:
-        complaints = verify()
+        complaints = verify(chosen)
     else:
-        for case in cases():
+        for case in chosen:
             write_case(case, HERE / case.name)
             size = sum(path.stat().st_size for path in (HERE / case.name).rglob("*") if path.is_file())
             print(f"{case.name}: {size} bytes")

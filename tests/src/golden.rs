@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use crate::compare::values;
 use crate::parameters::Parameters;
 
-/// The cases that `tests/golden/generate.py` makes.
+/// The decoders that `tests/golden/generate.py` makes; `bert`, which classifies, stands for itself.
 pub const CASES: [&str; 4] = ["llama", "llama_tied", "qwen2", "gpt2"];
 
 /// What PEFT puts before the path of a layer.
@@ -34,7 +34,7 @@ impl Golden {
         Self { name, tensors }
     }
 
-    /// Reads all cases.
+    /// Reads all decoders.
     pub fn all() -> impl Iterator<Item = Self> {
         CASES.into_iter().map(Self::open)
     }

@@ -1,6 +1,9 @@
 use std::path::Path;
 
+use burn::nn::Linear;
 use burn::tensor::{DType, Device, Int, Tensor};
+use burn_lora_adapter::AdapterStack;
+use burn_lora_kernels::{cross_entropy, linear_cross_entropy};
 
 use crate::cache::KvCache;
 use crate::checkpoint::Checkpoint;
@@ -39,6 +42,23 @@ impl LoadOptions {
     pub fn new(dtype: DType, device: Device) -> Self {
         Self { dtype, device }
     }
+
+    /// Whether weights of this dtype can be on this device.
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        let refuse = |reason: &str| {
+            Err(LoadError::DType {
+                dtype: self.dtype,
+                reason: reason.into(),
+            })
+        };
+        if file_dtype(self.dtype).is_none() {
+            return refuse("choose F32, F16 or BF16");
+        }
+        if !self.device.supports_dtype(self.dtype) {
+            return refuse("the device does not compute in it");
+        }
+        Ok(())
+    }
 }
 
 impl Decoder {
@@ -55,7 +75,7 @@ impl Decoder {
     /// are passed over; so is a prefix (`model.`, `transformer.`) that is left out throughout.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
         let config = DecoderConfig::read(dir)?;
-        check_dtype(options)?;
+        options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
         let keys = Self::keys(&config, &options.device);
         let leniency = Self::leniency(&config);
@@ -64,7 +84,8 @@ impl Decoder {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let mut weights = Weights::read(&checkpoint, found, options.dtype, &options.device);
+        let (dtype, device) = (options.dtype, &options.device);
+        let mut weights = Weights::read(&checkpoint, found.entries, dtype, device);
         Ok(Self::build(&config, &mut weights))
     }
 
@@ -239,6 +260,34 @@ impl Decoder {
         }
     }
 
+    /// The weighted sum of the negative log-likelihoods of the tokens that follow hidden states.
+    ///
+    /// As [`cross_entropy`] of [`Self::logits_of`], but on a CPU the logits of all states are never there at once.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[n, hidden]`
+    /// - targets, weights: `[n]`
+    /// - output: `[1]`, f32
+    pub fn cross_entropy_of(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+    ) -> Tensor<1> {
+        let (head, embedding) = match self {
+            Self::Llama(model) => (&model.lm_head, &model.model.embed_tokens),
+            Self::Gpt2(model) => (&model.lm_head, &model.transformer.wte),
+        };
+        let weight = match head {
+            None => embedding.weight.val().transpose(),
+            Some(head) if is_plain(head) => head.weight.val(),
+            // An adapted head has no one weight.
+            Some(_) => return cross_entropy(self.logits_of(hidden), targets, weights),
+        };
+        linear_cross_entropy(hidden, weight, targets, weights)
+    }
+
     /// The logits of every token of a batch without padding in front.
     ///
     /// # Shapes
@@ -250,18 +299,6 @@ impl Decoder {
     }
 }
 
-fn check_dtype(options: &LoadOptions) -> Result<(), LoadError> {
-    let refuse = |reason: &str| {
-        Err(LoadError::DType {
-            dtype: options.dtype,
-            reason: reason.into(),
-        })
-    };
-    if file_dtype(options.dtype).is_none() {
-        return refuse("choose F32, F16 or BF16");
-    }
-    if !options.device.supports_dtype(options.dtype) {
-        return refuse("the device does not compute in it");
-    }
-    Ok(())
+fn is_plain(head: &Linear) -> bool {
+    head.bias.is_none() && head.weight.reparameterization::<AdapterStack>().is_none()
 }

@@ -24,7 +24,7 @@ pub enum ConfigError {
     /// The text is not a JSON object.
     #[error("the model configuration is not a JSON object: {0}")]
     Json(String),
-    /// No decoder here has this `model_type`.
+    /// No model that was asked for has this `model_type`.
     #[error("model_type `{found}` is not supported{}; known: {}", hint(.nearest.as_ref()), .known.join(", "))]
     UnknownModel {
         /// The type in the file.
@@ -175,7 +175,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A decoder that cannot be written to a folder.
+/// A model that cannot be written to a folder.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SaveError {

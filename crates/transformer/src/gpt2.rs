@@ -95,6 +95,7 @@ impl Gpt2 {
             tied_to: config
                 .tie_word_embeddings
                 .then_some("transformer.wte.weight"),
+            ..Leniency::default()
         }
     }
 

@@ -1,4 +1,5 @@
-//! Decoders read from Hugging Face folders: the Llama family and GPT-2, with generation.
+//! Transformers read from Hugging Face folders: decoders (the Llama family and GPT-2) with generation, and BERT with a
+//! head that classifies sequences.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
@@ -12,12 +13,27 @@
 //! # }
 //! ```
 //!
+//! ```no_run
+//! use burn::tensor::{Device, Int, Tensor};
+//! use burn_lora_transformer::BertClassifier;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::default();
+//! let classifier = BertClassifier::load("path/to/encoder".as_ref(), &device)?;
+//! let ids = Tensor::<2, Int>::from_data([[101, 7592, 102], [101, 102, 0]], &device);
+//! let logits = classifier.forward(ids, &[3, 2]); // [batch, num_labels]
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The path of every parameter is its name in the checkpoint (`model.layers.0.self_attn.q_proj.weight`), and every
 //! linear layer is a plain [`burn::nn::Linear`] of shape `[d_in, d_out]`, so that adapters find both. Parameters are
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
+mod bert;
+mod bert_module;
 mod cache;
 mod checkpoint;
+mod classifier;
 mod config;
 mod convert;
 mod decoder;
@@ -34,8 +50,10 @@ mod save;
 mod verify;
 mod weights;
 
+pub use bert::Bert;
 pub use cache::KvCache;
-pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
+pub use classifier::{BertClassifier, ClassifierOptions};
+pub use config::{BertConfig, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
 pub use decoder::{Decoder, LoadOptions};
 pub use error::{
     ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,

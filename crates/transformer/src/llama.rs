@@ -2,10 +2,9 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::module::linear;
 use burn::tensor::{Int, Tensor};
 use burn_lora_adapter::project;
-use burn_lora_kernels::{AttentionMask, Rope, RopeTables, attention, silu_mul};
+use burn_lora_kernels::{AttentionMask, Rope, RopeTables, attention, projection, silu_mul};
 
 use crate::cache::{KvCache, LayerWriter};
 use crate::config::LlamaConfig;
@@ -104,6 +103,7 @@ impl Llama {
             tied_to: config
                 .tie_word_embeddings
                 .then_some("model.embed_tokens.weight"),
+            ..Leniency::default()
         }
     }
 
@@ -142,7 +142,7 @@ impl Llama {
 
 /// The head that is the transposed embedding: a view, never a copy.
 pub(crate) fn tied_head<const D: usize>(embedding: &Embedding, hidden: Tensor<D>) -> Tensor<D> {
-    linear(hidden, embedding.weight.val().transpose(), None)
+    projection(hidden, embedding.weight.val().transpose(), None, None)
 }
 
 impl LlamaLayer {

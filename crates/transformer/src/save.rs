@@ -1,4 +1,4 @@
-//! Writes a decoder as a Hugging Face folder.
+//! Writes a model as a Hugging Face folder.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -23,40 +23,56 @@ impl Decoder {
     ///
     /// Among others, when adapters are attached: merge them, or save them as an adapter.
     pub fn save(&self, dir: &Path, dtype: DType) -> Result<(), SaveError> {
-        let file_dtype = file_dtype(dtype).ok_or(SaveError::DType(dtype))?;
         let mut config = self.config();
         let keys = Self::keys(&config, &self.device());
-        let tensors = collect(self, keys, dtype, file_dtype)?;
-
-        std::fs::create_dir_all(dir).map_err(|source| SaveError::Write {
-            path: dir.into(),
-            source,
-        })?;
-        let path = dir.join("model.safetensors");
-        let partial = partial_name(&path);
-        // Transformers refuses a file that does not say what wrote it.
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(tensors, Some(metadata), &partial).map_err(|error| {
-            SaveError::Weights {
-                path: path.clone(),
-                reason: error.to_string(),
-            }
-        })?;
-        rename(&partial, &path)?;
-
-        config.set_dtype(match dtype {
-            DType::F16 => "float16",
-            DType::BF16 => "bfloat16",
-            _ => "float32",
-        });
-        let path = dir.join("config.json");
-        let partial = partial_name(&path);
-        std::fs::write(&partial, config.to_json()).map_err(|source| SaveError::Write {
-            path: path.clone(),
-            source,
-        })?;
-        rename(&partial, &path)
+        config.set_dtype(dtype_name(dtype));
+        write(self, keys, &config.to_json(), dir, dtype)
     }
+}
+
+/// What `config.json` calls a dtype.
+pub(crate) fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+/// Writes a model that consists of these parameters, and its configuration.
+pub(crate) fn write<M: Module>(
+    model: &M,
+    keys: Vec<Key>,
+    config: &str,
+    dir: &Path,
+    dtype: DType,
+) -> Result<(), SaveError> {
+    let file_dtype = file_dtype(dtype).ok_or(SaveError::DType(dtype))?;
+    let tensors = collect(model, keys, dtype, file_dtype)?;
+
+    std::fs::create_dir_all(dir).map_err(|source| SaveError::Write {
+        path: dir.into(),
+        source,
+    })?;
+    let path = dir.join("model.safetensors");
+    let partial = partial_name(&path);
+    // Transformers refuses a file that does not say what wrote it.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), &partial).map_err(|error| {
+        SaveError::Weights {
+            path: path.clone(),
+            reason: error.to_string(),
+        }
+    })?;
+    rename(&partial, &path)?;
+
+    let path = dir.join("config.json");
+    let partial = partial_name(&path);
+    std::fs::write(&partial, config).map_err(|source| SaveError::Write {
+        path: path.clone(),
+        source,
+    })?;
+    rename(&partial, &path)
 }
 
 fn partial_name(path: &Path) -> PathBuf {
@@ -109,14 +125,14 @@ impl View for Saved {
 }
 
 /// The parameters under their names in the file.
-fn collect(
-    decoder: &Decoder,
+fn collect<M: Module>(
+    model: &M,
     keys: Vec<Key>,
     dtype: DType,
     file_dtype: Dtype,
 ) -> Result<Vec<(String, Saved)>, SaveError> {
     let mut collector = Collector::default();
-    decoder.visit(&mut collector);
+    model.visit(&mut collector);
     let mut found = collector.found;
     let saved = keys
         .into_iter()

@@ -9,7 +9,7 @@ use crate::nearest::nearest;
 use crate::weights::Key;
 
 /// What an architecture's checkpoints may do differently.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Leniency {
     /// A prefix that some checkpoints leave out, dot included.
     pub(crate) prefix: &'static str,
@@ -17,6 +17,20 @@ pub(crate) struct Leniency {
     pub(crate) harmless: &'static [&'static str],
     /// The embedding to which the head is tied, if it is: a copy stored as `lm_head.weight` is passed over.
     pub(crate) tied_to: Option<&'static str>,
+    /// Beginnings of tensors that belong to heads for other tasks.
+    pub(crate) other_heads: &'static [&'static str],
+    /// Endings of names, each with the one that older libraries wrote in its place.
+    pub(crate) renamed: &'static [(&'static str, &'static str)],
+    /// Modules that a checkpoint may lack, each as a whole: they start fresh.
+    pub(crate) optional: &'static [&'static str],
+}
+
+/// What a checkpoint holds of a model.
+pub(crate) struct Found<'a> {
+    /// By the path of the parameter.
+    pub(crate) entries: HashMap<String, &'a Entry>,
+    /// The parameters that start fresh, in the order of the model.
+    pub(crate) fresh: Vec<String>,
 }
 
 const HEAD: &str = "lm_head.weight";
@@ -26,7 +40,7 @@ pub(crate) fn verify<'a>(
     checkpoint: &'a Checkpoint,
     keys: &[Key],
     leniency: &Leniency,
-) -> Result<HashMap<String, &'a Entry>, Box<Mismatch>> {
+) -> Result<Found<'a>, Box<Mismatch>> {
     let mut mismatch = Mismatch::default();
     let mut found = HashMap::with_capacity(keys.len());
     let mut used = BTreeSet::new();
@@ -51,6 +65,17 @@ pub(crate) fn verify<'a>(
         }
         found.insert(key.path.clone(), entry);
     }
+    // A module of which a part is there is damaged, not absent.
+    let is_absent = |module: &&str| !found.keys().any(|path| is_in(path, module));
+    let absent: Vec<&str> = leniency
+        .optional
+        .iter()
+        .copied()
+        .filter(is_absent)
+        .collect();
+    let (fresh, missing): (Vec<String>, Vec<String>) = missing
+        .into_iter()
+        .partition(|path| absent.iter().any(|module| is_in(path, module)));
 
     let unused: Vec<&str> = checkpoint
         .entries
@@ -69,21 +94,37 @@ pub(crate) fn verify<'a>(
     mismatch.unexpected = unused.into_iter().map(String::from).collect();
 
     match mismatch.is_empty() {
-        true => Ok(found),
+        true => Ok(Found {
+            entries: found,
+            fresh,
+        }),
         false => Err(Box::new(mismatch)),
     }
 }
 
-/// The tensor under this path, with or without the optional prefix.
+fn is_in(path: &str, module: &str) -> bool {
+    path.strip_prefix(module)
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The tensor under this path, with or without the optional prefix, by its present or its former name.
 fn look_up<'a>(
     checkpoint: &'a Checkpoint,
     path: &str,
     leniency: &Leniency,
 ) -> Option<(&'a str, &'a Entry)> {
-    let entry = checkpoint.entries.get_key_value(path).or_else(|| {
-        let short = path.strip_prefix(leniency.prefix)?;
-        checkpoint.entries.get_key_value(short)
-    });
+    let stored = |name: &str| checkpoint.entries.get_key_value(name);
+    let former = |name: &str| {
+        leniency.renamed.iter().find_map(|(now, then)| {
+            let stem = name.strip_suffix(now)?;
+            stored(&format!("{stem}{then}"))
+        })
+    };
+    let names = [Some(path), path.strip_prefix(leniency.prefix)];
+    let entry = names
+        .into_iter()
+        .flatten()
+        .find_map(|name| stored(name).or_else(|| former(name)));
     entry.map(|(name, entry)| (name.as_str(), entry))
 }
 
@@ -99,6 +140,7 @@ impl Leniency {
             embedding == checkpoint.entries.get(name).map(|entry| &entry.shape)
         };
         self.harmless.iter().any(|ending| name.ends_with(ending))
+            || self.other_heads.iter().any(|head| name.starts_with(head))
             || (name == HEAD && self.tied_to.is_some_and(same_shape))
     }
 }

@@ -1,4 +1,4 @@
-//! Where a decoder's parameters come from.
+//! Where a model's parameters come from.
 //!
 //! Each architecture has one constructor that asks for its parameters by name and shape. The same constructor declares
 //! what a checkpoint must hold, reads it, and draws fresh weights, so that no name is written twice.
@@ -49,9 +49,10 @@ enum Fresh {
 enum Source<'a> {
     /// Notes what is asked for and allocates nothing.
     Declare(Vec<Key>),
-    /// A checkpoint in which every declared key was found, each under its path.
+    /// A checkpoint and the declared keys that were found in it, each under its path.
     Read(&'a Checkpoint, HashMap<String, &'a Entry>),
-    Draw(Box<ChaCha8Rng>),
+    /// Nothing: every parameter starts fresh.
+    Draw,
 }
 
 /// Hands a constructor its parameters, all of them frozen.
@@ -61,6 +62,8 @@ pub(crate) struct Weights<'a> {
     device: Device,
     /// The standard deviation of fresh matrices.
     std: f64,
+    /// What fresh matrices are drawn from.
+    rng: Option<Box<ChaCha8Rng>>,
 }
 
 impl<'a> Weights<'a> {
@@ -70,6 +73,7 @@ impl<'a> Weights<'a> {
             dtype: DType::F32,
             device: device.clone(),
             std: 0.0,
+            rng: None,
         }
     }
 
@@ -84,16 +88,26 @@ impl<'a> Weights<'a> {
             dtype,
             device: device.clone(),
             std: 0.0,
+            rng: None,
         }
     }
 
     pub(crate) fn draw(std: f64, seed: u64, device: &Device) -> Self {
-        Self {
-            source: Source::Draw(Box::new(ChaCha8Rng::seed_from_u64(seed))),
+        let weights = Self {
+            source: Source::Draw,
             dtype: DType::F32,
             device: device.clone(),
-            std,
-        }
+            std: 0.0,
+            rng: None,
+        };
+        weights.with_fresh(std, seed)
+    }
+
+    /// Draws what the source does not hold.
+    pub(crate) fn with_fresh(mut self, std: f64, seed: u64) -> Self {
+        self.std = std;
+        self.rng = Some(Box::new(ChaCha8Rng::seed_from_u64(seed)));
+        self
     }
 
     /// What the constructor asked for.
@@ -171,21 +185,23 @@ impl<'a> Weights<'a> {
     }
 
     fn parameter<const D: usize>(&mut self, key: Key) -> Param<Tensor<D>> {
-        let data = match &mut self.source {
+        let stored = match &mut self.source {
             Source::Declare(keys) => {
                 let shape = key.shape.clone();
                 keys.push(key);
                 return placeholder(shape, &self.device);
             }
-            Source::Read(checkpoint, found) => match found.get(&key.path) {
-                Some(entry) => {
-                    let bytes = checkpoint.bytes(entry);
-                    convert::read(bytes, entry.dtype, &key.shape, key.transposed, self.dtype)
-                }
-                // The declared keys and those asked for come from one constructor.
-                None => unreachable!("{} was not declared", key.path),
-            },
-            Source::Draw(rng) => TensorData::new(draw(&key, rng), key.shape),
+            Source::Read(checkpoint, found) => found.get(&key.path).map(|entry| {
+                let bytes = checkpoint.bytes(entry);
+                convert::read(bytes, entry.dtype, &key.shape, key.transposed, self.dtype)
+            }),
+            Source::Draw => None,
+        };
+        let data = match (stored, &mut self.rng) {
+            (Some(data), _) => data,
+            (None, Some(rng)) => TensorData::new(draw(&key, rng), key.shape),
+            // The declared keys and those asked for come from one constructor.
+            (None, None) => unreachable!("{} was not declared", key.path),
         };
         let options = (&self.device, self.dtype);
         let tensor = self

@@ -1,5 +1,6 @@
 //! What the comparisons share.
 
+use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_lora::adapter::AdapterOnly;
@@ -37,7 +38,18 @@ pub fn loss(golden: &Golden, model: &Decoder, device: &Device) -> Tensor<1> {
 
 /// The adapter after the reference's AdamW steps, and the loss before each of them.
 pub fn optimized(golden: &Golden, device: &Device) -> (AdapterOnly<Decoder>, Vec<f32>) {
-    let mut model = AdapterOnly::new(golden.initial(device));
+    stepped(golden, golden.initial(device), |model| {
+        loss(golden, model, device)
+    })
+}
+
+/// A model after the reference's AdamW steps, and the loss before each of them.
+pub fn stepped<M: Module>(
+    golden: &Golden,
+    model: M,
+    loss: impl Fn(&M) -> Tensor<1>,
+) -> (AdapterOnly<M>, Vec<f32>) {
+    let mut model = AdapterOnly::new(model);
     let mut optimizer = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(golden.number("adamw.weight_decay") as f32)
@@ -45,7 +57,7 @@ pub fn optimized(golden: &Golden, device: &Device) -> (AdapterOnly<Decoder>, Vec
     let learning_rate = golden.number("adamw.learning_rate");
     let mut losses = Vec::new();
     for _ in golden.floats("adamw.losses") {
-        let loss = loss(golden, model.inner(), device);
+        let loss = loss(model.inner());
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         losses.extend(floats(loss));
         model = optimizer.step(learning_rate, model, gradients);

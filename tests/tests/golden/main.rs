@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adapter;
+mod bert;
 mod common;
 mod generation;
 mod model;

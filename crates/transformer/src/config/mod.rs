@@ -2,8 +2,9 @@
 //!
 //! The fields keep their names from the file. A field that changes the computation and is not built here is refused; one
 //! that does not (token ids, dropout of pretraining, versions) is kept as it stands and written back by
-//! [`Decoder::save`](crate::Decoder::save).
+//! the model's `save`.
 
+mod bert;
 mod fields;
 mod gpt2;
 mod llama;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+pub use bert::BertConfig;
 pub use gpt2::Gpt2Config;
 pub use llama::{LlamaConfig, LlamaVariant};
 
@@ -34,25 +36,12 @@ pub enum DecoderConfig {
 impl DecoderConfig {
     /// Reads `config.json` in a folder.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
-            path: path.clone(),
-            source,
-        })?;
-        Self::from_json(&text).map_err(|source| ConfigError::File {
-            path,
-            source: Box::new(source),
-        })
+        read_folder(dir, Self::from_json)
     }
 
     /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let map: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))?;
-        let Some(Value::String(model_type)) = map.get("model_type") else {
-            return Err(ConfigError::Json("no text under `model_type`".into()));
-        };
-        let model_type = model_type.clone();
+        let (model_type, map) = parse(text)?;
         let mut fields = Fields::new(&map);
         let config = match model_type.as_str() {
             "gpt2" => DecoderConfig::Gpt2(Gpt2Config::read(&mut fields)),
@@ -75,12 +64,10 @@ impl DecoderConfig {
     /// The text of a `config.json`: every field of this configuration, and those of the file it was read from that it
     /// does not know.
     pub fn to_json(&self) -> String {
-        let map = match self {
+        to_text(match self {
             DecoderConfig::Llama(config) => config.to_map(),
             DecoderConfig::Gpt2(config) => config.to_map(),
-        };
-        // A map of strings and numbers always has a JSON form; the alternate format of `Value` is the indented one.
-        format!("{:#}\n", Value::Object(map))
+        })
     }
 
     /// Whether the sizes fit each other.
@@ -89,13 +76,7 @@ impl DecoderConfig {
             DecoderConfig::Llama(config) => config.problems(),
             DecoderConfig::Gpt2(config) => config.problems(),
         };
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(ConfigError::Invalid {
-            model_type: self.model_type().into(),
-            problems,
-        })
+        check(self.model_type(), problems)
     }
 
     /// The `model_type` of the file.
@@ -160,10 +141,55 @@ impl DecoderConfig {
             DecoderConfig::Llama(config) => &mut config.extra,
             DecoderConfig::Gpt2(config) => &mut config.extra,
         };
-        // Transformers 5 writes `dtype`, 4 writes and reads `torch_dtype`; 5 reads both.
-        extra.remove("dtype");
-        extra.insert("torch_dtype".into(), name.into());
+        note_dtype(extra, name);
     }
+}
+
+fn read_folder<C>(
+    dir: &Path,
+    from_json: impl FnOnce(&str) -> Result<C, ConfigError>,
+) -> Result<C, ConfigError> {
+    let path = dir.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    from_json(&text).map_err(|source| ConfigError::File {
+        path,
+        source: Box::new(source),
+    })
+}
+
+/// The `model_type` and all fields.
+fn parse(text: &str) -> Result<(String, Map<String, Value>), ConfigError> {
+    let map: Map<String, Value> =
+        serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))?;
+    let Some(Value::String(model_type)) = map.get("model_type") else {
+        return Err(ConfigError::Json("no text under `model_type`".into()));
+    };
+    Ok((model_type.clone(), map))
+}
+
+fn to_text(map: Map<String, Value>) -> String {
+    // A map of strings and numbers always has a JSON form; the alternate format of `Value` is the indented one.
+    format!("{:#}\n", Value::Object(map))
+}
+
+fn check(model_type: &str, problems: Vec<String>) -> Result<(), ConfigError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid {
+        model_type: model_type.into(),
+        problems,
+    })
+}
+
+/// Records the dtype of the weights among the fields of a configuration.
+pub(crate) fn note_dtype(extra: &mut Map<String, Value>, name: &str) {
+    // Transformers 5 writes `dtype`, 4 writes and reads `torch_dtype`; 5 reads both.
+    extra.remove("dtype");
+    extra.insert("torch_dtype".into(), name.into());
 }
 
 impl From<LlamaConfig> for DecoderConfig {

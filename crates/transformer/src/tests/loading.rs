@@ -6,7 +6,7 @@ use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+pub(super) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 fn options() -> LoadOptions {
     LoadOptions::new(DType::F32, Device::flex())
@@ -16,7 +16,7 @@ fn load(dir: &Path) -> Result<Decoder, LoadError> {
     Decoder::load(dir, &options())
 }
 
-fn read(dir: &Path) -> Tensors {
+pub(super) fn read(dir: &Path) -> Tensors {
     let bytes = std::fs::read(dir.join("model.safetensors")).expect("a file");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     file.iter()
@@ -27,7 +27,7 @@ fn read(dir: &Path) -> Tensors {
         .collect()
 }
 
-fn write(path: &Path, tensors: &Tensors) {
+pub(super) fn write(path: &Path, tensors: &Tensors) {
     let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
         let view = TensorView::new(*dtype, shape.clone(), bytes).expect("a view");
         (name.as_str(), view)
@@ -57,7 +57,7 @@ fn mismatch(dir: &Path) -> Mismatch {
     }
 }
 
-fn vector(values: &[f32]) -> (Dtype, Vec<usize>, Vec<u8>) {
+pub(super) fn vector(values: &[f32]) -> (Dtype, Vec<usize>, Vec<u8>) {
     let bytes = values
         .iter()
         .flat_map(|value| value.to_le_bytes())

@@ -1,5 +1,6 @@
-//! Tests of whole decoders: tiny ones with random weights.
+//! Tests of whole models: tiny ones with random weights.
 
+mod bert;
 mod decoding;
 mod generation;
 mod loading;

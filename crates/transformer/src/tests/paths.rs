@@ -2,9 +2,9 @@ use super::*;
 use burn::module::{Module, ModuleVisitor, Param};
 
 #[derive(Default)]
-struct Paths {
+pub(super) struct Paths {
     path: Vec<String>,
-    found: Vec<String>,
+    pub(super) found: Vec<String>,
 }
 
 impl ModuleVisitor for Paths {
