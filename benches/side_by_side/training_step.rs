@@ -1,0 +1,93 @@
+//! One measurement of ours on the CPU: training steps of one shape, as one line of JSON.
+//!
+//! ```text
+//! cargo bench --bench training_step -- --shape llama --method lora --device flex --steps 10 --threads 2
+//! cargo bench --bench training_step -- --floor
+//! ```
+//!
+//! `run.py` starts it, one process for each measurement, in turn with `peft_step.py`, which prints the same fields.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod measure;
+mod memory;
+mod shape;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use burn_lora::prelude::*;
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+
+/// One measurement, as one line of JSON.
+#[derive(Debug, Parser)]
+struct Options {
+    /// A name in shapes.json.
+    #[arg(long, default_value = "llama")]
+    shape: String,
+    /// What is trained.
+    #[arg(long, value_enum, default_value_t = Method::Lora)]
+    method: Method,
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// All that the process may have, if it is left out.
+    #[arg(long)]
+    threads: Option<usize>,
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Measure one large product on the device instead of steps.
+    #[arg(long)]
+    floor: bool,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    Lora,
+    Full,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Full => "full",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    if let Some(threads) = options.threads {
+        for pool in ["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"] {
+            // SAFETY: the process has one thread so far; the pools read these variables when they are first used.
+            unsafe { std::env::set_var(pool, threads.to_string()) };
+        }
+    }
+    let device = DeviceChoice::resolve(Some(&options.device))?.open()?;
+    let mut result = match options.floor {
+        true => measure::product(&device),
+        false => {
+            let shape = shape::read(&options.shape)?;
+            let mut result = measure::steps(&shape, options.method, options.steps, &device)?;
+            result["shape"] = json!(options.shape);
+            result
+        }
+    };
+    result["implementation"] = json!(options.device);
+    result["threads"] = json!(options.threads);
+    result["versions"] = json!({ "burn-lora": env!("CARGO_PKG_VERSION") });
+    println!("{result}");
+    Ok(())
+}
