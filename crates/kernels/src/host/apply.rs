@@ -20,6 +20,7 @@ use burn::backend::{
 use burn::tensor::{DType, FloatDType, GradientCheckpointingStrategy, Tensor};
 
 use super::backend::Host;
+use super::pool::Buffer;
 use super::tensor::HostTensor;
 
 /// An operation of one result, by its value and its derivatives.
@@ -44,7 +45,7 @@ pub(crate) struct Saved {
     /// The result, where it was asked for.
     pub(crate) output: Option<HostTensor>,
     /// Statistics and other intermediate values.
-    pub(crate) extra: Vec<Arc<Vec<f32>>>,
+    pub(crate) extra: Vec<Arc<Buffer>>,
 }
 
 impl Saved {
@@ -60,16 +61,16 @@ impl Saved {
 /// New numbers with the form of the tensor that they become.
 #[derive(Debug)]
 pub(crate) struct Output {
-    numbers: Vec<f32>,
+    numbers: Buffer,
     shape: Vec<usize>,
     swapped: Option<(usize, usize)>,
 }
 
 impl Output {
     /// Numbers in the order of the dimensions.
-    pub(crate) fn new(numbers: Vec<f32>, shape: &[usize]) -> Self {
+    pub(crate) fn new(numbers: impl Into<Buffer>, shape: &[usize]) -> Self {
         Self {
-            numbers,
+            numbers: numbers.into(),
             shape: shape.to_vec(),
             swapped: None,
         }
@@ -81,8 +82,8 @@ impl Output {
         self
     }
 
-    fn into_tensor<B: Host>(self, device: &B::Device, dtype: DType) -> FloatTensor<B> {
-        let mut tensor = B::from_host(self.numbers, &self.shape, device);
+    fn into_tensor<B: Host>(self, dtype: DType) -> FloatTensor<B> {
+        let mut tensor = B::from_host(self.numbers, &self.shape);
         if dtype != DType::F32 {
             tensor = B::float_cast(tensor, FloatDType::from(dtype));
         }
@@ -129,13 +130,10 @@ fn route<B: Host, O: HostOp, const N: usize>(
     match context {
         DispatchAutodiffContext::Disabled => {
             let inputs = inputs.map(|input| B::unpack(input.kind).float());
-            let device = inputs[0].device();
             let inputs = inputs.map(read::<B>);
             let (output, _) = op.forward(&inputs, &[false; N]);
             DispatchTensor {
-                kind: B::pack(BackendTensor::Float(
-                    output.into_tensor::<B>(&device, dtype),
-                )),
+                kind: B::pack(BackendTensor::Float(output.into_tensor::<B>(dtype))),
                 autodiff: context,
             }
         }
@@ -181,10 +179,9 @@ fn track<B: Host, C: CheckpointStrategy, O: HostOp, const N: usize>(
 ) -> FloatTensor<Autodiff<B>> {
     let tracked = inputs.each_ref().map(|input| input.is_tracked());
     let dtypes = inputs.each_ref().map(|input| input.dtype());
-    let device = inputs[0].device();
     let (tensors, guards) = split(inputs.map(|input| input.into_parts()));
     let (output, mut saved) = op.forward(&tensors.map(read::<B>), &tracked);
-    let output = output.into_tensor::<B>(&device, dtype);
+    let output = output.into_tensor::<B>(dtype);
     let node = Node::<O, N>(PhantomData)
         .prepare::<C>(guards)
         .compute_bound();
@@ -226,13 +223,12 @@ impl<B: Host, O: HostOp, const N: usize> Backward<B, N> for Node<O, N> {
 
     fn backward(self, ops: Ops<State<O, N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let device = grad.device();
         let State { op, saved, dtypes } = ops.state;
         let tracked = ops.parents.each_ref().map(Option::is_some);
         let results = op.backward(saved, read::<B>(grad), &tracked);
         for ((parent, result), dtype) in ops.parents.into_iter().zip(results).zip(dtypes) {
             if let (Some(parent), Some(result)) = (parent, result) {
-                grads.register::<B>(parent.id, result.into_tensor::<B>(&device, dtype));
+                grads.register::<B>(parent.id, result.into_tensor::<B>(dtype));
             }
         }
     }

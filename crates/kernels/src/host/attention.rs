@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::math::{dot, exp, max, sum, vectorized};
+use super::pool::{Buffer, zeroed};
 use super::product::{Matrix, Mode, Target, product_here};
-use super::rows::buffer;
 use super::{HostOp, HostTensor, Output, Saved, apply};
 use crate::attention::Visible;
 
@@ -164,8 +164,8 @@ impl HostOp for Attention {
         let inputs = [0, 1, 2].map(|index| inputs[index].clone().contiguous_rows());
         let [q, k, v] = &inputs;
         let s = self.shape(q, k);
-        let mut y = buffer(s.batch * s.queries * s.heads * s.d);
-        let mut log_sums = buffer(s.batch * s.heads * s.queries);
+        let mut y = zeroed(s.batch * s.queries * s.heads * s.d);
+        let mut log_sums = zeroed(s.batch * s.heads * s.queries);
         let out = Heads::new(&mut y, s.queries, s.heads, s.d);
         log_sums
             .par_chunks_mut(s.queries.max(1))
@@ -254,9 +254,9 @@ impl HostOp for Attention {
             (s.keys, s.kv_heads),
             (s.keys, s.kv_heads),
         ];
-        let mut memory: Vec<Vec<f32>> = (sizes.iter().zip(tracked))
+        let mut memory: Vec<Buffer> = (sizes.iter().zip(tracked))
             .map(|(&(positions, heads), &tracked)| {
-                buffer(if tracked {
+                zeroed(if tracked {
                     s.batch * positions * heads * s.d
                 } else {
                     0

@@ -9,6 +9,7 @@ use burn::backend::ndarray::{NdArrayTensor, SharedArray};
 #[cfg(feature = "flex")]
 use burn::backend::{Flex, flex::FlexTensor};
 
+use super::pool::Buffer;
 use super::tensor::{HostTensor, Storage};
 
 /// A backend whose tensors lie in host memory.
@@ -23,10 +24,7 @@ pub(crate) trait Host: Backend {
     fn pack(tensor: BackendTensor<Self>) -> DispatchTensorKind;
 
     /// Moves numbers into a tensor.
-    fn from_host(numbers: Vec<f32>, shape: &[usize], device: &Self::Device) -> FloatTensor<Self> {
-        let data = TensorData::new(numbers, shape.to_vec());
-        Self::float_from_data(data, device)
-    }
+    fn from_host(numbers: Buffer, shape: &[usize]) -> FloatTensor<Self>;
 }
 
 /// Whether a tensor can be an operand of [`apply`](super::apply): it lies in host memory, and `f32` computes it as well
@@ -66,6 +64,11 @@ impl Host for Flex {
         HostTensor::new(Storage::Flex(tensor), offset, shape, strides)
     }
 
+    fn from_host(numbers: Buffer, shape: &[usize]) -> FlexTensor {
+        let data = TensorData::from_bytes(numbers.into_bytes(), shape.to_vec(), DType::F32);
+        FlexTensor::from_data(data)
+    }
+
     fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {
         match kind {
             DispatchTensorKind::Flex(tensor) => tensor,
@@ -94,6 +97,11 @@ impl Host for NdArray {
         let shape = array.shape().to_vec();
         let strides: Vec<usize> = array.strides().iter().map(|s| *s as usize).collect();
         HostTensor::new(Storage::NdArray(array), 0, shape, strides)
+    }
+
+    /// Burn's own operations on this backend copy memory that is not a vector's, each time anew.
+    fn from_host(numbers: Buffer, shape: &[usize]) -> NdArrayTensor {
+        NdArrayTensor::from_data(TensorData::new(numbers.into_vec(), shape.to_vec()))
     }
 
     fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {

@@ -4,8 +4,9 @@ use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::math::{exp, max, sum, vectorized};
+use super::pool::{Buffer, buffer, zeroed};
 use super::product::{Matrix, Mode, product};
-use super::rows::{buffer, rows_per_task};
+use super::rows::rows_per_task;
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 /// Logits that exist at a time.
@@ -48,7 +49,7 @@ impl HostOp for CrossEntropy {
         let (n, d, vocab) = (rows.rows, rows.cols, weight.cols);
         let by_columns = weight.is_by_columns();
         let mut d_hidden = buffer(if tracked[0] { n * d } else { 0 });
-        let mut d_weight = buffer(if tracked[1] { d * vocab } else { 0 });
+        let mut d_weight = zeroed(if tracked[1] { d * vocab } else { 0 });
 
         let step = (CHUNK_BYTES / 4 / vocab.max(1))
             .max(FEWEST_ROWS)
@@ -89,7 +90,7 @@ impl HostOp for CrossEntropy {
             .map(|index| saved.input(index).shape().to_vec())
             .collect();
         let by_columns = Matrix::of(saved.input(1)).is_by_columns();
-        let scaled = |numbers: Arc<Vec<f32>>| {
+        let scaled = |numbers: Arc<Buffer>| {
             // The state's own copy, unless the graph is walked twice.
             let mut numbers = Arc::unwrap_or_clone(numbers);
             if scale != 1.0 {

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 
 use super::math::{erf, tanh, vectorized};
-use super::rows::{buffer, fill_rows};
+use super::pool::buffer;
+use super::rows::fill_rows;
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 pub(crate) fn gelu<const D: usize>(form: Gelu, x: Tensor<D>) -> Tensor<D> {

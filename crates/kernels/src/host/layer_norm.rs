@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 
 use super::math::{dot, sum, sum_of_squares_around, vectorized};
-use super::rows::{buffer, fill_rows, sum_over_rows};
+use super::pool::buffer;
+use super::rows::{fill_rows, sum_over_rows};
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 pub(crate) fn layer_norm<const D: usize>(

@@ -9,7 +9,10 @@ use super::tensor::HostTensor;
 const WORK_PER_TASK: usize = 1 << 18;
 
 /// A part that is thinner than this packs more than it multiplies.
-const THINNEST: usize = 64;
+const THINNEST: usize = 32;
+
+/// Columns that are enough for a thread.
+const WIDE: usize = 128;
 
 /// A matrix in memory, rows and columns at any distance.
 #[derive(Clone, Copy)]
@@ -169,56 +172,110 @@ pub(crate) unsafe fn product_here(
     }
 }
 
-/// A product on all threads.
+/// One of the products that make up a [`sum`].
+#[derive(Clone, Copy)]
+pub(crate) struct Term<'a> {
+    lhs: Matrix<'a>,
+    rhs: Matrix<'a>,
+    scale: f32,
+}
+
+impl<'a> Term<'a> {
+    pub(crate) fn new(lhs: Matrix<'a>, rhs: Matrix<'a>, scale: f32) -> Self {
+        Self { lhs, rhs, scale }
+    }
+}
+
+/// A product on all threads, see [`sum`].
+pub(crate) fn product(out: &mut [f32], lhs: Matrix<'_>, rhs: Matrix<'_>, scale: f32, mode: Mode) {
+    sum(out, &[Term::new(lhs, rhs, scale)], mode);
+}
+
+/// A sum of products of the same size, on all threads: a part of the result stays in a core's cache until it is complete.
 ///
-/// Each thread runs a product of its own on a part of the rows or of the columns, whichever are more. `gemm`'s own
-/// threads share one product block by block and wait for each other at every block, which costs half of the rate
-/// at the sizes of a training step (docs/measurements.md).
+/// Each thread runs products of its own, on a part of the columns if they are many and otherwise of the rows: a part of
+/// the columns packs its part of the right side, where a part of the rows would pack all of it. `gemm`'s own threads share one
+/// product block by block and wait for each other at every block (docs/measurements.md).
 ///
 /// # Panics
-/// If `out` is not `lhs.rows` by `rhs.cols`, or the inner sizes differ.
-pub(crate) fn product(out: &mut [f32], lhs: Matrix<'_>, rhs: Matrix<'_>, scale: f32, mode: Mode) {
-    let (rows, cols) = (lhs.rows, rhs.cols);
+/// If the sizes do not fit together.
+pub(crate) fn sum(out: &mut [f32], terms: &[Term<'_>], mode: Mode) {
+    let Some(first) = terms.first() else {
+        return;
+    };
+    let (rows, cols) = (first.lhs.rows, first.rhs.cols);
+    for term in terms {
+        let size = (term.lhs.rows, term.rhs.cols, term.lhs.cols);
+        assert_eq!(size, (rows, cols, term.rhs.rows), "the sizes of a product");
+    }
     assert_eq!(out.len(), rows * cols, "the size of a product");
     if out.is_empty() {
         return;
     }
-    let parts = parts(rows, cols, lhs.cols);
+    let split = Split::of(rows, cols, terms.iter().map(|term| term.lhs.cols).sum());
     let out = Target::dense(out, cols);
-    let by_rows = rows >= cols;
-    let step = if by_rows { rows } else { cols }.div_ceil(parts);
     let run = |part: usize| {
         // The whole wrapper is captured, not its pointer alone, which threads may not share.
         let out = &out;
-        let from = part * step;
-        // SAFETY: the parts are disjoint rows or columns of `out`, which is as large as the product.
-        unsafe {
-            if by_rows {
-                let lhs = lhs.row_range(from, step.min(rows - from));
-                let part = Target::strided(out.start.add(from * cols), cols);
-                product_here(&part, lhs, rhs, scale, mode);
-            } else {
-                let rhs = rhs.col_range(from, step.min(cols - from));
-                let part = Target::strided(out.start.add(from), cols);
-                product_here(&part, lhs, rhs, scale, mode);
+        let (from, count) = split.range(part);
+        let mut mode = mode;
+        for Term { lhs, rhs, scale } in terms {
+            let (offset, lhs, rhs) = match split.by {
+                Side::Rows => (from * cols, lhs.row_range(from, count), *rhs),
+                Side::Cols => (from, *lhs, rhs.col_range(from, count)),
+            };
+            // SAFETY: the parts are disjoint rows or columns of `out`, which is as large as the product.
+            unsafe {
+                let part = Target::strided(out.start.add(offset), cols);
+                product_here(&part, lhs, rhs, *scale, mode);
             }
+            mode = Mode::Add;
         }
     };
-    match parts {
+    match split.parts {
         1 => run(0),
-        _ => (0..parts)
-            .into_par_iter()
-            .filter(|part| part * step < if by_rows { rows } else { cols })
-            .for_each(run),
+        parts => (0..parts).into_par_iter().for_each(run),
     }
 }
 
-fn parts(rows: usize, cols: usize, inner: usize) -> usize {
-    let threads = rayon::current_num_threads();
-    let worth = rows * cols * inner / WORK_PER_TASK;
-    let thick = rows.max(cols) / THINNEST;
-    // One part for each thread: a second would pack the other operand again.
-    worth.min(thick).clamp(1, threads)
+#[derive(Clone, Copy)]
+enum Side {
+    Rows,
+    Cols,
+}
+
+/// How a product is shared out.
+struct Split {
+    by: Side,
+    parts: usize,
+    step: usize,
+    size: usize,
+}
+
+impl Split {
+    fn of(rows: usize, cols: usize, inner: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        let (by, size) = match cols >= threads * WIDE || cols >= rows {
+            true => (Side::Cols, cols),
+            false => (Side::Rows, rows),
+        };
+        let worth = rows * cols * inner / WORK_PER_TASK;
+        let parts = worth.min(size / THINNEST).clamp(1, threads);
+        // Whole vector registers in all parts but the last.
+        let step = size.div_ceil(parts).next_multiple_of(16).min(size);
+        Self {
+            by,
+            parts: size.div_ceil(step),
+            step,
+            size,
+        }
+    }
+
+    /// Where a part starts, and how long it is.
+    fn range(&self, part: usize) -> (usize, usize) {
+        let from = part * self.step;
+        (from, self.step.min(self.size - from))
+    }
 }
 
 #[cfg(test)]

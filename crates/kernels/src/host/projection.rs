@@ -1,15 +1,11 @@
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
-use rayon::prelude::*;
-
-use super::product::{Matrix, Mode, Target, product, product_here};
-use super::rows::{buffer, sum_over_rows};
+use super::pool::buffer;
+use super::product::{Matrix, Mode, Term, product, sum};
+use super::rows::{fill_rows, sum_over_rows};
 use super::{HostOp, HostTensor, Output, Saved, apply};
 use crate::projection::LowRank;
-
-/// Fewer rows than this for a thread are multiplied by columns instead.
-const ROWS_PER_PART: usize = 32;
+use burn::tensor::Tensor;
 
 pub(crate) fn projection<const D: usize>(
     x: Tensor<D>,
@@ -51,261 +47,127 @@ impl Projection {
 impl HostOp for Projection {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
-        let weight = Matrix::of(&inputs[1]);
         let rows = Matrix::dense(x.slice(), x.rows(), x.width());
+        let weight = Matrix::of(&inputs[1]);
         let (m, n) = (rows.rows, weight.cols);
         let (a_at, b_at) = self.factors();
-        let change = self.scale.map(|scale| {
-            let (a, b) = (Matrix::of(&inputs[a_at]), Matrix::of(&inputs[b_at]));
-            (a, b, scale)
-        });
-        let rank = change.map_or(0, |(a, _, _)| a.cols);
 
         let mut y = buffer(m * n);
-        let mode = if self.bias {
+        let mut terms = vec![Term::new(rows, weight, 1.0)];
+        let low = self.scale.map(|_| {
+            let a = Matrix::of(&inputs[a_at]);
+            let mut low = buffer(m * a.cols); // x A: [m, rank]
+            product(&mut low, rows, a, 1.0, Mode::Set);
+            (low, a.cols)
+        });
+        if let (Some((low, rank)), Some(scale)) = (&low, self.scale) {
+            let low = Matrix::dense(low, m, *rank);
+            terms.push(Term::new(low, Matrix::of(&inputs[b_at]), scale));
+        }
+        if self.bias {
             let bias = inputs[2].clone().contiguous();
-            y.par_chunks_mut(n.max(1) * ROWS_PER_PART).for_each(|rows| {
-                rows.chunks_mut(n)
-                    .for_each(|row| row.copy_from_slice(bias.slice()))
+            fill_rows(&mut y, n, |_, rows| {
+                rows.chunks_exact_mut(n.max(1))
+                    .for_each(|row| row.copy_from_slice(bias.slice()));
             });
-            Mode::Add
+            sum(&mut y, &terms, Mode::Add);
         } else {
-            Mode::Set
-        };
-        let mut low = buffer(m * rank); // [m, rank]
-        match Parts::of(m) {
-            // Everything about a row on one thread: it reads x and writes y while they are in its cache.
-            Some(parts) => parts.for_each(&mut y, n, &mut low, rank, |from, y, low| {
-                let count = y.len() / n;
-                let x = rows.row_range(from, count);
-                // SAFETY: the parts of y and low are this task's own, and as large as the products.
-                unsafe {
-                    product_here(&Target::dense(y, n), x, weight, 1.0, mode);
-                    if let Some((a, b, scale)) = change {
-                        product_here(&Target::dense(low, rank), x, a, 1.0, Mode::Set);
-                        let low = Matrix::dense(low, count, rank);
-                        product_here(&Target::dense(y, n), low, b, scale, Mode::Add);
-                    }
-                }
-            }),
-            None => {
-                product(&mut y, rows, weight, 1.0, mode);
-                if let Some((a, b, scale)) = change {
-                    product(&mut low, rows, a, 1.0, Mode::Set);
-                    product(&mut y, Matrix::dense(&low, m, rank), b, scale, Mode::Add);
-                }
-            }
+            sum(&mut y, &terms, Mode::Set);
         }
 
-        let mut shape = x.shape().to_vec();
-        shape.pop();
-        shape.push(n);
+        let output = Output::new(y, &with_width(x.shape(), n));
         let mut saved = Saved::default();
         if tracked.contains(&true) {
-            let tracked = |index: usize| tracked.get(index).copied().unwrap_or(false);
             let keep = |index: usize, wanted: bool| wanted.then(|| inputs[index].clone());
-            let factors = self.scale.is_some();
-            saved.inputs = vec![
-                (tracked(1) || factors && tracked(a_at)).then_some(x),
-                keep(1, tracked(0)),
-            ];
+            let wants_a = low.is_some() && tracked[a_at];
+            saved.inputs = vec![(tracked[1] || wants_a).then_some(x), keep(1, tracked[0])];
             if self.bias {
                 saved.inputs.push(None);
             }
-            if factors {
-                saved.inputs.push(keep(a_at, tracked(0)));
-                saved.inputs.push(keep(b_at, tracked(0) || tracked(a_at)));
+            if let Some((low, _)) = low {
+                saved.inputs.push(keep(a_at, tracked[0]));
+                saved.inputs.push(keep(b_at, tracked[0] || wants_a));
                 saved.extra = vec![Arc::new(low)];
             }
         }
-        (Output::new(y, &shape), saved)
+        (output, saved)
     }
 
+    /// `dx = g W^T + s (g B^T) A^T`, `dA = s x^T (g B^T)`, `dB = s (x A)^T g`, `dW = x^T g`, `dbias = sum over rows of g`.
     fn backward(&self, saved: Saved, grad: HostTensor, tracked: &[bool]) -> Vec<Option<Output>> {
         let grad = grad.contiguous();
-        let rows = Matrix::dense(grad.slice(), grad.rows(), grad.width()); // [m, n]
-        let (m, n) = (rows.rows, rows.cols);
-        let (a_at, b_at) = self.factors();
-        let mut grads: Vec<Option<Output>> = tracked.iter().map(|_| None).collect();
-
-        if tracked[1] {
+        let g = Matrix::dense(grad.slice(), grad.rows(), grad.width()); // [m, n]
+        let (m, n) = (g.rows, g.cols);
+        let x = || {
             let x = saved.input(0);
-            let x = Matrix::dense(x.slice(), m, x.width());
-            grads[1] = Some(weight_gradient(x, rows));
+            Matrix::dense(x.slice(), m, x.width())
+        };
+        let mut grads: Vec<Option<Output>> = tracked.iter().map(|_| None).collect();
+        if tracked[1] {
+            grads[1] = Some(outer(x(), g, 1.0));
         }
         if self.bias && tracked[2] {
-            let sums = sum_over_rows(m, n, |range| {
-                let mut sums = vec![0.0; n];
-                for row in grad.slice()[range.start * n..range.end * n].chunks_exact(n) {
-                    sums.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-                }
-                sums
-            });
-            grads[2] = Some(Output::new(sums, &[n]));
+            grads[2] = Some(Output::new(column_sums(grad.slice(), n), &[n]));
         }
 
-        let (wants_a, wants_b) = match self.scale {
-            Some(_) => (tracked[a_at], tracked[b_at]),
-            None => (false, false),
-        };
-        if !tracked[0] && !wants_a && !wants_b {
-            return grads;
-        }
-        let scale = self.scale.unwrap_or(0.0);
-        let part = |index: usize| saved.inputs.get(index).and_then(Option::as_ref);
-        let (a, b) = (part(a_at).map(Matrix::of), part(b_at).map(Matrix::of));
-        let low = saved.extra.first();
-        let rank = low.map_or(0, |low| low.len() / m.max(1));
-        let weight = tracked[0].then(|| Matrix::of(saved.input(1)));
-        let x = wants_a.then(|| saved.input(0));
-        let x = x.map(|x| Matrix::dense(x.slice(), m, x.width()));
-        let k = weight.map_or(0, |weight| weight.rows);
-        let d_in = x.map_or(0, |x| x.cols);
-
-        let parts = Parts::of(m).unwrap_or(Parts { rows: m, step: m });
-        let by_columns = parts.count() == 1;
-        let mut dx = buffer(m * k);
-        let mut d_low = buffer(m * rank); // s (g B^T): [m, rank]
-        if let (true, Some(weight)) = (by_columns, weight) {
-            // Too few rows to share out: the product is shared by its columns, before the rest.
-            product(&mut dx, rows, weight.transposed(), 1.0, Mode::Set);
-        }
-        let sums = parts.map(&mut dx, k, &mut d_low, rank, |from, count, dx, d_low| {
-            let g = rows.row_range(from, count);
-            let mut da = vec![0.0; d_in * rank];
-            let mut db = vec![0.0; if wants_b { rank * n } else { 0 }];
-            // SAFETY: the parts of dx and d_low are this task's own, da and db its own memory, all as large as the products.
-            unsafe {
-                if let Some(weight) = weight
-                    && !by_columns
-                {
-                    product_here(
-                        &Target::dense(dx, k),
-                        g,
-                        weight.transposed(),
-                        1.0,
-                        Mode::Set,
-                    );
-                }
-                if let Some(b) = b {
-                    product_here(
-                        &Target::dense(d_low, rank),
-                        g,
-                        b.transposed(),
-                        scale,
-                        Mode::Set,
-                    );
-                }
-                let d_low = Matrix::dense(d_low, count, rank);
-                if let (Some(a), true) = (a, k > 0) {
-                    product_here(&Target::dense(dx, k), d_low, a.transposed(), 1.0, Mode::Add);
-                }
-                if let Some(x) = x {
-                    let x = x.row_range(from, count).transposed();
-                    product_here(&Target::dense(&mut da, rank), x, d_low, 1.0, Mode::Set);
-                }
-                if let (true, Some(low)) = (wants_b, low) {
-                    let low = Matrix::dense(low, m, rank)
-                        .row_range(from, count)
-                        .transposed();
-                    product_here(&Target::dense(&mut db, n), low, g, scale, Mode::Set);
-                }
+        let (a_at, b_at) = self.factors();
+        // s (g B^T): [m, rank]
+        let mut d_low = None;
+        if let Some(scale) = self.scale {
+            let rank = saved.extra[0].len() / m.max(1);
+            if tracked[0] || tracked[a_at] {
+                let mut numbers = buffer(m * rank);
+                let b = Matrix::of(saved.input(b_at));
+                product(&mut numbers, g, b.transposed(), scale, Mode::Set);
+                d_low = Some((numbers, rank));
             }
-            (da, db)
-        });
-        if tracked[0] {
-            let mut shape = grad.shape().to_vec();
-            shape.pop();
-            shape.push(k);
-            grads[0] = Some(Output::new(dx, &shape));
+            if tracked[b_at] {
+                grads[b_at] = Some(outer(Matrix::dense(&saved.extra[0], m, rank), g, scale));
+            }
         }
-        if wants_a || wants_b {
-            let (da, db) = sums
-                .into_iter()
-                .reduce(|(da, db), (more_a, more_b)| (add(da, more_a), add(db, more_b)))
-                .unwrap_or_default();
-            grads[a_at] = wants_a.then(|| Output::new(da, &[d_in, rank]));
-            grads[b_at] = wants_b.then(|| Output::new(db, &[rank, n]));
+        let d_low = d_low
+            .as_ref()
+            .map(|(numbers, rank)| Matrix::dense(numbers, m, *rank));
+        if let Some(d_low) = d_low.filter(|_| tracked[a_at]) {
+            grads[a_at] = Some(outer(x(), d_low, 1.0));
+        }
+        if tracked[0] {
+            let weight = Matrix::of(saved.input(1));
+            let mut terms = vec![Term::new(g, weight.transposed(), 1.0)];
+            if let Some(d_low) = d_low {
+                let a = Matrix::of(saved.input(a_at));
+                terms.push(Term::new(d_low, a.transposed(), 1.0));
+            }
+            let mut dx = buffer(m * weight.rows);
+            sum(&mut dx, &terms, Mode::Set);
+            grads[0] = Some(Output::new(dx, &with_width(grad.shape(), weight.rows)));
         }
         grads
     }
 }
 
-/// `x^T g`, as the gradient of a weight: `[k, n]`.
-pub(super) fn weight_gradient(x: Matrix<'_>, g: Matrix<'_>) -> Output {
-    let mut dw = buffer(x.cols * g.cols);
-    product(&mut dw, x.transposed(), g, 1.0, Mode::Set);
-    Output::new(dw, &[x.cols, g.cols])
+/// `s x^T g`, the gradient of what x was multiplied by.
+fn outer(x: Matrix<'_>, g: Matrix<'_>, scale: f32) -> Output {
+    let mut numbers = buffer(x.cols * g.cols);
+    product(&mut numbers, x.transposed(), g, scale, Mode::Set);
+    Output::new(numbers, &[x.cols, g.cols])
 }
 
-fn add(mut sum: Vec<f32>, more: Vec<f32>) -> Vec<f32> {
-    sum.iter_mut()
-        .zip(more)
-        .for_each(|(sum, more)| *sum += more);
-    sum
-}
-
-/// Rows shared out so that each thread has one part.
-struct Parts {
-    rows: usize,
-    step: usize,
-}
-
-impl Parts {
-    /// None where the rows are too few.
-    fn of(rows: usize) -> Option<Self> {
-        let threads = rayon::current_num_threads();
-        let step = rows.div_ceil(threads);
-        (threads > 1 && step >= ROWS_PER_PART).then_some(Self { rows, step })
-    }
-
-    fn count(&self) -> usize {
-        self.rows.div_ceil(self.step.max(1)).max(1)
-    }
-
-    fn for_each(
-        &self,
-        first: &mut [f32],
-        first_width: usize,
-        second: &mut [f32],
-        second_width: usize,
-        work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
-    ) {
-        self.map(
-            first,
-            first_width,
-            second,
-            second_width,
-            |from, _, first, second| {
-                work(from, first, second);
-            },
-        );
-    }
-
-    /// Runs the work on each part of two results, either of which may have no width.
-    fn map<R: Send>(
-        &self,
-        first: &mut [f32],
-        first_width: usize,
-        second: &mut [f32],
-        second_width: usize,
-        work: impl Fn(usize, usize, &mut [f32], &mut [f32]) -> R + Sync,
-    ) -> Vec<R> {
-        let mut parts = Vec::with_capacity(self.count());
-        let (mut first, mut second) = (first, second);
-        for part in 0..self.count() {
-            let from = part * self.step;
-            let count = self.step.min(self.rows - from);
-            let (head, tail) = first.split_at_mut(count * first_width);
-            first = tail;
-            let (second_head, tail) = second.split_at_mut(count * second_width);
-            second = tail;
-            parts.push((from, count, head, second_head));
+fn column_sums(numbers: &[f32], width: usize) -> Vec<f32> {
+    let width = width.max(1);
+    sum_over_rows(numbers.len() / width, width, |range| {
+        let mut sums = vec![0.0; width];
+        for row in numbers[range.start * width..range.end * width].chunks_exact(width) {
+            sums.iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
         }
-        let run = |(from, count, first, second)| work(from, count, first, second);
-        match parts.len() {
-            1 => parts.into_iter().map(run).collect(),
-            _ => parts.into_par_iter().map(run).collect(),
-        }
+        sums
+    })
+}
+
+fn with_width(shape: &[usize], width: usize) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = width;
     }
+    shape
 }

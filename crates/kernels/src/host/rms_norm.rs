@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 
 use super::math::{dot, vectorized};
-use super::rows::{buffer, fill_rows, sum_over_rows};
+use super::pool::buffer;
+use super::rows::{fill_rows, sum_over_rows};
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::math::vectorized;
-use super::rows::{buffer, fill_rows};
+use super::pool::buffer;
+use super::rows::fill_rows;
 use super::{HostOp, HostTensor, Output, Saved, apply};
 use crate::rope::Angles;
 

@@ -69,8 +69,3 @@ pub(crate) fn sum_over_rows(
         })
         .unwrap_or_default()
 }
-
-/// Memory for a result. Zeroed, which is free where the system has just lent it.
-pub(crate) fn buffer(len: usize) -> Vec<f32> {
-    vec![0.0; len]
-}

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 
 use super::math::{sigmoid, vectorized};
-use super::rows::{buffer, fill_rows, fill_two};
+use super::pool::buffer;
+use super::rows::{fill_rows, fill_two};
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 pub(crate) fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::pool::{Buffer, buffer};
 #[cfg(feature = "flex")]
 use burn::backend::flex::FlexTensor;
 #[cfg(feature = "ndarray")]
@@ -18,7 +19,7 @@ pub(crate) struct HostTensor {
 /// Who keeps the numbers alive.
 #[derive(Clone, Debug)]
 pub(crate) enum Storage {
-    Owned(Arc<Vec<f32>>),
+    Owned(Arc<Buffer>),
     #[cfg(feature = "flex")]
     Flex(FlexTensor),
     #[cfg(feature = "ndarray")]
@@ -52,7 +53,7 @@ impl HostTensor {
         }
     }
 
-    fn owned(numbers: Vec<f32>, shape: Vec<usize>) -> Self {
+    fn owned(numbers: Buffer, shape: Vec<usize>) -> Self {
         let strides = contiguous_strides(&shape);
         Self::new(Storage::Owned(Arc::new(numbers)), 0, shape, strides)
     }
@@ -114,13 +115,15 @@ impl HostTensor {
         let width = self.width();
         let step = self.strides.last().copied().unwrap_or(1);
         let source = self.from_start();
-        let mut numbers = Vec::with_capacity(self.len());
-        for row in 0..self.rows() {
-            let from = self.row_offset(row);
+        let mut numbers = buffer(self.len());
+        for (row, to) in numbers.chunks_exact_mut(width.max(1)).enumerate() {
+            let from = &source[self.row_offset(row)..];
             if step == 1 {
-                numbers.extend_from_slice(&source[from..from + width]);
+                to.copy_from_slice(&from[..width]);
             } else {
-                numbers.extend((0..width).map(|i| source[from + i * step]));
+                to.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, to)| *to = from[i * step]);
             }
         }
         Self::owned(numbers, self.shape)
