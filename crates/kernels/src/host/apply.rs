@@ -21,7 +21,7 @@ use burn::tensor::{DType, FloatDType, GradientCheckpointingStrategy, Tensor};
 
 use super::backend::Host;
 use super::pool::Buffer;
-use super::tensor::HostTensor;
+use super::tensor::{Exclusive, HostTensor};
 
 /// An operation of one result, by its value and its derivatives.
 ///
@@ -56,22 +56,46 @@ impl Saved {
     pub(crate) fn input(&self, index: usize) -> &HostTensor {
         self.inputs[index].as_ref().expect("kept by the forward")
     }
+
+    /// The operand of this number, to be given up.
+    ///
+    /// # Panics
+    /// If the forward did not keep it.
+    pub(crate) fn take_input(&mut self, index: usize) -> HostTensor {
+        self.inputs[index].take().expect("kept by the forward")
+    }
 }
 
-/// New numbers with the form of the tensor that they become.
+/// Numbers with the form of the tensor that they become.
 #[derive(Debug)]
 pub(crate) struct Output {
-    numbers: Buffer,
+    numbers: Numbers,
     shape: Vec<usize>,
     swapped: Option<(usize, usize)>,
+}
+
+#[derive(Debug)]
+enum Numbers {
+    New(Buffer),
+    /// An operand's memory, overwritten.
+    Reused(Exclusive),
 }
 
 impl Output {
     /// Numbers in the order of the dimensions.
     pub(crate) fn new(numbers: impl Into<Buffer>, shape: &[usize]) -> Self {
         Self {
-            numbers: numbers.into(),
+            numbers: Numbers::New(numbers.into()),
             shape: shape.to_vec(),
+            swapped: None,
+        }
+    }
+
+    /// Numbers in the place and the form of an operand that nobody needs any more.
+    pub(crate) fn in_place(numbers: Exclusive) -> Self {
+        Self {
+            shape: numbers.shape().to_vec(),
+            numbers: Numbers::Reused(numbers),
             swapped: None,
         }
     }
@@ -83,7 +107,10 @@ impl Output {
     }
 
     fn into_tensor<B: Host>(self, dtype: DType) -> FloatTensor<B> {
-        let mut tensor = B::from_host(self.numbers, &self.shape);
+        let mut tensor = match self.numbers {
+            Numbers::New(numbers) => B::from_host(numbers, &self.shape),
+            Numbers::Reused(numbers) => B::from_storage(numbers.into_storage(), &self.shape),
+        };
         if dtype != DType::F32 {
             tensor = B::float_cast(tensor, FloatDType::from(dtype));
         }

@@ -25,6 +25,9 @@ pub(crate) trait Host: Backend {
 
     /// Moves numbers into a tensor.
     fn from_host(numbers: Buffer, shape: &[usize]) -> FloatTensor<Self>;
+
+    /// The tensor again whose numbers these are.
+    fn from_storage(storage: Storage, shape: &[usize]) -> FloatTensor<Self>;
 }
 
 /// Whether a tensor can be an operand of [`apply`](super::apply): it lies in host memory, and `f32` computes it as well
@@ -69,6 +72,13 @@ impl Host for Flex {
         FlexTensor::from_data(data)
     }
 
+    fn from_storage(storage: Storage, shape: &[usize]) -> FlexTensor {
+        match storage {
+            Storage::Flex(tensor) => tensor,
+            storage => Self::from_host(storage.into_buffer(), shape),
+        }
+    }
+
     fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {
         match kind {
             DispatchTensorKind::Flex(tensor) => tensor,
@@ -102,6 +112,13 @@ impl Host for NdArray {
     /// Burn's own operations on this backend copy memory that is not a vector's, each time anew.
     fn from_host(numbers: Buffer, shape: &[usize]) -> NdArrayTensor {
         NdArrayTensor::from_data(TensorData::new(numbers.into_vec(), shape.to_vec()))
+    }
+
+    fn from_storage(storage: Storage, shape: &[usize]) -> NdArrayTensor {
+        match storage {
+            Storage::NdArray(array) => array.into(),
+            storage => Self::from_host(storage.into_buffer(), shape),
+        }
     }
 
     fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {

@@ -10,7 +10,7 @@ use super::rows::rows_per_task;
 use super::{HostOp, HostTensor, Output, Saved, apply};
 
 /// Logits that exist at a time.
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// Fewer rows at a time would read the weight too often.
 const FEWEST_ROWS: usize = 128;

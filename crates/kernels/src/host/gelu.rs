@@ -45,20 +45,16 @@ impl Gelu {
             }
         }
     }
-
-    fn fill(self, x: &HostTensor, f: impl Fn(usize, &mut [f32]) + Sync) -> Output {
-        let mut y = buffer(x.len());
-        fill_rows(&mut y, x.width(), |first, y| f(first * x.width(), y));
-        Output::new(y, x.shape())
-    }
 }
 
 impl HostOp for Gelu {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
         let from = x.slice();
-        let output = self.fill(&x, |at, y| {
-            let from = &from[at..][..y.len()];
+        let mut y = buffer(x.len());
+        let width = x.width();
+        fill_rows(&mut y, width, |first, y| {
+            let from = &from[first * width..][..y.len()];
             vectorized(
                 #[inline(always)]
                 || {
@@ -68,6 +64,7 @@ impl HostOp for Gelu {
                 },
             );
         });
+        let output = Output::new(y, x.shape());
         let mut saved = Saved::default();
         if tracked[0] {
             saved.inputs = vec![Some(x)];
@@ -75,20 +72,21 @@ impl HostOp for Gelu {
         (output, saved)
     }
 
-    fn backward(&self, saved: Saved, grad: HostTensor, _: &[bool]) -> Vec<Option<Output>> {
+    fn backward(&self, mut saved: Saved, grad: HostTensor, _: &[bool]) -> Vec<Option<Output>> {
         let grad = grad.contiguous();
-        let x = saved.input(0);
-        let (from, g) = (x.slice(), grad.slice());
-        vec![Some(self.fill(x, |at, dx| {
-            let (from, g) = (&from[at..][..dx.len()], &g[at..][..dx.len()]);
+        let (width, g) = (grad.width(), grad.slice());
+        let mut x = saved.take_input(0).into_exclusive();
+        fill_rows(x.slice_mut(), width, |first, x| {
+            let g = &g[first * width..][..x.len()];
             vectorized(
                 #[inline(always)]
                 || {
-                    for ((dx, x), g) in dx.iter_mut().zip(from).zip(g) {
-                        *dx = g * self.slope(*x);
+                    for (x, g) in x.iter_mut().zip(g) {
+                        *x = g * self.slope(*x);
                     }
                 },
             );
-        }))]
+        });
+        vec![Some(Output::in_place(x))]
     }
 }

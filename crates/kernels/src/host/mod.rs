@@ -9,6 +9,7 @@
     reason = "so Burn 0.22 calls its ndarray backend, and still has it"
 )]
 
+mod adamw;
 mod apply;
 mod attention;
 mod backend;
@@ -25,6 +26,7 @@ mod rows;
 mod silu;
 mod tensor;
 
+pub(crate) use adamw::adamw;
 pub(crate) use apply::{HostOp, Output, Saved, apply};
 pub(crate) use attention::attention;
 pub(crate) use backend::takes;

@@ -47,6 +47,24 @@ pub(crate) fn fill_two(
         .for_each(|(task, (a, b))| fill(task * step, a, b));
 }
 
+/// [`fill_rows`] for three results of equal shape, element by element.
+pub(crate) fn fill_three(
+    a: &mut [f32],
+    b: &mut [f32],
+    c: &mut [f32],
+    fill: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
+) {
+    let step = rows_per_task(a.len(), 1);
+    if step >= a.len() {
+        return fill(0, a, b, c);
+    }
+    a.par_chunks_mut(step)
+        .zip(b.par_chunks_mut(step))
+        .zip(c.par_chunks_mut(step))
+        .enumerate()
+        .for_each(|(task, ((a, b), c))| fill(task * step, a, b, c));
+}
+
 /// The element-wise sum, over all rows, of what `part` gives for some of them.
 pub(crate) fn sum_over_rows(
     rows: usize,

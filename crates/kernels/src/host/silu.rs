@@ -40,53 +40,50 @@ impl HostOp for SiluMul {
     }
 
     /// With `p = sigmoid(gate)`: `d gate = g up p (1 + gate (1 - p))`, `d up = g gate p`.
-    fn backward(&self, saved: Saved, grad: HostTensor, tracked: &[bool]) -> Vec<Option<Output>> {
+    fn backward(
+        &self,
+        mut saved: Saved,
+        grad: HostTensor,
+        tracked: &[bool],
+    ) -> Vec<Option<Output>> {
         let grad = grad.contiguous();
-        let gate = saved.input(0);
-        let (width, shape) = (gate.width(), gate.shape());
-        let (gate, g) = (gate.slice(), grad.slice());
-        let d_up = |g: f32, gate: f32| g * gate * sigmoid(gate);
+        let (width, g) = (grad.width(), grad.slice());
+        let mut gate = saved.take_input(0).into_exclusive();
         if !tracked[0] {
-            let mut out = buffer(gate.len());
-            fill_rows(&mut out, width, |first, out| {
-                let gate = &gate[first * width..][..out.len()];
-                let g = &g[first * width..][..out.len()];
+            fill_rows(gate.slice_mut(), width, |first, gate| {
+                let g = &g[first * width..][..gate.len()];
                 vectorized(
                     #[inline(always)]
                     || {
-                        for ((out, gate), g) in out.iter_mut().zip(gate).zip(g) {
-                            *out = d_up(*g, *gate);
+                        for (gate, g) in gate.iter_mut().zip(g) {
+                            *gate = g * *gate * sigmoid(*gate);
                         }
                     },
                 );
             });
-            return vec![None, Some(Output::new(out, shape))];
+            return vec![None, Some(Output::in_place(gate))];
         }
-        let up = saved.input(1).slice();
-        let mut out_gate = buffer(gate.len());
-        let mut out_up = buffer(gate.len());
+        let mut up = saved.take_input(1).into_exclusive();
         fill_two(
-            &mut out_gate,
-            &mut out_up,
+            gate.slice_mut(),
+            up.slice_mut(),
             width,
-            |first, out_gate, out_up| {
-                let gate = &gate[first * width..][..out_gate.len()];
-                let up = &up[first * width..][..out_gate.len()];
-                let g = &g[first * width..][..out_gate.len()];
+            |first, gate, up| {
+                let g = &g[first * width..][..gate.len()];
                 vectorized(
                     #[inline(always)]
                     || {
-                        let out = out_gate.iter_mut().zip(out_up.iter_mut());
-                        for (((out, gate), up), g) in out.zip(gate).zip(up).zip(g) {
+                        for ((gate, up), g) in gate.iter_mut().zip(up.iter_mut()).zip(g) {
                             let p = sigmoid(*gate);
-                            *out.0 = g * up * p * (1.0 + gate * (1.0 - p));
-                            *out.1 = g * gate * p;
+                            let d_up = g * *gate * p;
+                            *gate = g * *up * p * (1.0 + *gate * (1.0 - p));
+                            *up = d_up;
                         }
                     },
                 );
             },
         );
-        let d_up = tracked[1].then(|| Output::new(out_up, shape));
-        vec![Some(Output::new(out_gate, shape)), d_up]
+        let d_up = tracked[1].then(|| Output::in_place(up));
+        vec![Some(Output::in_place(gate)), d_up]
     }
 }

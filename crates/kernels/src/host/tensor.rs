@@ -38,7 +38,65 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// The numbers of a copy.
+    ///
+    /// # Panics
+    /// If they are a backend's.
+    pub(crate) fn into_buffer(self) -> Buffer {
+        match self {
+            Storage::Owned(numbers) => Arc::unwrap_or_clone(numbers),
+            #[allow(unreachable_patterns, reason = "without a CPU backend")]
+            other => panic!("another backend's numbers: {other:?}"),
+        }
+    }
+
+    /// All numbers, if nobody else has them.
+    fn numbers_mut(&mut self) -> Option<&mut [f32]> {
+        match self {
+            Storage::Owned(numbers) => Arc::get_mut(numbers).map(|numbers| &mut numbers[..]),
+            #[cfg(feature = "flex")]
+            Storage::Flex(tensor) => tensor.try_storage_mut(),
+            #[cfg(feature = "ndarray")]
+            Storage::NdArray(array) if array.is_unique() => array.as_slice_mut(),
+            #[cfg(feature = "ndarray")]
+            Storage::NdArray(_) => None,
+        }
+    }
+}
+
+/// The elements of a tensor in order, in memory that nobody else has.
+#[derive(Debug)]
+pub(crate) struct Exclusive(HostTensor);
+
+impl Exclusive {
+    pub(crate) fn slice_mut(&mut self) -> &mut [f32] {
+        let (from, len) = (self.0.offset, self.0.len());
+        let numbers = self.0.storage.numbers_mut().expect("nobody else's");
+        &mut numbers[from..from + len]
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    pub(crate) fn into_storage(self) -> Storage {
+        self.0.storage
+    }
+}
+
 impl HostTensor {
+    /// The elements to be overwritten: in their own memory where nobody else has it, otherwise a copy.
+    pub(crate) fn into_exclusive(self) -> Exclusive {
+        let mut tensor = self.contiguous();
+        if tensor.storage.numbers_mut().is_none() {
+            let mut copy = buffer(tensor.len());
+            copy.copy_from_slice(tensor.slice());
+            tensor = Self::owned(copy, tensor.shape);
+        }
+        Exclusive(tensor)
+    }
+
     pub(crate) fn new(
         storage: Storage,
         offset: usize,
