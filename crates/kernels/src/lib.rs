@@ -7,6 +7,7 @@
 //! - computes statistics (means, maxima, sums of exponentials) in `f32` when that dtype is `f16` or `bf16`,
 //! - lets gradients through to every float operand, and keeps nothing for an operand that is not tracked.
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod gelu;
@@ -20,6 +21,7 @@ mod rms_norm;
 mod rope;
 mod silu;
 
+pub use adamw::{AdamWStep, adamw};
 pub use attention::{AttentionMask, attention};
 pub use cross_entropy::{cross_entropy, linear_cross_entropy};
 pub use gelu::{gelu, gelu_tanh};

@@ -31,6 +31,7 @@
 //!
 //! The library prints nothing by itself.
 
+mod adamw;
 mod checkpoint;
 mod clip;
 mod config;

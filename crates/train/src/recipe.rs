@@ -3,12 +3,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
 use burn_lora_adapter::AdapterOnly;
+use burn_lora_kernels::release_memory;
 
+use crate::adamw::AdamW;
 use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
 use crate::config::TrainConfig;
 use crate::data::TrainData;
@@ -134,6 +136,8 @@ pub fn train<M: CausalLm>(
     let started = Instant::now();
     let result = training.launch(Learner::new(trainee, adamw(config), config.schedule()));
     let seconds = started.elapsed().as_secs_f64();
+    // What comes next allocates other sizes.
+    release_memory();
     // Closes the dashboard, so that what the caller prints next is seen.
     drop(result.renderer);
     if let Some(error) = result.error {
@@ -160,12 +164,12 @@ fn resume<M: Module>(
 
 /// The recipe's optimizer: Decoupled Weight Decay Regularization, <https://arxiv.org/abs/1711.05101>, in PyTorch's form.
 pub fn adamw(config: &TrainConfig) -> ModuleOptimizer {
-    AdamWConfig::new()
-        .with_beta_1(config.beta_1 as f32)
-        .with_beta_2(config.beta_2 as f32)
-        .with_epsilon(config.epsilon as f32)
-        .with_weight_decay(config.weight_decay as f32)
-        .init()
+    ModuleOptimizer::from(AdamW {
+        beta_1: config.beta_1,
+        beta_2: config.beta_2,
+        epsilon: config.epsilon,
+        weight_decay: config.weight_decay,
+    })
 }
 
 /// The folder of the metric logs, made here because burn-train would panic where it cannot be.

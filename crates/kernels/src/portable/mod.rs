@@ -3,6 +3,7 @@
 //! A function of the crate takes this form where no hand-written one fits its operands. Here it can be asked for by name,
 //! to compare the two.
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod gelu;
@@ -12,6 +13,7 @@ mod rms_norm;
 mod rope;
 mod silu;
 
+pub use adamw::adamw;
 pub use attention::attention;
 pub use cross_entropy::linear_cross_entropy;
 pub use gelu::{gelu, gelu_tanh};
