@@ -27,7 +27,7 @@ pub struct AttentionMask {
 enum Form {
     All,
     Visible(Arc<Visible>),
-    Bias(Tensor<4>),
+    Bias(Box<Tensor<4>>),
 }
 
 /// For each query, one range of keys.
@@ -128,7 +128,7 @@ impl AttentionMask {
 
     /// Any bias of shape `[batch or 1, 1, queries, keys]`, added to the scores.
     pub fn from_bias(bias: Tensor<4>) -> Self {
-        Self::of(Form::Bias(bias), None)
+        Self::of(Form::Bias(Box::new(bias)), None)
     }
 
     fn of(form: Form, device: Option<&Device>) -> Self {
@@ -142,7 +142,7 @@ impl AttentionMask {
     /// What to add to the scores. Shape `[batch or 1, 1, queries, keys]`.
     pub(crate) fn bias(&self) -> Option<Tensor<4>> {
         match (&self.form, &self.device) {
-            (Form::Bias(bias), _) => Some(bias.clone()),
+            (Form::Bias(bias), _) => Some(Tensor::clone(bias)),
             (Form::Visible(visible), Some(device)) => {
                 Some(self.bias.get_or_init(|| visible.bias(device)).clone())
             }

@@ -76,6 +76,10 @@ impl InPlace for NdArray {
 }
 
 /// Where the new values of a tensor go.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "three of them live, for one call"
+)]
 enum Target<B: Host> {
     InPlace(FloatTensor<B>),
     /// Somebody else has the old values, or they do not lie in order.

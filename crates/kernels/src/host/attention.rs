@@ -95,7 +95,7 @@ fn head<'a>(x: &'a HostTensor, row: usize, head: usize, positions: Range<usize>)
     let strides = x.strides();
     let at = row * strides[0] + head * strides[1] + positions.start * strides[2];
     Matrix::new(
-        &x.from_start()[at..],
+        &x.view()[at..],
         [positions.len(), d],
         [strides[2], strides[3]],
     )
@@ -372,7 +372,7 @@ fn add_to_softmax(
         return;
     }
     let here = max(scores);
-    if !(here <= *maximum) {
+    if here > *maximum || here.is_nan() {
         let shrink = exp(*maximum - here);
         y.iter_mut().for_each(|y| *y *= shrink);
         *total *= shrink;

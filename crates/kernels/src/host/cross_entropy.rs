@@ -75,10 +75,8 @@ impl HostOp for CrossEntropy {
         }
         let saved = Saved {
             extra: vec![Arc::new(d_hidden), Arc::new(d_weight)],
-            inputs: tracked
-                .contains(&true)
-                .then(|| inputs.iter().cloned().map(Some).collect())
-                .unwrap_or_default(),
+            // For their shapes and layouts.
+            inputs: inputs.iter().cloned().map(Some).collect(),
             ..Saved::default()
         };
         (Output::new(vec![loss as f32], &[1]), saved)

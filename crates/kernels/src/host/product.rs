@@ -54,7 +54,7 @@ impl<'a> Matrix<'a> {
     /// A tensor of two dimensions.
     pub(crate) fn of(tensor: &'a HostTensor) -> Self {
         let strides = [tensor.strides()[0], tensor.strides()[1]];
-        Self::new(tensor.from_start(), tensor.dims(), strides)
+        Self::new(tensor.view(), tensor.dims(), strides)
     }
 
     /// Rows and columns exchanged, nothing moved.

@@ -146,7 +146,7 @@ impl HostTensor {
     }
 
     /// From the first element of the view to the end of what it is a view of.
-    pub(crate) fn from_start(&self) -> &[f32] {
+    pub(crate) fn view(&self) -> &[f32] {
         &self.storage.numbers()[self.offset..]
     }
 
@@ -156,7 +156,7 @@ impl HostTensor {
     /// If the view is not [contiguous](Self::contiguous).
     pub(crate) fn slice(&self) -> &[f32] {
         assert!(self.is_contiguous(), "a view with gaps is not a slice");
-        &self.from_start()[..self.len()]
+        &self.view()[..self.len()]
     }
 
     fn is_contiguous(&self) -> bool {
@@ -172,7 +172,7 @@ impl HostTensor {
         }
         let width = self.width();
         let step = self.strides.last().copied().unwrap_or(1);
-        let source = self.from_start();
+        let source = self.view();
         let mut numbers = buffer(self.len());
         for (row, to) in numbers.chunks_exact_mut(width.max(1)).enumerate() {
             let from = &source[self.row_offset(row)..];
