@@ -530,3 +530,27 @@ fn nan_is_never_hidden() {
         ));
     }
 }
+
+#[test]
+fn no_rows_have_gradients_of_zero() {
+    for device in devices() {
+        let x = Tensor::<2>::zeros([0, 40], &device).require_grad();
+        let weight = Tensor::<1>::ones([40], &device).require_grad();
+        let matrix = Tensor::<2>::ones([40, 3], &device).require_grad();
+        let bias = Tensor::<1>::ones([3], &device).require_grad();
+        let y = crate::rms_norm(x.clone(), weight.clone(), 1e-5);
+        let y = crate::projection(y, matrix.clone(), Some(bias.clone()), None);
+        assert_eq!(y.dims(), [0, 3]);
+        let grads = crate::silu_mul(y.clone(), y).sum().backward();
+        let zero = |grad: Option<Tensor<1>>, size: usize| {
+            close(
+                &grad.expect("tracked"),
+                &Tensor::zeros([size], &device),
+                0.0,
+            );
+        };
+        zero(weight.grad(&grads), 40);
+        zero(bias.grad(&grads), 3);
+        zero(matrix.grad(&grads).map(flat), 120);
+    }
+}

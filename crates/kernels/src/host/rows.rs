@@ -73,7 +73,7 @@ pub(crate) fn sum_over_rows(
 ) -> Vec<f32> {
     let step = rows_per_task(rows, width);
     // Collected in order and then added: the sum does not depend on which thread was first.
-    let parts: Vec<Vec<f32>> = (0..rows.div_ceil(step))
+    let parts: Vec<Vec<f32>> = (0..rows.div_ceil(step).max(1))
         .into_par_iter()
         .map(|task| part(task * step..rows.min((task + 1) * step)))
         .collect();
