@@ -69,7 +69,10 @@ impl Case<'_> {
 
     fn check_on(&self, device: &Device) {
         let name = format!("{} on {device:?}", self.name);
-        println!("{name}");
+        #[expect(clippy::print_stdout, reason = "shown where a test fails")]
+        {
+            println!("{name}");
+        }
         let operands: Vec<_> = self
             .sizes
             .iter()

@@ -160,8 +160,8 @@ impl BertEmbeddings {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, seq] = ids.dims();
         let words = self.word_embeddings.forward(ids); // [batch, seq, hidden]
-        let places = self.position_embeddings.weight.val().slice([0..seq]); // [seq, hidden]
-        let segment = self.token_type_embeddings.weight.val().slice([0..1]); // [1, hidden]
+        let places = self.position_embeddings.weight.val().narrow(0, 0, seq); // [seq, hidden]
+        let segment = self.token_type_embeddings.weight.val().narrow(0, 0, 1); // [1, hidden]
         self.norm
             .forward(words + (places + segment).unsqueeze::<3>())
     }
