@@ -11,8 +11,11 @@ const WORK_PER_TASK: usize = 1 << 18;
 /// A part that is thinner than this packs more than it multiplies.
 const THINNEST: usize = 32;
 
-/// Columns that are enough for a thread.
+/// Columns, or rows, that are enough for a thread.
 const WIDE: usize = 128;
+
+/// Parts for each thread where they are that wide: more than one evens out threads that the machine slows down.
+const PARTS_PER_THREAD: usize = 3;
 
 /// A matrix in memory, rows and columns at any distance.
 #[derive(Clone, Copy)]
@@ -260,7 +263,8 @@ impl Split {
             false => (Side::Rows, rows),
         };
         let worth = rows * cols * inner / WORK_PER_TASK;
-        let parts = worth.min(size / THINNEST).clamp(1, threads);
+        let wanted = threads * (size / (threads * WIDE)).clamp(1, PARTS_PER_THREAD);
+        let parts = worth.min(size / THINNEST).clamp(1, wanted);
         // Whole vector registers in all parts but the last.
         let step = size.div_ceil(parts).next_multiple_of(16).min(size);
         Self {
