@@ -1,6 +1,6 @@
 """PyTorch (oneDNN or MKL) and numpy (OpenBLAS) on the shapes of src/main.rs, in turn, as a table like its own.
 
-Each has a process of its own: the threads of both wait actively for more work, and would halve the other's rate.
+Each has a process of its own, since the threads of both wait actively for more work and would halve the other's rate.
 """
 
 import argparse
@@ -19,8 +19,8 @@ SHAPES = [
     (2048, 2048, 2048),
     (1024, 384, 8),
 ]
-ROUNDS = 11
-WARM_UP_SECONDS = 0.06  # as in src/main.rs
+ROUNDS = 9
+WARM_UP_SECONDS = 0.4  # OpenMP threads that waited spread over the cores only after some 100 ms
 FLOPS_PER_FIGURE = 1_000_000_000
 
 

@@ -17,6 +17,9 @@ const WIDE: usize = 128;
 /// Parts for each thread where they are that wide: more than one evens out threads that the machine slows down.
 const PARTS_PER_THREAD: usize = 3;
 
+/// With fewer rows than this, one part for each thread was faster (docs/measurements.md).
+const MANY_ROWS: usize = 1024;
+
 /// A matrix in memory, rows and columns at any distance.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -263,7 +266,8 @@ impl Split {
             false => (Side::Rows, rows),
         };
         let worth = rows * cols * inner / WORK_PER_TASK;
-        let wanted = threads * (size / (threads * WIDE)).clamp(1, PARTS_PER_THREAD);
+        let parts_per_thread = if rows < MANY_ROWS { 1 } else { PARTS_PER_THREAD };
+        let wanted = threads * (size / (threads * WIDE)).clamp(1, parts_per_thread);
         let parts = worth.min(size / THINNEST).clamp(1, wanted);
         // Whole vector registers in all parts but the last.
         let step = size.div_ceil(parts).next_multiple_of(16).min(size);
