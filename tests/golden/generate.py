@@ -508,6 +508,31 @@ def check_adapter(case, folder):
     return complaints
 
 
+def check_experts(case, folder):
+    """As `check_adapter`, of an adapter on the experts: PEFT fuses what it reads for them, so that keys cannot be compared."""
+    reference = load_file(HERE / case.name / "reference.safetensors")
+    mine = load_file(folder / "logits.safetensors")["logits"]
+    model = PeftModel.from_pretrained(load_base(case, HERE / case.name / "model"), folder / "adapter").eval()
+    with torch.no_grad():
+        logits, _ = forward(model, {key: reference[key] for key in ("input_ids", "attention_mask")})
+    real = reference["attention_mask"].bool()
+    gap = (logits[real] - mine[real]).abs().max().item()
+    moved = (reference["base.logits"][real] - mine[real]).abs().max().item()
+    print(f"check: {case.name}, experts: largest difference {gap:.2e} (the adapter moves the logits by {moved:.2e})")
+    complaints = [] if gap <= LOGITS_TOLERANCE else [f"the logits under adapted experts differ by {gap:.2e}"]
+    return complaints if moved > 1e-2 else [*complaints, f"the adapted experts move the logits by {moved:.2e} only"]
+
+
+def check_model(case, folder):
+    """Transformers loads the base that burn-lora saved in `folder` and must find the logits of the one it was read from."""
+    reference = load_file(HERE / case.name / "reference.safetensors")
+    with torch.no_grad():
+        logits, _ = forward(load_base(case, folder), {key: reference[key] for key in ("input_ids", "attention_mask")})
+    gap = (logits - reference["base.logits"]).abs().max().item()
+    print(f"check: {case.name}, saved model: largest difference {gap:.2e}")
+    return [] if gap <= LOGITS_TOLERANCE else [f"the logits of the saved model differ by {gap:.2e}"]
+
+
 def check(chosen, root):
     complaints = []
     for case in chosen:
@@ -515,7 +540,12 @@ def check(chosen, root):
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
             continue
-        complaints += [f"{case.name}: {complaint}" for complaint in check_adapter(case, folder)]
+        found = check_adapter(case, folder)
+        if (folder / "model").is_dir():
+            found += check_model(case, folder / "model")
+        if (folder / "experts").is_dir():
+            found += check_experts(case, folder / "experts")
+        complaints += [f"{case.name}: {complaint}" for complaint in found]
     return complaints
 
 
