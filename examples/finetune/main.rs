@@ -77,7 +77,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let adapter_dir = options.output.join("adapter");
     let metadata = PeftMetadata {
         base_model_name_or_path: Some(options.model.display().to_string()),
-        fan_in_fan_out: matches!(base, Decoder::Gpt2(_)),
+        fan_in_fan_out: base.config().fan_in_fan_out(),
         ..PeftMetadata::default()
     };
     let adapter_bytes = peft::save(&tuned.model, DEFAULT_NAME, &lora, &metadata, &adapter_dir)?;

@@ -41,6 +41,8 @@ pub(crate) struct Visible {
     left: Vec<usize>,
     /// For each row of the batch, where its keys end. Empty: all are real.
     lengths: Vec<usize>,
+    /// Under a causal mask, how many keys up to its own a query sees.
+    window: Option<usize>,
 }
 
 impl Visible {
@@ -51,7 +53,12 @@ impl Visible {
         let end = end
             .min(self.lengths.get(row).copied().unwrap_or(keys))
             .min(keys);
-        self.left.get(row).copied().unwrap_or(0).min(end)..end
+        let left = self.left.get(row).copied().unwrap_or(0);
+        let from = match (self.window, self.causal_from) {
+            (Some(window), Some(first)) => left.max((first + query + 1).saturating_sub(window)),
+            _ => left,
+        };
+        from.min(end)..end
     }
 
     /// `[rows, 1, queries, keys]`, with as many rows as differ.
@@ -110,6 +117,29 @@ impl AttentionMask {
         Self::of(Form::Visible(Arc::new(visible)), Some(device))
     }
 
+    /// [`causal_left_padded`](Self::causal_left_padded) within a sliding window: a query sees at most `window` keys, its
+    /// own the last of them.
+    pub fn sliding(
+        queries: usize,
+        start: usize,
+        left: &[usize],
+        window: usize,
+        device: &Device,
+    ) -> Self {
+        if start + queries <= window {
+            return Self::causal_left_padded(queries, start, left, device);
+        }
+        let visible = Visible {
+            queries,
+            keys: start + queries,
+            causal_from: Some(start),
+            left: left.to_vec(),
+            window: Some(window),
+            ..Visible::default()
+        };
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
+    }
+
     /// For an encoder whose rows are padded on the right: every query of row `r` sees the keys `0..lengths[r]`.
     ///
     /// There are as many keys as queries.
@@ -151,6 +181,25 @@ impl AttentionMask {
     }
 }
 
+/// What is made of the products of queries and keys before the softmax.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// The factor of the products.
+    pub scale: f64,
+    /// Bounds the scores: `c tanh(score / c)` (Gemma 2, arXiv:2408.00118).
+    pub softcap: Option<f64>,
+}
+
+impl Scores {
+    /// The scale `1 / sqrt(d)`, and no bound.
+    pub fn of_width(d: usize) -> Self {
+        Self {
+            scale: (d as f64).powf(-0.5),
+            softcap: None,
+        }
+    }
+}
+
 /// Scaled dot-product attention with grouped queries (arXiv:1706.03762, arXiv:2305.13245).
 ///
 /// `y = softmax(q k^T / sqrt(d) + mask) v`, the softmax in `f32`.
@@ -169,6 +218,26 @@ impl AttentionMask {
 ///
 /// If `heads` is not a multiple of `kv_heads`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
+    let scores = Scores::of_width(q.dims()[3]);
+    attention_with(q, k, v, mask, scores)
+}
+
+/// [`attention()`] with other scores than the products over `sqrt(d)`.
+///
+/// # Shapes
+///
+/// As [`attention()`].
+///
+/// # Panics
+///
+/// As [`attention()`].
+pub fn attention_with(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &AttentionMask,
+    scores: Scores,
+) -> Tensor<4> {
     let [heads, kv_heads] = [q.dims()[1], k.dims()[1]];
     assert!(
         heads.is_multiple_of(kv_heads),
@@ -177,12 +246,14 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
     #[cfg(feature = "host")]
     if host::takes(&q) {
         match &mask.form {
-            Form::All => return host::attention(q, k, v, None),
-            Form::Visible(visible) => return host::attention(q, k, v, Some(visible.clone())),
+            Form::All => return host::attention(q, k, v, None, scores),
+            Form::Visible(visible) => {
+                return host::attention(q, k, v, Some(visible.clone()), scores);
+            }
             Form::Bias(_) => {}
         }
     }
-    portable::attention(q, k, v, mask)
+    portable::attention_with(q, k, v, mask, scores)
 }
 
 #[cfg(test)]
@@ -266,6 +337,37 @@ mod tests {
         let expected = reference(&q, &k, &v, &[0, 3]);
         let mask = AttentionMask::causal_left_padded(1, 4, &[0, 3], &device);
         assert_values(attention(q, k, v, &mask), &expected);
+    }
+
+    #[test]
+    fn a_window_hides_what_lies_before_it() {
+        let device = device();
+        let q = random([1, 2, 5, 4], &device);
+        let (k, v) = (random([1, 1, 5, 4], &device), random([1, 1, 5, 4], &device));
+        let whole = attention_with(
+            q.clone(),
+            k.clone(),
+            v.clone(),
+            &AttentionMask::sliding(5, 0, &[0], 2, &device),
+            Scores::of_width(4),
+        );
+        for at in 0..5usize {
+            let from = (at + 1).saturating_sub(2);
+            let keys = |x: &Tensor<4>| x.clone().narrow(2, from, at + 1 - from);
+            let alone = attention(
+                q.clone().narrow(2, at, 1),
+                keys(&k),
+                keys(&v),
+                &AttentionMask::none(),
+            );
+            let expected = alone.into_data().try_to_vec::<f32>().expect("f32");
+            assert_values(whole.clone().narrow(2, at, 1), &expected);
+        }
+        // One query behind a cache sees the same as the last of many.
+        let mask = AttentionMask::sliding(1, 4, &[0], 2, &device);
+        let last = attention(q.narrow(2, 4, 1), k, v, &mask);
+        let expected = whole.narrow(2, 4, 1).into_data();
+        assert_values(last, &expected.try_to_vec::<f32>().expect("f32"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, Tolerance};
 
 use crate::portable;
-use crate::{AttentionMask, LowRank, Rope, RopeScaling};
+use crate::{AttentionMask, LowRank, Rope, RopeScaling, Scores};
 
 /// An operation on flat operands, which it brings into shape.
 type Operation<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;
@@ -270,11 +270,24 @@ fn gelu() {
 #[test]
 fn rotation() {
     let (batch, seq, heads, d) = (2, 5, 3, 6);
-    let rope = Rope::new(d, 100.0, RopeScaling::None);
+    let amplified = RopeScaling::LongRope {
+        short: vec![1.0; 2],
+        long: vec![1.0, 3.0],
+        original_positions: 2,
+        attention_factor: 1.3,
+    };
+    // All of a head, and a part of it.
+    let ropes = [
+        Rope::new(d, 100.0, RopeScaling::None),
+        Rope::new(d - 2, 100.0, amplified),
+    ];
     let positions: Vec<usize> = (0..seq).chain(3..3 + seq).collect();
-    for device in devices() {
+    for (device, rope) in devices()
+        .iter()
+        .flat_map(|device| ropes.iter().map(move |rope| (device, rope)))
+    {
         for rows in [1, 2] {
-            let tables = rope.tables(&positions[..rows * seq], rows, DType::F32, &device);
+            let tables = rope.tables(&positions[..rows * seq], rows, DType::F32, device);
             // As models have it, and as a view whose heads and tokens are exchanged.
             for swap in [false, true] {
                 let view = |x: &[Tensor<1>]| match swap {
@@ -287,7 +300,7 @@ fn rotation() {
                     ours: &|x| flat(tables.apply(view(x))),
                     portable: &|x| flat(tables.apply_portable(view(x))),
                 };
-                case.check_on(&device);
+                case.check_on(device);
             }
         }
     }
@@ -328,8 +341,33 @@ fn attention() {
                 of([3, 2, 1, 11, 11, 6]),
                 AttentionMask::right_padded(11, &[11, 4, 1], &device),
             ),
+            // Windows: within a block, across blocks of keys, behind a cache, with padding that some queries outlive.
+            (
+                of([2, 4, 2, 9, 9, 8]),
+                AttentionMask::sliding(9, 0, &[], 3, &device),
+            ),
+            (
+                of([1, 2, 1, 131, 301, 4]),
+                AttentionMask::sliding(131, 170, &[], 40, &device),
+            ),
+            (
+                of([2, 2, 2, 70, 70, 4]),
+                AttentionMask::sliding(70, 0, &[0, 66], 2, &device),
+            ),
+            (
+                of([2, 2, 1, 1, 9, 4]),
+                AttentionMask::sliding(1, 8, &[0, 7], 4, &device),
+            ),
         ];
-        for (s, mask) in &cases {
+        let capped = Scores {
+            scale: 0.9,
+            softcap: Some(1.5),
+        };
+        for ((s, mask), capped) in cases
+            .iter()
+            .flat_map(|case| [None, Some(capped)].map(move |capped| (case, capped)))
+        {
+            let scores = capped.unwrap_or(Scores::of_width(s.d));
             let operands = |x: &[Tensor<1>]| {
                 // As models have it: heads behind tokens, seen the other way round.
                 let q = x[0]
@@ -354,11 +392,11 @@ fn attention() {
                 sizes: &[s.batch * s.heads * s.queries * s.d, keys, keys],
                 ours: &|x| {
                     let (q, k, v) = operands(x);
-                    real(crate::attention(q, k, v, mask))
+                    real(crate::attention_with(q, k, v, mask, scores))
                 },
                 portable: &|x| {
                     let (q, k, v) = operands(x);
-                    real(portable::attention(q, k, v, mask))
+                    real(portable::attention_with(q, k, v, mask, scores))
                 },
             };
             case.check_on(&device);
@@ -461,7 +499,7 @@ fn a_further_low_rank_change() {
 fn linear_cross_entropy() {
     // The second has logits for more than one chunk.
     for (n, d, vocab) in [(5, 7, 11), (133, 9, 40_001)] {
-        for tied in [false, true] {
+        for (tied, softcap) in [(false, None), (true, None), (true, Some(1.5))] {
             for device in devices() {
                 let targets: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
                 let targets =
@@ -477,19 +515,21 @@ fn linear_cross_entropy() {
                     name: "linear_cross_entropy",
                     sizes: &[n * d, d * vocab],
                     ours: &|x| {
-                        crate::linear_cross_entropy(
+                        crate::linear_cross_entropy_with(
                             hidden(&x[0]),
                             weight(&x[1]),
                             targets.clone(),
                             weights.clone(),
+                            softcap,
                         )
                     },
                     portable: &|x| {
-                        portable::linear_cross_entropy(
+                        portable::linear_cross_entropy_with(
                             hidden(&x[0]),
                             weight(&x[1]),
                             targets.clone(),
                             weights.clone(),
+                            softcap,
                         )
                     },
                 };

@@ -47,6 +47,25 @@ pub fn linear_cross_entropy(
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> Tensor<1> {
+    linear_cross_entropy_with(hidden, weight, targets, weights, None)
+}
+
+/// [`linear_cross_entropy`] of logits under a soft cap `c`: `c tanh(hidden weight / c)` (Gemma 2, arXiv:2408.00118).
+///
+/// # Shapes
+///
+/// As [`linear_cross_entropy`].
+///
+/// # Panics
+///
+/// As [`linear_cross_entropy`].
+pub fn linear_cross_entropy_with(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+    softcap: Option<f64>,
+) -> Tensor<1> {
     #[cfg(feature = "host")]
     if host::takes(&hidden) && host::takes(&weight) {
         let vocab = weight.dims()[1];
@@ -60,9 +79,9 @@ pub fn linear_cross_entropy(
             "a target outside of the vocabulary"
         );
         let weights = weights.into_data().iter::<f32>().collect();
-        return host::cross_entropy(hidden, weight, targets, weights);
+        return host::cross_entropy(hidden, weight, targets, weights, softcap);
     }
-    portable::linear_cross_entropy(hidden, weight, targets, weights)
+    portable::linear_cross_entropy_with(hidden, weight, targets, weights, softcap)
 }
 
 #[cfg(test)]

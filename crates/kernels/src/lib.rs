@@ -21,17 +21,19 @@ mod projection;
 mod recompute;
 mod rms_norm;
 mod rope;
+mod rope_scaling;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw};
-pub use attention::{AttentionMask, attention};
-pub use cross_entropy::{cross_entropy, linear_cross_entropy};
+pub use attention::{AttentionMask, Scores, attention, attention_with};
+pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;
 pub use projection::{LowRank, add_low_rank, projection};
 pub use recompute::recompute;
 pub use rms_norm::rms_norm;
-pub use rope::{Rope, RopeScaling, RopeTables};
+pub use rope::{Rope, RopeTables};
+pub use rope_scaling::RopeScaling;
 pub use silu::silu_mul;
 
 /// Gives back to the system the memory that the CPU kernels keep for coming results.

@@ -8,7 +8,7 @@ use crate::portable;
 ///
 /// `y = x / sqrt(mean(x^2) + eps) * weight`
 ///
-/// Computed in `f32`, returned in the dtype of `x`.
+/// Computed in `f32`, returned in the dtype of `x`. A weight wider than `x` is applied before rounding.
 ///
 /// # Shapes
 ///

@@ -5,74 +5,33 @@ use burn::tensor::{DType, Device, Tensor};
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable::RotationTensors;
-
-/// How the rotation frequencies are stretched for contexts longer than those of pretraining.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum RopeScaling {
-    /// As in pretraining.
-    #[default]
-    None,
-    /// All frequencies divided by one factor (arXiv:2306.15595).
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: long wavelengths divided by the factor, short ones kept, those between interpolated.
-    Llama3 {
-        /// The divisor of long wavelengths.
-        factor: f64,
-        /// A wavelength above `original_positions / low_freq_factor` is long.
-        low_freq_factor: f64,
-        /// A wavelength below `original_positions / high_freq_factor` is short.
-        high_freq_factor: f64,
-        /// The context length of pretraining.
-        original_positions: usize,
-    },
-}
-
-impl RopeScaling {
-    fn apply(self, frequency: f64) -> f64 {
-        match self {
-            RopeScaling::None => frequency,
-            RopeScaling::Linear { factor } => frequency / factor,
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_positions,
-            } => {
-                let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
-                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let kept = kept.clamp(0.0, 1.0);
-                kept * frequency + (1.0 - kept) * frequency / factor
-            }
-        }
-    }
-}
+use crate::rope_scaling::RopeScaling;
 
 /// Rotary position embedding (arXiv:2104.09864) on split halves, as Hugging Face's Llama stores its weights.
 ///
 /// With `x = [x1, x2]` in two halves and `angle_i = position * theta^(-2i / d)`:
 /// `y = [x1 cos - x2 sin, x2 cos + x1 sin]`.
+///
+/// Heads may be wider than what is rotated; the coordinates behind it stay as they are.
 #[derive(Debug, Clone)]
 pub struct Rope {
-    /// One frequency for each pair of coordinates.
-    frequencies: Vec<f32>,
+    /// How many coordinates are rotated.
+    d: usize,
+    theta: f64,
+    scaling: RopeScaling,
 }
 
 impl Rope {
-    /// The frequencies for heads of width `d_head`.
-    pub fn new(d_head: usize, theta: f64, scaling: RopeScaling) -> Self {
-        let frequencies = (0..d_head / 2)
-            .map(|i| scaling.apply(theta.powf(-2.0 * i as f64 / d_head as f64)) as f32)
-            .collect();
-        Self { frequencies }
+    /// The rotation of the first `d` coordinates of a head.
+    pub fn new(d: usize, theta: f64, scaling: RopeScaling) -> Self {
+        Self { d, theta, scaling }
     }
 
     /// The rotations for these positions: `rows` sequences of equal length, one after the other.
     ///
     /// `rows` is 1 when all sequences of a batch have the same positions. The angles are computed on the host in `f32`:
-    /// a GPU's own sine may be far off for the large angles of long contexts.
+    /// a GPU's own sine may be far off for the large angles of long contexts. A scaling that depends on the length is that
+    /// of sequences which end at the largest position.
     ///
     /// # Panics
     ///
@@ -84,21 +43,44 @@ impl Rope {
         dtype: DType,
         device: &Device,
     ) -> RopeTables {
+        let length = positions.iter().max().map_or(0, |last| last + 1);
+        self.tables_within(length, positions, rows, dtype, device)
+    }
+
+    /// [`tables`](Self::tables) of a part of sequences of this length.
+    ///
+    /// # Panics
+    ///
+    /// As [`tables`](Self::tables).
+    pub fn tables_within(
+        &self,
+        length: usize,
+        positions: &[usize],
+        rows: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> RopeTables {
         assert_eq!(
             positions.len() % rows.max(1),
             0,
             "positions do not fill the rows"
         );
-        let angles = |position: &usize| {
-            let position = *position as f32;
-            self.frequencies.iter().map(move |f| position * f)
+        let frequencies = self.scaling.frequencies(self.d, self.theta, length);
+        let amplitude = self.scaling.amplitude();
+        let table = |function: fn(f32) -> f32| {
+            let row = |position: &usize| {
+                let position = *position as f32;
+                let frequencies = frequencies.iter();
+                frequencies.map(move |f| function(position * f) * amplitude)
+            };
+            positions.iter().flat_map(row).collect()
         };
         let angles = Angles {
-            cos: positions.iter().flat_map(angles).map(f32::cos).collect(),
-            sin: positions.iter().flat_map(angles).map(f32::sin).collect(),
+            cos: table(f32::cos),
+            sin: table(f32::sin),
             rows,
             seq: positions.len() / rows.max(1),
-            half: self.frequencies.len(),
+            half: frequencies.len(),
         };
         RopeTables {
             angles: Arc::new(angles),
@@ -109,7 +91,7 @@ impl Rope {
     }
 }
 
-/// Cosine and sine of every angle of a batch.
+/// Cosine and sine of every angle of a batch, times the amplitude of the scaling.
 #[derive(Debug)]
 pub(crate) struct Angles {
     /// `[rows, seq, half]`
@@ -119,7 +101,7 @@ pub(crate) struct Angles {
     /// 1 where all rows of the batch have the same positions.
     pub(crate) rows: usize,
     pub(crate) seq: usize,
-    /// Half a head's width.
+    /// Half of the coordinates that are rotated.
     pub(crate) half: usize,
 }
 
@@ -152,7 +134,7 @@ impl RopeTables {
     ///
     /// # Shapes
     ///
-    /// - x: `[batch, seq, heads, d]`
+    /// - x: `[batch, seq, heads, d]`, at least as wide as what is rotated
     /// - output: `[batch, seq, heads, d]`
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         #[cfg(feature = "host")]
@@ -233,27 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn llama3_scaling_keeps_short_and_divides_long_wavelengths() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_positions: 8192,
-        };
-        assert_eq!(scaling.apply(1.0), 1.0);
-        assert_eq!(scaling.apply(1e-5), 1e-5 / 8.0);
-        // A wavelength of 8192 / 2 turns twice in the original context: a third of the way from long to short.
-        let middle = std::f64::consts::TAU * 2.0 / 8192.0;
-        let expected = middle / 3.0 + middle * 2.0 / 3.0 / 8.0;
-        assert!((scaling.apply(middle) - expected).abs() < 1e-12);
-    }
-
-    #[test]
-    fn linear_scaling_divides_every_frequency() {
-        let plain = Rope::new(8, 10000.0, RopeScaling::None);
-        let scaled = Rope::new(8, 10000.0, RopeScaling::Linear { factor: 4.0 });
-        for (a, b) in plain.frequencies.iter().zip(&scaled.frequencies) {
-            assert!((a / 4.0 - b).abs() < 1e-7);
-        }
+    fn coordinates_behind_the_rotated_ones_stay() {
+        let device = device();
+        let tables = Rope::new(2, 100.0, RopeScaling::None).tables(&[3], 1, DType::F32, &device);
+        let x = Tensor::<4>::from_floats([[[[1.0, 2.0, 3.0]]]], &device);
+        let (sin, cos) = 3.0f32.sin_cos();
+        assert_values(tables.apply(x), &[cos - 2.0 * sin, 2.0 * cos + sin, 3.0]);
     }
 }

@@ -1,32 +1,49 @@
 use std::path::Path;
+use std::sync::Arc;
 
-use burn::nn::Linear;
+use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_lora_adapter::AdapterStack;
-use burn_lora_kernels::{cross_entropy, linear_cross_entropy};
+use burn_lora_adapter::{AdapterStack, project};
+use burn_lora_kernels::{cross_entropy, linear_cross_entropy_with, projection};
 
 use crate::cache::KvCache;
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
 use crate::convert::file_dtype;
 use crate::error::{ConfigError, LoadError, TooLong};
-use crate::gpt2::Gpt2;
-use crate::llama::Llama;
 use crate::positions::{Padding, Positions};
-use crate::verify::{Leniency, verify};
+use crate::verify::verify;
 use crate::weights::{Key, Weights};
 
-/// A causal language model.
+use parts::{Named, made_of};
+use plan::{LinearForm, Plan};
+use scope::Scope;
+use trunk::Trunk;
+
+mod attention;
+mod block;
+mod experts;
+mod mlp;
+pub(crate) mod names;
+pub(crate) mod norm;
+pub(crate) mod parts;
+pub(crate) mod plan;
+pub(crate) mod scope;
+pub(crate) mod trunk;
+
+/// A causal language model of any of the families of [`DecoderConfig`].
 ///
-/// A [`burn::module::Module`] in which the variant leaves no trace: the paths of the parameters are those of the model
-/// inside, which are the names in the checkpoint.
+/// A [`burn::module::Module`] in which the paths of the parameters are the names in the family's checkpoints.
 #[derive(Debug, Clone)]
-pub enum Decoder {
-    /// The Llama family.
-    Llama(Llama),
-    /// GPT-2.
-    Gpt2(Gpt2),
+pub struct Decoder {
+    pub(crate) trunk: Named<Trunk>,
+    /// The head, unless it is the transposed embedding.
+    head: Option<Named<Linear>>,
+    config: DecoderConfig,
+    plan: Arc<Plan>,
 }
+
+made_of!(Decoder { trunk, head } kept { config, plan });
 
 /// How weights are put on a device.
 #[derive(Debug, Clone)]
@@ -78,7 +95,7 @@ impl Decoder {
         options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
         let keys = Self::keys(&config, &options.device);
-        let leniency = Self::leniency(&config);
+        let leniency = config.plan().leniency();
         let found =
             verify(&checkpoint, &keys, &leniency).map_err(|mismatch| LoadError::Mismatch {
                 dir: dir.into(),
@@ -98,14 +115,23 @@ impl Decoder {
     ) -> Result<Self, ConfigError> {
         let config = config.into();
         config.check()?;
-        let mut weights = Weights::draw(config.initializer_range(), seed, device);
+        let mut weights = Weights::draw(config.plan().initializer_range, seed, device);
         Ok(Self::build(&config, &mut weights))
     }
 
     fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
-        match config {
-            DecoderConfig::Llama(config) => Self::Llama(Llama::build(config, weights)),
-            DecoderConfig::Gpt2(config) => Self::Gpt2(Gpt2::build(config, weights)),
+        let plan = Arc::new(config.plan());
+        let mut scope = Scope::root(weights, plan.linear);
+        let trunk = scope.part(plan.names.trunk(), |mut scope| {
+            Trunk::build(&plan, &mut scope)
+        });
+        let d = [plan.d_model, plan.vocab_size];
+        let mut scope = Scope::root(weights, LinearForm::Linear);
+        Self {
+            trunk,
+            head: (!plan.tied).then(|| scope.linear(plan.names.head, d, false)),
+            config: config.clone(),
+            plan,
         }
     }
 
@@ -116,35 +142,19 @@ impl Decoder {
         weights.into_keys()
     }
 
-    fn leniency(config: &DecoderConfig) -> Leniency {
-        match config {
-            DecoderConfig::Llama(config) => Llama::leniency(config),
-            DecoderConfig::Gpt2(config) => Gpt2::leniency(config),
-        }
-    }
-
     /// The configuration.
     pub fn config(&self) -> DecoderConfig {
-        match self {
-            Self::Llama(model) => DecoderConfig::Llama(model.config().clone()),
-            Self::Gpt2(model) => DecoderConfig::Gpt2(model.config().clone()),
-        }
+        self.config.clone()
     }
 
     /// The number of tokens that the embedding holds.
     pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.config().vocab_size,
-            Self::Gpt2(model) => model.config().vocab_size,
-        }
+        self.plan.vocab_size
     }
 
     /// The longest sequence, in tokens.
     pub fn max_positions(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.config().max_positions(),
-            Self::Gpt2(model) => model.config().n_positions,
-        }
+        self.plan.max_positions
     }
 
     /// The dtype of the weights and of the activations.
@@ -158,10 +168,7 @@ impl Decoder {
     }
 
     fn embedding(&self) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.model.embed_tokens.weight.base(),
-            Self::Gpt2(model) => model.transformer.wte.weight.base(),
-        }
+        self.trunk.tokens.weight.base()
     }
 
     /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
@@ -209,8 +216,11 @@ impl Decoder {
     }
 
     /// An empty cache for sequences of up to `capacity` tokens.
+    ///
+    /// Where the rotary frequencies depend on the length of a sequence (`dynamic`, `longrope`), they are those of one
+    /// of `capacity` tokens from the first token on: keys that are in the cache already could not follow a change.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.config().n_layers(), capacity)
+        KvCache::new(self.plan.layers.len(), capacity)
     }
 
     fn forward(
@@ -234,10 +244,7 @@ impl Decoder {
             "padding for {} rows, but the batch has {batch}",
             positions.rows()
         );
-        let hidden = match self {
-            Self::Llama(model) => model.hidden(ids, &positions, cache.as_deref_mut()),
-            Self::Gpt2(model) => model.hidden(ids, &positions, cache.as_deref_mut()),
-        };
+        let hidden = self.trunk.hidden(ids, &positions, cache.as_deref_mut());
         if let Some(cache) = cache {
             cache.advance(seq);
         }
@@ -254,9 +261,13 @@ impl Decoder {
     /// - hidden: `[..., hidden]`
     /// - output: `[..., vocab]`
     pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Llama(model) => model.logits(hidden),
-            Self::Gpt2(model) => model.logits(hidden),
+        let logits = match &self.head {
+            Some(head) => project(head, hidden),
+            None => tied_head(&self.trunk.tokens, hidden),
+        };
+        match self.plan.logit_softcap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
         }
     }
 
@@ -275,17 +286,13 @@ impl Decoder {
         targets: Tensor<1, Int>,
         weights: Tensor<1>,
     ) -> Tensor<1> {
-        let (head, embedding) = match self {
-            Self::Llama(model) => (&model.lm_head, &model.model.embed_tokens),
-            Self::Gpt2(model) => (&model.lm_head, &model.transformer.wte),
-        };
-        let weight = match head {
-            None => embedding.weight.val().transpose(),
+        let weight = match &self.head {
+            None => self.trunk.tokens.weight.val().transpose(),
             Some(head) if is_plain(head) => head.weight.val(),
             // An adapted head has no one weight.
             Some(_) => return cross_entropy(self.logits_of(hidden), targets, weights),
         };
-        linear_cross_entropy(hidden, weight, targets, weights)
+        linear_cross_entropy_with(hidden, weight, targets, weights, self.plan.logit_softcap)
     }
 
     /// The logits of every token of a batch without padding in front.
@@ -297,6 +304,11 @@ impl Decoder {
     pub fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.logits_of(self.hidden(ids, None))
     }
+}
+
+/// The head that is the transposed embedding: a view, never a copy.
+fn tied_head<const D: usize>(embedding: &Embedding, hidden: Tensor<D>) -> Tensor<D> {
+    projection(hidden, embedding.weight.val().transpose(), None, None)
 }
 
 fn is_plain(head: &Linear) -> bool {

@@ -1,5 +1,5 @@
-//! Transformers read from Hugging Face folders: decoders (the Llama family and GPT-2) with generation, and BERT with a
-//! head that classifies sequences.
+//! Transformers read from Hugging Face folders: decoders (see [`DecoderConfig`] for the families) with generation, and
+//! BERT with a head that classifies sequences.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
@@ -29,6 +29,7 @@
 //! linear layer is a plain [`burn::nn::Linear`] of shape `[d_in, d_out]`, so that adapters find both. Parameters are
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
+mod activation;
 mod bert;
 mod bert_module;
 mod cache;
@@ -37,11 +38,8 @@ mod classifier;
 mod config;
 mod convert;
 mod decoder;
-mod decoder_module;
 mod error;
 mod generate;
-mod gpt2;
-mod llama;
 mod nearest;
 mod norm;
 mod positions;
@@ -50,17 +48,20 @@ mod save;
 mod verify;
 mod weights;
 
+pub use activation::Activation;
 pub use bert::Bert;
 pub use cache::KvCache;
 pub use classifier::{BertClassifier, ClassifierOptions};
-pub use config::{BertConfig, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
+pub use config::{
+    BertConfig, DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig,
+    LayerType, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
+    Qwen3MoeConfig,
+};
 pub use decoder::{Decoder, LoadOptions};
 pub use error::{
     ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
 };
 pub use generate::{GenerateOptions, generate};
-pub use gpt2::Gpt2;
-pub use llama::Llama;
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
 pub use sampling::Sampling;

@@ -76,11 +76,12 @@ impl<'a> Positions<'a> {
         Tensor::<1, Int>::from_ints(values.as_slice(), &device).reshape([self.rows(), self.len])
     }
 
-    /// Causal, and blind to the padding.
-    pub(crate) fn mask(&self, device: &Device) -> AttentionMask {
-        match self.left {
-            Some(left) => AttentionMask::causal_left_padded(self.len, self.start, left, device),
-            None => AttentionMask::causal(self.len, self.start, device),
+    /// Causal, blind to the padding, and within a window where there is one.
+    pub(crate) fn mask(&self, window: Option<usize>, device: &Device) -> AttentionMask {
+        let left = self.left.unwrap_or_default();
+        match window {
+            Some(window) => AttentionMask::sliding(self.len, self.start, left, window, device),
+            None => AttentionMask::causal_left_padded(self.len, self.start, left, device),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Leniency {
     pub(crate) prefix: &'static str,
     /// Endings of tensors that older libraries wrote and that hold nothing learned.
     pub(crate) harmless: &'static [&'static str],
-    /// The embedding to which the head is tied, if it is: a copy stored as `lm_head.weight` is passed over.
+    /// The embedding to which the head is tied, if it is: a copy stored as the head is passed over.
     pub(crate) tied_to: Option<&'static str>,
     /// Beginnings of tensors that belong to heads for other tasks.
     pub(crate) other_heads: &'static [&'static str],
@@ -33,7 +33,7 @@ pub(crate) struct Found<'a> {
     pub(crate) fresh: Vec<String>,
 }
 
-const HEAD: &str = "lm_head.weight";
+const HEADS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
 
 /// Finds each key in the checkpoint, or everything in which the two differ.
 pub(crate) fn verify<'a>(
@@ -141,6 +141,6 @@ impl Leniency {
         };
         self.harmless.iter().any(|ending| name.ends_with(ending))
             || self.other_heads.iter().any(|head| name.starts_with(head))
-            || (name == HEAD && self.tied_to.is_some_and(same_shape))
+            || (HEADS.contains(&name) && self.tied_to.is_some_and(same_shape))
     }
 }

@@ -152,6 +152,14 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// An RMS norm whose weight is stored as its difference from 1.
+    pub(crate) fn rms_norm_from_one(&mut self, path: &str, d: usize, eps: f64) -> RmsNorm {
+        RmsNorm {
+            weight: self.vector(path, "weight", d, Fresh::Zeros),
+            eps,
+        }
+    }
+
     pub(crate) fn layer_norm(&mut self, path: &str, d: usize, eps: f64) -> LayerNorm {
         LayerNorm {
             weight: self.vector(path, "weight", d, Fresh::Ones),

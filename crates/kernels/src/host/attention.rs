@@ -4,11 +4,11 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::math::{dot, exp, max, sum, vectorized};
+use super::math::{dot, exp, max, sum, tanh_near_zero, vectorized};
 use super::pool::{Buffer, zeroed};
 use super::product::{Matrix, Mode, Target, product_here};
 use super::{HostOp, HostTensor, Output, Saved, apply};
-use crate::attention::Visible;
+use crate::attention::{Scores, Visible};
 
 /// Queries, and keys, that are multiplied at a time: their scores stay in a core's cache.
 const QUERIES: usize = 64;
@@ -21,9 +21,14 @@ pub(crate) fn attention(
     k: Tensor<4>,
     v: Tensor<4>,
     visible: Option<Arc<Visible>>,
+    scores: Scores,
 ) -> Tensor<4> {
     let dtype = q.dtype();
-    let op = Attention { visible };
+    let op = Attention {
+        visible,
+        scale: scores.scale as f32,
+        softcap: scores.softcap.map(|cap| cap as f32),
+    };
     let inputs = [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()];
     apply(op, inputs, dtype)
 }
@@ -32,6 +37,8 @@ pub(crate) fn attention(
 struct Attention {
     /// None: every query sees every key.
     visible: Option<Arc<Visible>>,
+    scale: f32,
+    softcap: Option<f32>,
 }
 
 /// The sizes of an attention, and who sees what.
@@ -82,10 +89,6 @@ impl Shape<'_> {
         let from = seen.start.clamp(block.keys.start, block.keys.end);
         let to = seen.end.clamp(from, block.keys.end);
         from - block.keys.start..to - block.keys.start
-    }
-
-    fn scale(&self) -> f32 {
-        (self.d as f32).powf(-0.5)
     }
 }
 
@@ -187,7 +190,7 @@ impl HostOp for Attention {
                     // SAFETY: `scores` is this task's own and as large as the product.
                     unsafe {
                         let target = Target::dense(scores, width);
-                        product_here(&target, q, k.transposed(), s.scale(), Mode::Set);
+                        product_here(&target, q, k.transposed(), self.scale, Mode::Set);
                     }
                     vectorized(
                         #[inline(always)]
@@ -196,6 +199,9 @@ impl HostOp for Attention {
                                 block.queries.clone().zip(scores.chunks_exact_mut(width))
                             {
                                 let seen = s.columns(row, query, &block);
+                                if let Some(cap) = self.softcap {
+                                    bound(&mut scores[seen.clone()], cap);
+                                }
                                 // SAFETY: this task alone has the head; the query is one of the tensor's.
                                 let y = unsafe { out.row(row, of, query) };
                                 let sums = (&mut maxima[query], &mut log_sums[query]);
@@ -238,7 +244,8 @@ impl HostOp for Attention {
     }
 
     /// With `P = softmax(s q k^T)` and `D_i = sum_j dy_ij y_ij`:
-    /// `dS = P (dy v^T - D)`, `dq = s dS k`, `dk = s dS^T q`, `dv = P^T dy`.
+    /// `dS = P (dy v^T - D)`, `dq = s dS k`, `dk = s dS^T q`, `dv = P^T dy`. Scores bounded by `c tanh(S / c)` have the
+    /// further factor `1 - tanh(S / c)^2` in `dS`.
     fn backward(&self, saved: Saved, grad: HostTensor, tracked: &[bool]) -> Vec<Option<Output>> {
         let (q, k, v) = (saved.input(0), saved.input(1), saved.input(2));
         let y = saved
@@ -296,7 +303,7 @@ impl HostOp for Attention {
                                 &Target::dense(p, width),
                                 q,
                                 k.transposed(),
-                                s.scale(),
+                                self.scale,
                                 Mode::Set,
                             );
                             product_here(
@@ -317,7 +324,8 @@ impl HostOp for Attention {
                                         log_sums[(row * s.heads + of) * s.queries + query];
                                     let p = &mut p[i * width..][..width];
                                     let ds = &mut ds[i * width..][..width];
-                                    score_gradient(p, ds, seen, log_sum, deltas[i]);
+                                    let statistics = (log_sum, deltas[i]);
+                                    score_gradient(p, ds, seen, statistics, self.softcap);
                                 }
                             },
                         );
@@ -330,11 +338,11 @@ impl HostOp for Attention {
                         unsafe {
                             if let Some(dq) = &dq {
                                 let target = dq.at(row, of, block.queries.start);
-                                product_here(&target, ds, k, s.scale(), Mode::Add);
+                                product_here(&target, ds, k, self.scale, Mode::Add);
                             }
                             if let Some(dk) = &dk {
                                 let target = dk.at(row, kv, block.keys.start);
-                                product_here(&target, ds.transposed(), q, s.scale(), Mode::Add);
+                                product_here(&target, ds.transposed(), q, self.scale, Mode::Add);
                             }
                             if let Some(dv) = &dv {
                                 let target = dv.at(row, kv, block.keys.start);
@@ -385,15 +393,41 @@ fn add_to_softmax(
     *total += sum(scores);
 }
 
+/// `cap tanh(score / cap)`
+#[inline(always)]
+fn bound(scores: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    scores
+        .iter_mut()
+        .for_each(|score| *score = cap * tanh_near_zero(*score * inverse));
+}
+
 /// Turns scores `p` into probabilities, and the gradients of probabilities `ds` into those of the scores.
 #[inline(always)]
-fn score_gradient(p: &mut [f32], ds: &mut [f32], seen: Range<usize>, log_sum: f32, delta: f32) {
+fn score_gradient(
+    p: &mut [f32],
+    ds: &mut [f32],
+    seen: Range<usize>,
+    (log_sum, delta): (f32, f32),
+    softcap: Option<f32>,
+) {
     for hidden in [0..seen.start, seen.end..p.len()] {
         p[hidden.clone()].fill(0.0);
         ds[hidden].fill(0.0);
     }
-    for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
-        *p = exp(*p - log_sum);
-        *ds = *p * (*ds - delta);
+    let pairs = p[seen.clone()].iter_mut().zip(&mut ds[seen]);
+    match softcap {
+        None => pairs.for_each(|(p, ds)| {
+            *p = exp(*p - log_sum);
+            *ds = *p * (*ds - delta);
+        }),
+        Some(cap) => {
+            let inverse = 1.0 / cap;
+            pairs.for_each(|(p, ds)| {
+                let t = tanh_near_zero(*p * inverse);
+                *p = exp(cap * t - log_sum);
+                *ds = *p * (*ds - delta) * (1.0 - t * t);
+            });
+        }
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::math::{exp, max, sum, vectorized};
+use super::math::{exp, max, sum, tanh_near_zero, vectorized};
 use super::pool::{Buffer, buffer, zeroed};
 use super::product::{Matrix, Mode, product};
 use super::rows::rows_per_task;
@@ -21,10 +21,12 @@ pub(crate) fn cross_entropy(
     weight: Tensor<2>,
     targets: Vec<usize>,
     weights: Vec<f32>,
+    softcap: Option<f64>,
 ) -> Tensor<1> {
     let op = CrossEntropy {
         targets: Arc::new(targets),
         weights: Arc::new(weights),
+        softcap: softcap.map(|cap| cap as f32),
     };
     apply(
         op,
@@ -37,6 +39,7 @@ pub(crate) fn cross_entropy(
 struct CrossEntropy {
     targets: Arc<Vec<usize>>,
     weights: Arc<Vec<f32>>,
+    softcap: Option<f32>,
 }
 
 impl HostOp for CrossEntropy {
@@ -117,7 +120,7 @@ impl HostOp for CrossEntropy {
 
 impl CrossEntropy {
     /// Gives the weighted sum of losses of some rows and turns their logits into its gradient,
-    /// `weight (softmax(z) - target)`.
+    /// `weight (softmax(z) - target)`; logits bounded by `c tanh(z / c)` have the further factor `1 - tanh(z / c)^2`.
     fn gradient_in_place(&self, logits: &mut [f32], first: usize, vocab: usize) -> f64 {
         let step = rows_per_task(logits.len() / vocab.max(1), vocab);
         let losses: Vec<f64> = logits
@@ -125,9 +128,13 @@ impl CrossEntropy {
             .enumerate()
             .map(|(task, rows)| {
                 let mut loss = 0.0;
+                let mut slopes = vec![0.0; self.softcap.map_or(0, |_| vocab)];
                 for (i, row) in rows.chunks_exact_mut(vocab).enumerate() {
                     let at = first + task * step + i;
                     let (target, weight) = (self.targets[at], self.weights[at]);
+                    if let Some(cap) = self.softcap {
+                        bound(row, &mut slopes, cap);
+                    }
                     let z = row[target];
                     let log_sum = vectorized(
                         #[inline(always)]
@@ -141,6 +148,10 @@ impl CrossEntropy {
                         },
                     );
                     row[target] -= weight;
+                    let slopes = slopes.iter();
+                    row.iter_mut()
+                        .zip(slopes)
+                        .for_each(|(dz, slope)| *dz *= slope);
                     if weight != 0.0 {
                         loss += (weight * (log_sum - z)) as f64;
                     }
@@ -150,4 +161,19 @@ impl CrossEntropy {
             .collect();
         losses.into_iter().sum()
     }
+}
+
+/// Bounds logits by `cap tanh(z / cap)` and notes the slopes.
+fn bound(row: &mut [f32], slopes: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    vectorized(
+        #[inline(always)]
+        || {
+            for (z, slope) in row.iter_mut().zip(slopes) {
+                let t = tanh_near_zero(*z * inverse);
+                *z = cap * t;
+                *slope = 1.0 - t * t;
+            }
+        },
+    );
 }

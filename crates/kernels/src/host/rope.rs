@@ -24,7 +24,7 @@ impl Rotate {
     fn by(&self, x: &HostTensor, direction: f32) -> Output {
         let x = x.clone().contiguous();
         let [_, seq, heads, d] = x.dims::<4>();
-        let (half, from) = (d / 2, x.slice());
+        let (half, from) = (self.angles.half, x.slice());
         let mut y = buffer(from.len());
         let token = heads * d;
         fill_rows(&mut y, token, |first, rows| {
@@ -36,6 +36,9 @@ impl Rotate {
                         let (cos, sin) = self.angles.of(at / seq, at % seq);
                         let x = &from[at * token..][..token];
                         for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                            let (x, kept) = x.split_at(2 * half);
+                            let (y, rest) = y.split_at_mut(2 * half);
+                            rest.copy_from_slice(kept);
                             let (x1, x2) = x.split_at(half);
                             let (y1, y2) = y.split_at_mut(half);
                             let y = y1.iter_mut().zip(y2.iter_mut());
@@ -59,7 +62,7 @@ impl HostOp for Rotate {
         (self.by(&inputs[0], 1.0), Saved::default())
     }
 
-    /// A rotation's transpose is the rotation back.
+    /// A rotation's transpose is the rotation back, by the same amplitude.
     fn backward(&self, _: Saved, grad: HostTensor, _: &[bool]) -> Vec<Option<Output>> {
         vec![Some(self.by(&grad, -1.0))]
     }

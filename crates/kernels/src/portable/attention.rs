@@ -1,10 +1,22 @@
 use burn::tensor::Tensor;
 
-use crate::attention::AttentionMask;
+use crate::attention::{AttentionMask, Scores};
 use crate::precision::accumulator;
 
 /// See [`crate::attention()`].
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
+    let scores = Scores::of_width(q.dims()[3]);
+    attention_with(q, k, v, mask, scores)
+}
+
+/// See [`crate::attention_with`].
+pub fn attention_with(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &AttentionMask,
+    Scores { scale, softcap }: Scores,
+) -> Tensor<4> {
     let [batch, heads, queries, d] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let groups = heads / kv_heads;
@@ -12,8 +24,12 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
     let dtype = q.dtype();
     let wide = accumulator(dtype);
 
-    let q = (q * (d as f64).powf(-0.5)).reshape(folded);
+    let q = (q * scale).reshape(folded);
     let scores = q.matmul(k.swap_dims(2, 3)).cast(wide); // [batch, kv_heads, groups * queries, keys]
+    let scores = match softcap {
+        Some(cap) => (scores / cap).tanh() * cap,
+        None => scores,
+    };
     let scores = match mask.bias() {
         Some(bias) => {
             let bias: Tensor<5> = bias.cast(wide).unsqueeze_dim(1);

@@ -14,8 +14,8 @@ mod rope;
 mod silu;
 
 pub use adamw::adamw;
-pub use attention::attention;
-pub use cross_entropy::linear_cross_entropy;
+pub use attention::{attention, attention_with};
+pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;
 pub use projection::{add_low_rank, projection};

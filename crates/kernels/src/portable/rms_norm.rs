@@ -9,5 +9,8 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
     // Multiplying by a reciprocal rather than dividing: the backward of a division by a row statistic builds four
     // full-size temporaries, that of a product two.
     let inverse = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
-    (x * inverse).cast(dtype) * weight.unsqueeze()
+    if weight.dtype() == dtype {
+        return (x * inverse).cast(dtype) * weight.unsqueeze();
+    }
+    (x * inverse * weight.cast(accumulator(dtype)).unsqueeze()).cast(dtype)
 }

@@ -33,6 +33,11 @@ impl RotationTensors {
     /// `[batch, seq, heads, d]`, as the result.
     pub(crate) fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, seq, heads, d] = x.dims();
+        let rotated = 2 * self.cos.dims()[4];
+        if rotated < d {
+            let kept = x.clone().narrow(3, rotated, d - rotated);
+            return Tensor::cat(vec![self.rotate(x.narrow(3, 0, rotated)), kept], 3);
+        }
         let x = x.reshape([batch, seq, heads, 2, d / 2]);
         // A flip of the pair of halves swaps them; its backward is a flip again, where slices would need zeroed copies.
         let swapped = x.clone().flip([3]);

@@ -30,6 +30,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
+    /// The value for a field that has others in view: it counts as unused, and whatever is wrong with it is not noted.
+    pub(crate) fn peek(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
     /// Whether the field is there at all, null or not.
     pub(crate) fn has(&mut self, name: &'static str) -> bool {
         self.used.insert(name);
@@ -40,7 +45,7 @@ impl<'a> Fields<'a> {
         self.problems.push(problem.into());
     }
 
-    fn typed<T>(
+    pub(crate) fn typed<T>(
         &mut self,
         name: &'static str,
         kind: &str,
@@ -60,13 +65,18 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A size without which there is no model.
-    pub(crate) fn required_size(&mut self, name: &'static str) -> usize {
+    /// Notes a problem if the field is missing.
+    pub(crate) fn required(&mut self, name: &'static str) {
         if self.value(name).is_none() {
             let others = self.map.keys().map(String::as_str);
             let near = nearest(name, others.filter(|other| *other != name));
             self.refuse(format!("`{name}` is missing{}", hint(near.as_ref())));
         }
+    }
+
+    /// A size without which there is no model.
+    pub(crate) fn required_size(&mut self, name: &'static str) -> usize {
+        self.required(name);
         self.size(name).unwrap_or(0)
     }
 

@@ -1,126 +1,134 @@
-use serde_json::{Map, Value, json};
+use burn_lora_kernels::Scores;
 
+use super::family::{Family, layers, multiple};
 use super::fields::Fields;
+use super::schema::schema;
+use crate::activation::Activation;
+use crate::decoder::names::{BlockNames, LLAMA, LLAMA_BLOCK, Names};
+use crate::decoder::norm::NormKind;
+use crate::decoder::plan::{
+    AttentionPlan, LayerPlan, LinearForm, MlpForm, MlpPlan, NormPlan, Plan, QkvForm, Residual,
+};
 
-/// `config.json` of GPT-2, its fields under the names they have there.
-///
-/// [`Default`] gives the smallest published GPT-2, to be changed by struct update. The dropout of pretraining
-/// (`attn_pdrop`, `embd_pdrop`, `resid_pdrop`) is not applied: a frozen base needs no regularization of its own.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gpt2Config {
-    /// Tokens in the embedding.
-    pub vocab_size: usize,
-    /// Learned positions.
-    pub n_positions: usize,
-    /// Width of the hidden states.
-    pub n_embd: usize,
-    /// Number of blocks.
-    pub n_layer: usize,
-    /// Attention heads.
-    pub n_head: usize,
-    /// Width of the inner layer; four times `n_embd` unless the file says otherwise.
-    pub n_inner: usize,
-    /// The epsilon of the norms.
-    pub layer_norm_epsilon: f64,
-    /// Whether the head is the transposed embedding.
-    pub tie_word_embeddings: bool,
-    /// Standard deviation of fresh weights.
-    pub initializer_range: f64,
-    /// The fields of the file that mean nothing here, kept for writing.
-    pub extra: Map<String, Value>,
-}
+const NAMES: Names = Names {
+    prefix: "transformer.",
+    tokens: "wte",
+    tokens_weight: "transformer.wte.weight",
+    positions: "wpe",
+    blocks: "h",
+    last_norm: "ln_f",
+    block: BlockNames {
+        norm_1: "ln_1",
+        attention: "attn",
+        qkv: "c_attn",
+        attention_out: "c_proj",
+        norm_2: "ln_2",
+        up: "c_fc",
+        down: "c_proj",
+        ..LLAMA_BLOCK
+    },
+    // The causal mask, which older libraries stored beside the weights.
+    harmless: &[".attn.bias", ".attn.masked_bias"],
+    ..LLAMA
+};
 
-impl Default for Gpt2Config {
-    fn default() -> Self {
-        Self {
-            vocab_size: 50_257,
-            n_positions: 1024,
-            n_embd: 768,
-            n_layer: 12,
-            n_head: 12,
-            n_inner: 3072,
-            layer_norm_epsilon: 1e-5,
-            tie_word_embeddings: true,
-            initializer_range: 0.02,
-            extra: Map::new(),
-        }
+schema! {
+    /// `config.json` of GPT-2 (Radford et al., 2019), its fields under the names they have there.
+    ///
+    /// [`Default`] gives the smallest published GPT-2, to be changed by struct update. The dropout of pretraining
+    /// (`attn_pdrop`, `embd_pdrop`, `resid_pdrop`) is not applied: a frozen base needs no regularization of its own.
+    pub struct Gpt2Config {
+        /// Tokens in the embedding.
+        vocab_size: usize = 50_257, required;
+        /// Learned positions.
+        n_positions: usize = 1024;
+        /// Width of the hidden states.
+        n_embd: usize = 768, required;
+        /// Number of blocks.
+        n_layer: usize = 12, required;
+        /// Attention heads.
+        n_head: usize = 12, required;
+        /// Width of the inner layer; four times `n_embd` unless the file says otherwise.
+        n_inner: usize = n_embd.saturating_mul(4);
+        /// The activation of the inner layer.
+        activation_function: Activation = Activation::GeluNew;
+        /// The epsilon of the norms.
+        layer_norm_epsilon: f64 = 1e-5;
+        /// Whether the head is the transposed embedding.
+        tie_word_embeddings: bool = true;
+        /// Standard deviation of fresh weights.
+        initializer_range: f64 = 0.02;
     }
 }
 
-impl Gpt2Config {
-    pub(super) fn read(fields: &mut Fields<'_>) -> Self {
-        let _ = fields.value("model_type");
-        let n_embd = fields.required_size("n_embd");
-        fields.one_of(
-            "activation_function",
-            "gelu_new",
-            &["gelu_new", "gelu_pytorch_tanh"],
-        );
+impl Family for Gpt2Config {
+    const MODEL_TYPE: &'static str = "gpt2";
+    const ARCHITECTURE: &'static str = "GPT2LMHeadModel";
+    const TARGETS: &'static [&'static str] = &["c_attn"];
+
+    fn refuse(fields: &mut Fields<'_>) {
         if !fields.flag("scale_attn_weights", true) {
             fields.refuse("`scale_attn_weights` false is not built");
         }
-        if fields.flag("scale_attn_by_inverse_layer_idx", false) {
-            fields.refuse("`scale_attn_by_inverse_layer_idx` true is not built");
-        }
-        if fields.flag("add_cross_attention", false) {
-            fields.refuse("`add_cross_attention` true is not built");
-        }
-        if fields.value("quantization_config").is_some() {
-            fields.refuse("`quantization_config`: quantized checkpoints are not read");
-        }
-        Self {
-            vocab_size: fields.required_size("vocab_size"),
-            n_positions: fields.size("n_positions").unwrap_or(1024),
-            n_embd,
-            n_layer: fields.required_size("n_layer"),
-            n_head: fields.required_size("n_head"),
-            n_inner: fields.size("n_inner").unwrap_or(4 * n_embd),
-            layer_norm_epsilon: fields.number("layer_norm_epsilon", 1e-5),
-            tie_word_embeddings: fields.flag("tie_word_embeddings", true),
-            initializer_range: fields.number("initializer_range", 0.02),
-            extra: fields.rest(),
+        for name in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
+            if fields.flag(name, false) {
+                fields.refuse(format!("`{name}` true is not built"));
+            }
         }
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
-        let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("n_positions", self.n_positions),
-            ("n_embd", self.n_embd),
-            ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("n_inner", self.n_inner),
-        ];
-        let zero = sizes.iter().filter(|(_, size)| *size == 0);
-        let mut problems: Vec<String> = zero.map(|(name, _)| format!("`{name}` is 0")).collect();
-        if self.n_head > 0 && !self.n_embd.is_multiple_of(self.n_head) {
-            problems.push(format!(
-                "`n_embd` {} is not a multiple of `n_head` {}",
-                self.n_embd, self.n_head
-            ));
-        }
-        problems
+    fn contradictions(&self) -> Vec<String> {
+        let problem = multiple(("n_embd", self.n_embd), ("n_head", self.n_head));
+        problem.into_iter().collect()
     }
 
-    pub(super) fn to_map(&self) -> Map<String, Value> {
-        let mut map = Map::new();
-        let mut put = |name: &str, value: Value| map.insert(name.to_owned(), value);
-        put("architectures", json!(["GPT2LMHeadModel"]));
-        put("model_type", json!("gpt2"));
-        put("vocab_size", json!(self.vocab_size));
-        put("n_positions", json!(self.n_positions));
-        put("n_embd", json!(self.n_embd));
-        put("n_layer", json!(self.n_layer));
-        put("n_head", json!(self.n_head));
-        put("n_inner", json!(self.n_inner));
-        put("activation_function", json!("gelu_new"));
-        put("layer_norm_epsilon", json!(self.layer_norm_epsilon));
-        put("tie_word_embeddings", json!(self.tie_word_embeddings));
-        put("initializer_range", json!(self.initializer_range));
-        for (name, value) in &self.extra {
-            map.entry(name.clone()).or_insert_with(|| value.clone());
+    fn plan(&self) -> Plan {
+        let d_head = self.n_embd / self.n_head.max(1);
+        let layers = layers(self.n_layer, |_| None).into_iter();
+        Plan {
+            names: &NAMES,
+            vocab_size: self.vocab_size,
+            d_model: self.n_embd,
+            max_positions: self.n_positions,
+            learned_positions: true,
+            embedding_scale: None,
+            norm: NormPlan {
+                kind: NormKind::Layer,
+                eps: self.layer_norm_epsilon,
+            },
+            // Two projections of each layer write into the residual stream.
+            linear: LinearForm::Conv1d {
+                shrink: (2.0 * self.n_layer as f64).powf(-0.5),
+            },
+            residual: Residual::Sequential,
+            attention: AttentionPlan {
+                n_heads: self.n_head,
+                n_kv_heads: self.n_head,
+                d_head,
+                qkv: QkvForm::Concatenated,
+                qkv_bias: true,
+                out_bias: true,
+                head_norms: false,
+                scores: Scores::of_width(d_head),
+            },
+            ropes: Vec::new(),
+            mlp: MlpPlan {
+                d_inner: self.n_inner,
+                form: MlpForm::Plain,
+                activation: self.activation_function,
+                bias: true,
+            },
+            experts: None,
+            layers: layers
+                .map(|layer| LayerPlan {
+                    rope: None,
+                    ..layer
+                })
+                .collect(),
+            tied: self.tie_word_embeddings,
+            logit_softcap: None,
+            initializer_range: self.initializer_range,
         }
-        map
     }
 }
 
@@ -143,7 +151,7 @@ mod tests {
     #[test]
     fn all_that_is_not_built_is_refused_at_once() {
         let text = r#"{"model_type": "gpt2", "vocab_size": 10, "n_embd": 8, "n_head": 3,
-            "activation_function": "relu", "scale_attn_by_inverse_layer_idx": true}"#;
+            "activation_function": "mish", "scale_attn_by_inverse_layer_idx": true}"#;
         let text = DecoderConfig::from_json(text)
             .expect_err("refused")
             .to_string();

@@ -5,145 +5,43 @@
 //! the model's `save`.
 
 mod bert;
+mod decoder;
+mod family;
 mod fields;
+mod gemma2;
+mod gemma3;
 mod gpt2;
+mod gpt_neox;
 mod llama;
+mod mistral;
+mod mixtral;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 mod rope;
+mod schema;
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 pub use bert::BertConfig;
+pub use decoder::DecoderConfig;
+pub use gemma2::Gemma2Config;
+pub use gemma3::Gemma3TextConfig;
+pub use gpt_neox::GptNeoxConfig;
 pub use gpt2::Gpt2Config;
-pub use llama::{LlamaConfig, LlamaVariant};
+pub use llama::LlamaConfig;
+pub use mistral::MistralConfig;
+pub use mixtral::MixtralConfig;
+pub use phi3::Phi3Config;
+pub use qwen2::Qwen2Config;
+pub use qwen3::Qwen3Config;
+pub use qwen3_moe::Qwen3MoeConfig;
+pub use schema::LayerType;
 
 use crate::error::ConfigError;
-use crate::nearest::nearest;
-use fields::Fields;
-
-const KNOWN: [&str; 4] = ["llama", "mistral", "qwen2", "gpt2"];
-
-/// The configuration of a [`Decoder`](crate::Decoder).
-#[derive(Debug, Clone, PartialEq)]
-pub enum DecoderConfig {
-    /// Llama and the models that differ from it in data only.
-    Llama(LlamaConfig),
-    /// GPT-2.
-    Gpt2(Gpt2Config),
-}
-
-impl DecoderConfig {
-    /// Reads `config.json` in a folder.
-    pub fn read(dir: &Path) -> Result<Self, ConfigError> {
-        read_folder(dir, Self::from_json)
-    }
-
-    /// Reads the text of a `config.json`.
-    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let (model_type, map) = parse(text)?;
-        let mut fields = Fields::new(&map);
-        let config = match model_type.as_str() {
-            "gpt2" => DecoderConfig::Gpt2(Gpt2Config::read(&mut fields)),
-            name => match LlamaVariant::from_model_type(name) {
-                Some(variant) => DecoderConfig::Llama(LlamaConfig::read(variant, &mut fields)),
-                None => {
-                    return Err(ConfigError::UnknownModel {
-                        nearest: nearest(name, KNOWN),
-                        found: model_type,
-                        known: KNOWN.map(String::from).to_vec(),
-                    });
-                }
-            },
-        };
-        fields.finish(&model_type)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The text of a `config.json`: every field of this configuration, and those of the file it was read from that it
-    /// does not know.
-    pub fn to_json(&self) -> String {
-        to_text(match self {
-            DecoderConfig::Llama(config) => config.to_map(),
-            DecoderConfig::Gpt2(config) => config.to_map(),
-        })
-    }
-
-    /// Whether the sizes fit each other.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let problems = match self {
-            DecoderConfig::Llama(config) => config.problems(),
-            DecoderConfig::Gpt2(config) => config.problems(),
-        };
-        check(self.model_type(), problems)
-    }
-
-    /// The `model_type` of the file.
-    pub fn model_type(&self) -> &'static str {
-        match self {
-            DecoderConfig::Llama(config) => config.variant.model_type(),
-            DecoderConfig::Gpt2(_) => "gpt2",
-        }
-    }
-
-    /// The number of tokens that the embedding holds.
-    pub fn vocab_size(&self) -> usize {
-        match self {
-            DecoderConfig::Llama(config) => config.vocab_size,
-            DecoderConfig::Gpt2(config) => config.vocab_size,
-        }
-    }
-
-    /// The width of the hidden states.
-    pub fn hidden_size(&self) -> usize {
-        match self {
-            DecoderConfig::Llama(config) => config.hidden_size,
-            DecoderConfig::Gpt2(config) => config.n_embd,
-        }
-    }
-
-    /// The number of blocks.
-    pub fn n_layers(&self) -> usize {
-        match self {
-            DecoderConfig::Llama(config) => config.num_hidden_layers,
-            DecoderConfig::Gpt2(config) => config.n_layer,
-        }
-    }
-
-    /// The longest sequence, in tokens, on which this code computes what the model was trained to compute.
-    pub fn max_positions(&self) -> usize {
-        match self {
-            DecoderConfig::Llama(config) => config.max_positions(),
-            DecoderConfig::Gpt2(config) => config.n_positions,
-        }
-    }
-
-    /// The standard deviation of fresh weights.
-    pub(crate) fn initializer_range(&self) -> f64 {
-        match self {
-            DecoderConfig::Llama(config) => config.initializer_range,
-            DecoderConfig::Gpt2(config) => config.initializer_range,
-        }
-    }
-
-    /// Whether the head is the transposed embedding.
-    pub fn is_tied(&self) -> bool {
-        match self {
-            DecoderConfig::Llama(config) => config.tie_word_embeddings,
-            DecoderConfig::Gpt2(config) => config.tie_word_embeddings,
-        }
-    }
-
-    /// Records the dtype of the weights beside this configuration.
-    pub(crate) fn set_dtype(&mut self, name: &str) {
-        let extra = match self {
-            DecoderConfig::Llama(config) => &mut config.extra,
-            DecoderConfig::Gpt2(config) => &mut config.extra,
-        };
-        note_dtype(extra, name);
-    }
-}
 
 fn read_folder<C>(
     dir: &Path,
@@ -192,39 +90,5 @@ pub(crate) fn note_dtype(extra: &mut Map<String, Value>, name: &str) {
     extra.insert("torch_dtype".into(), name.into());
 }
 
-impl From<LlamaConfig> for DecoderConfig {
-    fn from(config: LlamaConfig) -> Self {
-        DecoderConfig::Llama(config)
-    }
-}
-
-impl From<Gpt2Config> for DecoderConfig {
-    fn from(config: Gpt2Config) -> Self {
-        DecoderConfig::Gpt2(config)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_model_names_the_known_ones_and_the_nearest() {
-        let error = DecoderConfig::from_json(r#"{"model_type": "qwen3"}"#).expect_err("unknown");
-        let text = error.to_string();
-        assert!(text.contains("nearest: `qwen2`"), "{text}");
-        assert!(text.contains("llama, mistral, qwen2, gpt2"), "{text}");
-    }
-
-    #[test]
-    fn a_file_without_model_type_is_refused() {
-        assert!(matches!(
-            DecoderConfig::from_json("{}"),
-            Err(ConfigError::Json(_))
-        ));
-        assert!(matches!(
-            DecoderConfig::from_json("[]"),
-            Err(ConfigError::Json(_))
-        ));
-    }
-}
+mod tests;

@@ -9,7 +9,10 @@ mod paths;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;
 
-use crate::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
+use crate::{
+    Decoder, DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig, LlamaConfig,
+    MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig,
+};
 
 /// Large fresh weights, so that different inputs give clearly different outputs.
 const STD: f64 = 0.3;
@@ -43,26 +46,108 @@ fn gpt2() -> Gpt2Config {
     }
 }
 
+/// A configuration with the sizes of [`llama`].
+macro_rules! as_llama {
+    ($config:ident { $($field:ident: $value:expr),* $(,)? }) => {
+        $config {
+            $($field: $value,)*
+            vocab_size: 31,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 6,
+            max_position_embeddings: 32,
+            initializer_range: STD,
+            ..$config::default()
+        }
+        .into()
+    };
+}
+
 /// One configuration for each way in which decoders differ.
 fn configs() -> Vec<(&'static str, DecoderConfig)> {
     let tied = LlamaConfig {
         tie_word_embeddings: true,
         ..llama()
     };
-    let qwen2 = LlamaConfig {
-        variant: LlamaVariant::Qwen2,
-        ..llama()
-    };
     let untied = Gpt2Config {
         tie_word_embeddings: false,
         ..gpt2()
     };
+    let neox = GptNeoxConfig {
+        vocab_size: 31,
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        max_position_embeddings: 32,
+        initializer_range: STD,
+        ..GptNeoxConfig::default()
+    };
+    let sequential = GptNeoxConfig {
+        use_parallel_residual: false,
+        attention_bias: false,
+        ..neox.clone()
+    };
     vec![
         ("llama", llama().into()),
         ("llama_tied", tied.into()),
-        ("qwen2", qwen2.into()),
+        (
+            "mistral",
+            as_llama!(MistralConfig {
+                sliding_window: Some(3)
+            }),
+        ),
+        (
+            "qwen2",
+            as_llama!(Qwen2Config {
+                use_sliding_window: true,
+                sliding_window: Some(2),
+                max_window_layers: Some(1),
+            }),
+        ),
+        ("qwen3", as_llama!(Qwen3Config {})),
+        (
+            "gemma2",
+            as_llama!(Gemma2Config {
+                sliding_window: Some(3)
+            }),
+        ),
+        (
+            "gemma3",
+            as_llama!(Gemma3TextConfig {
+                sliding_window: Some(3),
+                sliding_window_pattern: 2,
+            }),
+        ),
+        (
+            "phi3",
+            as_llama!(Phi3Config {
+                partial_rotary_factor: 0.7,
+                sliding_window: Some(3),
+            }),
+        ),
         ("gpt2", gpt2().into()),
         ("gpt2_untied", untied.into()),
+        ("gpt_neox", neox.into()),
+        ("gpt_neox_sequential", sequential.into()),
+        (
+            "mixtral",
+            as_llama!(MixtralConfig {
+                num_local_experts: 4
+            }),
+        ),
+        (
+            "qwen3_moe",
+            as_llama!(Qwen3MoeConfig {
+                num_experts: 5,
+                num_experts_per_tok: 3,
+                moe_intermediate_size: 8,
+                mlp_only_layers: vec![1],
+            }),
+        ),
     ]
 }
 

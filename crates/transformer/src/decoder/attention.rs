@@ -1,0 +1,192 @@
+use burn::module::Content;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn_lora_adapter::project;
+use burn_lora_kernels::{AttentionMask, RopeTables, Scores, attention_with};
+
+use super::norm::Norm;
+use super::parts::{Named, Shown, made_of, one_of};
+use super::plan::{AttentionPlan, NormPlan, QkvForm};
+use super::scope::Scope;
+use crate::cache::LayerWriter;
+use crate::decoder::names::BlockNames;
+
+/// Grouped-query attention.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    pub(crate) qkv: Qkv,
+    q_norm: Option<Named<Norm>>,
+    k_norm: Option<Named<Norm>>,
+    /// `[heads * d_head, d_model]`
+    out: Named<Linear>,
+    scores: Scores,
+}
+
+made_of!(Attention { qkv, q_norm, k_norm, out } kept { scores });
+
+/// What makes queries, keys and values.
+#[derive(Debug, Clone)]
+pub(crate) enum Qkv {
+    Separate(SeparateQkv),
+    Fused(FusedQkv),
+}
+
+one_of!(Qkv { Separate, Fused });
+
+impl Shown for Qkv {
+    fn show(&self, content: Content) -> Content {
+        match self {
+            Self::Separate(qkv) => qkv.show(content),
+            Self::Fused(qkv) => qkv.show(content),
+        }
+    }
+}
+
+/// A projection for each.
+#[derive(Debug, Clone)]
+pub(crate) struct SeparateQkv {
+    /// `[d_model, heads * d_head]`
+    pub(crate) q: Named<Linear>,
+    /// `[d_model, kv_heads * d_head]`
+    k: Named<Linear>,
+    /// `[d_model, kv_heads * d_head]`
+    v: Named<Linear>,
+    d_head: usize,
+}
+
+made_of!(SeparateQkv { q, k, v } kept { d_head });
+
+/// One projection for all.
+#[derive(Debug, Clone)]
+pub(crate) struct FusedQkv {
+    /// `[d_model, (heads + 2 * kv_heads) * d_head]`
+    qkv: Named<Linear>,
+    per_head: bool,
+    n_heads: usize,
+    n_kv_heads: usize,
+    d_head: usize,
+}
+
+made_of!(FusedQkv { qkv } kept { per_head, n_heads, n_kv_heads, d_head });
+
+/// What the layers of a forward pass share, as far as it concerns one of them.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) rope: Option<&'a RopeTables>,
+    pub(crate) mask: &'a AttentionMask,
+}
+
+impl Attention {
+    pub(crate) fn build(
+        plan: &AttentionPlan,
+        norm: NormPlan,
+        d_model: usize,
+        names: &BlockNames,
+        scope: &mut Scope<'_, '_>,
+    ) -> Self {
+        let d_head = plan.d_head;
+        let (d_q, d_kv) = (plan.n_heads * d_head, plan.n_kv_heads * d_head);
+        let mut input = |name, width| scope.linear(name, [d_model, width], plan.qkv_bias);
+        let qkv = match plan.qkv {
+            QkvForm::Separate => Qkv::Separate(SeparateQkv {
+                q: input(names.q, d_q),
+                k: input(names.k, d_kv),
+                v: input(names.v, d_kv),
+                d_head,
+            }),
+            form => Qkv::Fused(FusedQkv {
+                qkv: input(names.qkv, d_q + 2 * d_kv),
+                per_head: form == QkvForm::PerHead,
+                n_heads: plan.n_heads,
+                n_kv_heads: plan.n_kv_heads,
+                d_head,
+            }),
+        };
+        let mut head_norm = |name| plan.head_norms.then(|| scope.norm(name, d_head, norm));
+        let (q_norm, k_norm) = (head_norm(names.q_norm), head_norm(names.k_norm));
+        Self {
+            qkv,
+            q_norm,
+            k_norm,
+            out: scope.into_residual(names.attention_out, [d_q, d_model], plan.out_bias),
+            scores: plan.scores,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x, output: `[batch, seq, d_model]`
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        around: &Surroundings<'_>,
+        cache: Option<LayerWriter<'_>>,
+    ) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let (q, k, v) = match &self.qkv {
+            Qkv::Separate(qkv) => qkv.forward(x),
+            Qkv::Fused(qkv) => qkv.forward(x),
+        };
+        let turned = |norm: &Option<Named<Norm>>, x: Tensor<4>| {
+            let x = match norm {
+                Some(norm) => norm.forward(x),
+                None => x,
+            };
+            match around.rope {
+                Some(rope) => rope.apply(x),
+                None => x,
+            }
+        };
+        let q = turned(&self.q_norm, q).swap_dims(1, 2); // [batch, heads, seq, d_head]
+        let k = turned(&self.k_norm, k).swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
+        let v = v.swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let y = attention_with(q, k, v, around.mask, self.scores);
+        let y = y.swap_dims(1, 2); // [batch, seq, heads, d_head]
+        let [_, _, heads, d_head] = y.dims();
+        project(&self.out, y.reshape([batch, seq, heads * d_head]))
+    }
+}
+
+impl SeparateQkv {
+    /// # Shapes
+    ///
+    /// - x: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, heads or kv_heads, d_head]` each
+    fn forward(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let [batch, seq, _] = x.dims();
+        let split = |x: Tensor<3>| -> Tensor<4> {
+            let heads = x.dims()[2] / self.d_head;
+            x.reshape([batch, seq, heads, self.d_head])
+        };
+        let q = split(project(&self.q, x.clone()));
+        let k = split(project(&self.k, x.clone()));
+        (q, k, split(project(&self.v, x)))
+    }
+}
+
+impl FusedQkv {
+    /// As [`SeparateQkv::forward`].
+    fn forward(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let [batch, seq, _] = x.dims();
+        let qkv = project(&self.qkv, x); // [batch, seq, (heads + 2 * kv_heads) * d_head]
+        let d = self.d_head;
+        if self.per_head {
+            let qkv: Tensor<4> = qkv.reshape([batch, seq, self.n_heads, 3 * d]);
+            let part = |index: usize| qkv.clone().narrow(3, index * d, d);
+            return (part(0), part(1), part(2));
+        }
+        let part = |from: usize, heads: usize| -> Tensor<4> {
+            let part = qkv.clone().narrow(2, from * d, heads * d);
+            part.reshape([batch, seq, heads, d])
+        };
+        let (heads, kv_heads) = (self.n_heads, self.n_kv_heads);
+        (
+            part(0, heads),
+            part(heads, kv_heads),
+            part(heads + kv_heads, kv_heads),
+        )
+    }
+}

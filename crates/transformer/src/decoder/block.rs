@@ -1,0 +1,118 @@
+use burn::tensor::Tensor;
+
+use super::attention::{Attention, Surroundings};
+use super::experts::Experts;
+use super::mlp::{Mlp, MlpNames};
+use super::norm::Norm;
+use super::parts::{Named, made_of, one_of};
+use super::plan::{MlpForm, Plan, Residual};
+use super::scope::Scope;
+use crate::cache::LayerWriter;
+
+/// One block: attention and an inner layer beside the residual stream, as [`Residual`] says.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    norm_1: Named<Norm>,
+    pub(crate) attention: Named<Attention>,
+    post_norm_1: Option<Named<Norm>>,
+    norm_2: Named<Norm>,
+    pub(crate) inner: Named<Inner>,
+    post_norm_2: Option<Named<Norm>>,
+    residual: Residual,
+}
+
+made_of!(Block {
+    norm_1,
+    attention,
+    post_norm_1,
+    norm_2,
+    inner,
+    post_norm_2,
+} kept { residual });
+
+/// The inner layer, or experts in its place.
+#[derive(Debug, Clone)]
+pub(crate) enum Inner {
+    Dense(Mlp),
+    Routed(Experts),
+}
+
+one_of!(Inner { Dense, Routed });
+
+impl Inner {
+    fn build(plan: &Plan, routed: bool, scope: &mut Scope<'_, '_>) -> Self {
+        let (names, d) = (&plan.names.block, plan.d_model);
+        if let Some(experts) = plan.experts.filter(|_| routed) {
+            return Self::Routed(Experts::build(experts, plan.mlp, d, names, scope));
+        }
+        let names = MlpNames {
+            gate: names.gate,
+            up: match plan.mlp.form {
+                MlpForm::GatedFused => names.gate_up,
+                MlpForm::Plain | MlpForm::Gated => names.up,
+            },
+            down: names.down,
+        };
+        Self::Dense(Mlp::build(plan.mlp, d, &names, scope))
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x),
+            Self::Routed(experts) => experts.forward(x),
+        }
+    }
+}
+
+impl Block {
+    pub(crate) fn build(plan: &Plan, index: usize, scope: &mut Scope<'_, '_>) -> Self {
+        let (names, d) = (&plan.names.block, plan.d_model);
+        let is_sandwich = plan.residual == Residual::Sandwich;
+        let norm_1 = scope.norm(names.norm_1, d, plan.norm);
+        let attention = scope.part(names.attention, |mut scope| {
+            Attention::build(&plan.attention, plan.norm, d, names, &mut scope)
+        });
+        let post_norm_1 = is_sandwich.then(|| scope.norm(names.post_norm_1, d, plan.norm));
+        let norm_2 = scope.norm(names.norm_2, d, plan.norm);
+        let inner = scope.part(names.mlp, |mut scope| {
+            Inner::build(plan, plan.layers[index].routed, &mut scope)
+        });
+        let post_norm_2 = is_sandwich.then(|| scope.norm(names.post_norm_2, d, plan.norm));
+        Self {
+            norm_1,
+            attention,
+            post_norm_1,
+            norm_2,
+            inner,
+            post_norm_2,
+            residual: plan.residual,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x, output: `[batch, seq, d_model]`
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        around: &Surroundings<'_>,
+        cache: Option<LayerWriter<'_>>,
+    ) -> Tensor<3> {
+        let normed = self.norm_1.forward(x.clone());
+        let change = self.attention.forward(normed, around, cache);
+        if self.residual == Residual::Parallel {
+            let normed = self.norm_2.forward(x.clone());
+            return x + change + self.inner.forward(normed);
+        }
+        let x = x + post(&self.post_norm_1, change);
+        let normed = self.norm_2.forward(x.clone());
+        x + post(&self.post_norm_2, self.inner.forward(normed))
+    }
+}
+
+fn post(norm: &Option<Named<Norm>>, change: Tensor<3>) -> Tensor<3> {
+    match norm {
+        Some(norm) => norm.forward(change),
+        None => change,
+    }
+}

@@ -1,0 +1,76 @@
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn_lora_adapter::project;
+
+use super::parts::{Named, made_of};
+use super::plan::{MlpForm, MlpPlan};
+use super::scope::Scope;
+use crate::activation::Activation;
+
+/// The inner layer of a block, or an expert.
+#[derive(Debug, Clone)]
+pub(crate) struct Mlp {
+    /// `[d_model, d_inner]`, unless the form has none of its own.
+    pub(crate) gate: Option<Named<Linear>>,
+    /// `[d_model, d_inner]`, twice as wide where it holds the gate, too.
+    pub(crate) up: Named<Linear>,
+    /// `[d_inner, d_model]`
+    pub(crate) down: Named<Linear>,
+    form: MlpForm,
+    activation: Activation,
+}
+
+made_of!(Mlp { gate, up, down } kept { form, activation });
+
+/// The names of an inner layer's parts.
+pub(crate) struct MlpNames {
+    pub(crate) gate: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) down: &'static str,
+}
+
+impl Mlp {
+    pub(crate) fn build(
+        plan: MlpPlan,
+        d_model: usize,
+        names: &MlpNames,
+        scope: &mut Scope<'_, '_>,
+    ) -> Self {
+        let MlpPlan { d_inner, bias, .. } = plan;
+        let is_gated = plan.form == MlpForm::Gated;
+        let width = match plan.form {
+            MlpForm::GatedFused => 2 * d_inner,
+            MlpForm::Plain | MlpForm::Gated => d_inner,
+        };
+        Self {
+            gate: is_gated.then(|| scope.linear(names.gate, [d_model, width], bias)),
+            up: scope.linear(names.up, [d_model, width], bias),
+            down: scope.into_residual(names.down, [d_inner, d_model], bias),
+            form: plan.form,
+            activation: plan.activation,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - x, output: `[..., d_model]`
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let y = match &self.gate {
+            Some(gate) => {
+                let gate = project(gate, x.clone());
+                self.activation.gate(gate, project(&self.up, x))
+            }
+            None => self.without_gate(project(&self.up, x)),
+        }; // [..., d_inner]
+        project(&self.down, y)
+    }
+
+    fn without_gate<const D: usize>(&self, up: Tensor<D>) -> Tensor<D> {
+        if self.form != MlpForm::GatedFused {
+            return self.activation.apply(up);
+        }
+        let half = up.dims()[D - 1] / 2;
+        let gate = up.clone().narrow(D - 1, 0, half);
+        self.activation.gate(gate, up.narrow(D - 1, half, half))
+    }
+}

@@ -1,0 +1,96 @@
+use std::sync::Arc;
+
+use burn::nn::Embedding;
+use burn::tensor::{Int, Tensor};
+use burn_lora_kernels::{AttentionMask, RopeTables};
+
+use super::attention::Surroundings;
+use super::block::Block;
+use super::norm::Norm;
+use super::parts::{Named, made_of};
+use super::plan::Plan;
+use super::scope::Scope;
+use crate::cache::KvCache;
+use crate::positions::Positions;
+
+/// All of a decoder but the head.
+#[derive(Debug, Clone)]
+pub(crate) struct Trunk {
+    /// `[vocab, d_model]`
+    pub(crate) tokens: Named<Embedding>,
+    /// `[positions, d_model]`
+    positions: Option<Named<Embedding>>,
+    pub(crate) blocks: Named<Vec<Block>>,
+    last_norm: Named<Norm>,
+    plan: Arc<Plan>,
+}
+
+made_of!(Trunk { tokens, positions, blocks, last_norm } kept { plan });
+
+impl Trunk {
+    pub(crate) fn build(plan: &Arc<Plan>, scope: &mut Scope<'_, '_>) -> Self {
+        let (names, d) = (plan.names, plan.d_model);
+        let tokens = scope.embedding(names.tokens, plan.vocab_size, d);
+        let positions = plan
+            .learned_positions
+            .then(|| scope.embedding(names.positions, plan.max_positions, d));
+        let blocks = scope.list(names.blocks, plan.layers.len(), |index, mut scope| {
+            Block::build(plan, index, &mut scope)
+        });
+        Self {
+            tokens,
+            positions,
+            blocks,
+            last_norm: scope.norm(names.last_norm, d, plan.norm),
+            plan: plan.clone(),
+        }
+    }
+
+    /// The hidden states after the last norm.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, d_model]`
+    pub(crate) fn hidden(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: &Positions<'_>,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let device = ids.device();
+        let mut x = self.tokens.forward(ids); // [batch, seq, d_model]
+        if let Some(scale) = self.plan.embedding_scale {
+            x = x * scale;
+        }
+        if let Some(places) = &self.positions {
+            x = x + places.forward(positions.tensor(&device)); // [batch or 1, seq, d_model]
+        }
+        // A cache is meant for a sequence of its capacity.
+        let length = cache.as_deref().map(KvCache::capacity);
+        let values = positions.values();
+        let length = length.unwrap_or_else(|| values.iter().max().map_or(0, |last| last + 1));
+        let ropes = self.plan.ropes.iter();
+        let ropes: Vec<RopeTables> = ropes
+            .map(|rope| rope.tables_within(length, &values, positions.rows(), x.dtype(), &device))
+            .collect();
+        let masks: Vec<(Option<usize>, AttentionMask)> = self
+            .plan
+            .windows()
+            .into_iter()
+            .map(|window| (window, positions.mask(window, &device)))
+            .collect();
+        let none = AttentionMask::none();
+
+        for (index, (block, layer)) in self.blocks.iter().zip(&self.plan.layers).enumerate() {
+            let mask = masks.iter().find(|(window, _)| *window == layer.window);
+            let around = Surroundings {
+                rope: layer.rope.and_then(|rope| ropes.get(rope)),
+                mask: mask.map_or(&none, |(_, mask)| mask),
+            };
+            let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
+            x = block.forward(x, &around, cache);
+        }
+        self.last_norm.forward(x)
+    }
+}
