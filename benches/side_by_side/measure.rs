@@ -14,9 +14,9 @@ use burn_lora::train::{CausalLm, adamw, gradients};
 use burn_lora::transformer::{BertClassifier, BertConfig, DecoderConfig};
 use serde_json::{Value, json};
 
-use crate::Method;
 use crate::memory::{Memory, reset_peak};
 use crate::shape::Shape;
+use crate::{Method, Options};
 
 const LEARNING_RATE: f64 = 1e-4;
 const SEED: u64 = 7;
@@ -28,17 +28,18 @@ const PRODUCT_ROUNDS: usize = 20;
 /// Median step, throughput and memory of one shape.
 pub(crate) fn steps(
     shape: &Shape,
-    method: Method,
-    steps: usize,
+    options: &Options,
     device: &Device,
 ) -> Result<Value, Box<dyn Error>> {
+    let (method, steps) = (options.method, options.steps);
     if steps == 0 {
         return Err("there is no step to measure".into());
     }
     let start_rss_bytes = Memory::Now.bytes();
     let (parameters, run) = match shape.is_encoder() {
+        true if options.recompute => return Err("encoders are not recomputed".into()),
         true => encoder(shape, method, steps, device)?,
-        false => decoder(shape, method, steps, device)?,
+        false => decoder(shape, options, device)?,
     };
     let mut settled = run.step_ms[steps / 2..].to_vec();
     settled.sort_by(f64::total_cmp);
@@ -46,6 +47,7 @@ pub(crate) fn steps(
     let median_ms = (settled[low] + settled[high]) / 2.0;
     Ok(json!({
         "method": method.name(),
+        "recompute": options.recompute,
         "steps": steps,
         "median_ms": median_ms,
         "step_ms": run.step_ms,
@@ -64,13 +66,13 @@ pub(crate) fn steps(
 /// The recipe's step: the adapters alone are shown to the optimizer, or all of the model.
 fn decoder(
     shape: &Shape,
-    method: Method,
-    steps: usize,
+    options: &Options,
     device: &Device,
 ) -> Result<(ParameterSummary, Run), Box<dyn Error>> {
     let config = DecoderConfig::from_json(&shape.config.to_string())?;
-    let base = Decoder::init(config, device, SEED)?;
-    match method {
+    let base = Decoder::init(config, device, SEED)?.with_recompute(options.recompute);
+    let steps = options.steps;
+    match options.method {
         Method::Lora => {
             let model = attach(base, DEFAULT_NAME, &shape.lora)?;
             let parameters = summary(&model);

@@ -35,6 +35,9 @@ struct Options {
     threads: Option<usize>,
     #[arg(long, default_value = "flex")]
     device: String,
+    /// Keep only what goes into each block, and compute it again in the backward (decoders).
+    #[arg(long)]
+    recompute: bool,
     /// Measure one large product on the device instead of steps.
     #[arg(long)]
     floor: bool,
@@ -80,7 +83,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         true => measure::product(&device),
         false => {
             let shape = shape::read(&options.shape)?;
-            let mut result = measure::steps(&shape, options.method, options.steps, &device)?;
+            let mut result = measure::steps(&shape, options, &device)?;
             result["shape"] = json!(options.shape);
             result
         }

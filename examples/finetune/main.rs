@@ -48,7 +48,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let tokenizer = Tokenizer::from_folder(&options.model)?;
     let rows = Rows::read(options, &tokenizer)?;
-    let base = Decoder::load(&options.model, &LoadOptions::new(dtype, device))?;
+    let base = Decoder::load(&options.model, &LoadOptions::new(dtype, device))?
+        .with_recompute(options.recompute);
     for part in [&rows.train, &rows.valid, &rows.test] {
         check_vocab(part, &tokenizer, base.vocab_size())?;
     }

@@ -47,6 +47,10 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0)]
     pub dropout: f64,
 
+    /// Keep only what goes into each block and compute it again in the backward: less memory, a third slower
+    #[arg(long)]
+    pub recompute: bool,
+
     /// Multiply by alpha / sqrt(rank) instead (rsLoRA)
     #[arg(long)]
     pub rslora: bool,

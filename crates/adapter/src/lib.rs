@@ -39,7 +39,7 @@ pub use init::LoraInit;
 pub use lora::Lora;
 pub use merge::{merge, merge_and_unload, unmerge};
 pub use project::project;
-pub use reach::{AdaptedWeight, adapted_weights};
+pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use stack::{AdapterStack, NamedAdapter};
 pub use summary::{AdapterRow, ParameterSummary, summary};
 pub use switch::set_enabled;

@@ -52,7 +52,7 @@ impl Lora {
     ///
     /// Only a factor that is being trained needs regularizing: `valid()` turns this off.
     pub(crate) fn drops_inputs(&self) -> bool {
-        self.dropout > 0.0 && self.a.val().is_require_grad()
+        self.dropout > 0.0 && is_trained(&self.a)
     }
 
     /// What the adapter sees of the layer's input.
@@ -62,6 +62,13 @@ impl Lora {
             false => x,
         }
     }
+}
+
+/// Whether gradients are wanted for a parameter. During the first forward of a recomputation its value is out of the
+/// graph, and only the parameter's own setting tells.
+fn is_trained(param: &Param<Tensor<2>>) -> bool {
+    let value = param.base();
+    value.is_require_grad() || value.is_autodiff() && param.valid().train().base().is_require_grad()
 }
 
 /// Casts where the dtype differs: Burn does not promote, and a cast to the same dtype would still be an operation.

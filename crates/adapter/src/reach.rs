@@ -72,6 +72,16 @@ impl AdaptedWeight {
     }
 }
 
+/// Whether a forward of this module draws random numbers: those of its adapters' dropout.
+pub fn drops_inputs<M: Module>(module: &M) -> bool {
+    let drops = |weight: &AdaptedWeight| {
+        let stack = &weight.stack;
+        let mut adapters = stack.adapters().iter();
+        stack.is_enabled() && adapters.any(|adapter| adapter.lora.drops_inputs())
+    };
+    adapted_weights(module).iter().any(drops)
+}
+
 /// All weights of a module that carry adapters, in the module's order. Tensors are shared, not copied.
 pub fn adapted_weights<M: Module>(module: &M) -> Vec<AdaptedWeight> {
     let mut collector = Collector::default();

@@ -14,9 +14,11 @@ mod gelu;
 #[cfg(feature = "host")]
 mod host;
 mod layer_norm;
+mod packed;
 pub mod portable;
 mod precision;
 mod projection;
+mod recompute;
 mod rms_norm;
 mod rope;
 mod rope_scaling;
@@ -28,6 +30,7 @@ pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entrop
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;
 pub use projection::{LowRank, add_low_rank, projection};
+pub use recompute::recompute;
 pub use rms_norm::rms_norm;
 pub use rope::{Rope, RopeTables};
 pub use rope_scaling::RopeScaling;

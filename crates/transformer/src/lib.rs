@@ -43,6 +43,7 @@ mod generate;
 mod nearest;
 mod norm;
 mod positions;
+mod recompute;
 mod sampling;
 mod save;
 mod verify;

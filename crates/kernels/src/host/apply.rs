@@ -14,14 +14,15 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchTensor,
-    DispatchTensorKind, TensorMetadata,
+    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
+    TensorMetadata,
 };
 use burn::tensor::{DType, FloatDType, GradientCheckpointingStrategy, Tensor};
 
 use super::backend::Host;
 use super::pool::Buffer;
 use super::tensor::{Exclusive, HostTensor};
+use crate::packed::{inner, lift, lower};
 
 /// An operation of one result, by its value and its derivatives.
 ///
@@ -130,13 +131,7 @@ pub(crate) fn apply<O: HostOp, const N: usize, const D: usize>(
     inputs: [DispatchTensor; N],
     dtype: DType,
 ) -> Tensor<D> {
-    fn backend(kind: &DispatchTensorKind) -> &DispatchTensorKind {
-        match kind {
-            DispatchTensorKind::Autodiff(inner) => inner,
-            kind => kind,
-        }
-    }
-    Tensor::from_dispatch(match backend(&inputs[0].kind) {
+    Tensor::from_dispatch(match inner(&inputs[0].kind) {
         #[cfg(feature = "flex")]
         DispatchTensorKind::Flex(_) => route::<Flex, O, N>(op, inputs, dtype),
         #[cfg(feature = "ndarray")]
@@ -174,21 +169,8 @@ fn route<B: Host, O: HostOp, const N: usize>(
                     track::<B, BalancedCheckpointing, O, N>(op, inputs, dtype)
                 }
             };
-            DispatchTensor {
-                kind: DispatchTensorKind::Autodiff(Box::new(B::pack(BackendTensor::Autodiff(
-                    output,
-                )))),
-                autodiff: context,
-            }
+            lower::<B>(output, context)
         }
-    }
-}
-
-/// An operand from outside the graph is a constant inside it.
-fn lift<B: Host>(input: DispatchTensor) -> FloatTensor<Autodiff<B>> {
-    match input.kind {
-        DispatchTensorKind::Autodiff(inner) => B::unpack(*inner).autodiff(),
-        kind => <Autodiff<B>>::from_inner(B::unpack(kind).float()),
     }
 }
 

@@ -1,5 +1,5 @@
+use burn::backend::DispatchDevice;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, BackendTensor, DispatchDevice, DispatchTensorKind};
 use burn::tensor::{DType, Tensor, TensorData};
 
 #[cfg(feature = "ndarray")]
@@ -11,17 +11,12 @@ use burn::backend::{Flex, flex::FlexTensor};
 
 use super::pool::Buffer;
 use super::tensor::{HostTensor, Storage};
+use crate::packed::Packed;
 
 /// A backend whose tensors lie in host memory.
-pub(crate) trait Host: Backend {
+pub(crate) trait Host: Packed {
     /// Shares the numbers of an `f32` tensor.
     fn to_host(tensor: FloatTensor<Self>) -> HostTensor;
-
-    /// This backend's tensor, if it is one.
-    fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self>;
-
-    /// The reverse of [`unpack`](Self::unpack).
-    fn pack(tensor: BackendTensor<Self>) -> DispatchTensorKind;
 
     /// Moves numbers into a tensor.
     fn from_host(numbers: Buffer, shape: &[usize]) -> FloatTensor<Self>;
@@ -78,17 +73,6 @@ impl Host for Flex {
             storage => Self::from_host(storage.into_buffer(), shape),
         }
     }
-
-    fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {
-        match kind {
-            DispatchTensorKind::Flex(tensor) => tensor,
-            other => panic!("operands of different backends: flex and {other:?}"),
-        }
-    }
-
-    fn pack(tensor: BackendTensor<Self>) -> DispatchTensorKind {
-        DispatchTensorKind::Flex(tensor)
-    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -119,17 +103,6 @@ impl Host for NdArray {
             Storage::NdArray(array) => array.into(),
             storage => Self::from_host(storage.into_buffer(), shape),
         }
-    }
-
-    fn unpack(kind: DispatchTensorKind) -> BackendTensor<Self> {
-        match kind {
-            DispatchTensorKind::NdArray(tensor) => tensor,
-            other => panic!("operands of different backends: ndarray and {other:?}"),
-        }
-    }
-
-    fn pack(tensor: BackendTensor<Self>) -> DispatchTensorKind {
-        DispatchTensorKind::NdArray(tensor)
     }
 }
 

@@ -10,8 +10,9 @@ use super::norm::Norm;
 use super::parts::{Named, made_of};
 use super::plan::Plan;
 use super::scope::Scope;
-use crate::cache::KvCache;
+use crate::cache::{KvCache, LayerWriter};
 use crate::positions::Positions;
+use crate::recompute::Recomputation;
 
 /// All of a decoder but the head.
 #[derive(Debug, Clone)]
@@ -56,6 +57,7 @@ impl Trunk {
         &self,
         ids: Tensor<2, Int>,
         positions: &Positions<'_>,
+        recomputation: &Recomputation,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let device = ids.device();
@@ -84,12 +86,17 @@ impl Trunk {
 
         for (index, (block, layer)) in self.blocks.iter().zip(&self.plan.layers).enumerate() {
             let mask = masks.iter().find(|(window, _)| *window == layer.window);
-            let around = Surroundings {
-                rope: layer.rope.and_then(|rope| ropes.get(rope)),
-                mask: mask.map_or(&none, |(_, mask)| mask),
-            };
+            let mask = mask.map_or(&none, |(_, mask)| mask).clone();
+            let rope = layer.rope.and_then(|rope| ropes.get(rope)).cloned();
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
-            x = block.forward(x, &around, cache);
+            let run = move |block: &Block, x: Tensor<3>, cache: Option<LayerWriter<'_>>| {
+                let (rope, mask) = (rope.as_ref(), &mask);
+                block.forward(x, &Surroundings { rope, mask }, cache)
+            };
+            x = match cache {
+                Some(cache) => run(block, x, Some(cache)),
+                None => recomputation.run(index, block, x, move |block, x| run(block, x, None)),
+            };
         }
         self.last_norm.forward(x)
     }

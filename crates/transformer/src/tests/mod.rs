@@ -5,6 +5,7 @@ mod decoding;
 mod generation;
 mod loading;
 mod paths;
+mod recompute;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;
