@@ -58,7 +58,7 @@ pub use config::{
     LayerType, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
     Qwen3MoeConfig,
 };
-pub use decoder::{Decoder, LoadOptions};
+pub use decoder::{Decoder, DecoderClassifier, LoadOptions};
 pub use error::{
     ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
 };

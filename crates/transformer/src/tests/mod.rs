@@ -1,6 +1,7 @@
 //! Tests of whole models: tiny ones with random weights.
 
 mod bert;
+mod classification;
 mod decoding;
 mod generation;
 mod loading;
