@@ -108,7 +108,7 @@ impl Attention {
             qkv,
             q_norm,
             k_norm,
-            out: scope.into_residual(names.attention_out, [d_q, d_model], plan.out_bias),
+            out: scope.residual_linear(names.attention_out, [d_q, d_model], plan.out_bias),
             scores: plan.scores,
         }
     }

@@ -45,7 +45,7 @@ impl Mlp {
         Self {
             gate: is_gated.then(|| scope.linear(names.gate, [d_model, width], bias)),
             up: scope.linear(names.up, [d_model, width], bias),
-            down: scope.into_residual(names.down, [d_inner, d_model], bias),
+            down: scope.residual_linear(names.down, [d_inner, d_model], bias),
             form: plan.form,
             activation: plan.activation,
         }

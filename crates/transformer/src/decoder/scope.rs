@@ -93,7 +93,7 @@ impl<'s, 'w> Scope<'s, 'w> {
     }
 
     /// A linear layer that writes into the residual stream.
-    pub(crate) fn into_residual(
+    pub(crate) fn residual_linear(
         &mut self,
         name: &'static str,
         d: [usize; 2],
