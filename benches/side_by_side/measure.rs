@@ -37,7 +37,7 @@ pub(crate) fn steps(
     }
     let start_rss_bytes = Memory::Now.bytes();
     let (parameters, run) = match shape.is_encoder() {
-        true if options.recompute => return Err("encoders are not recomputed".into()),
+        true if options.recompute > 0 => return Err("encoders are not recomputed".into()),
         true => encoder(shape, method, steps, device)?,
         false => decoder(shape, options, device)?,
     };
