@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config
 from transformers.utils import logging
+
+import decoders
 
 HERE = Path(__file__).resolve().parent
 LOGITS_TOLERANCE = 1e-4  # what --check allows between burn-lora and PEFT
@@ -67,6 +70,7 @@ class Case:
     max_shard_size: str = "1GB"
     config_removals: tuple = ()
     config_additions: dict = field(default_factory=dict)
+    variants: dict = field(default_factory=dict)  # other fields of config.json over the same weights, by name
 
 
 def cases():
@@ -183,7 +187,7 @@ def cases():
             lora=dict(target_modules=["query", "value"], task_type=None),
             classifies=True,
         ),
-    ]
+    ] + [Case(**entry) for entry in decoders.entries()]
 
 
 # ---------------------------------------------------------------------------------------------------------- the model
@@ -197,7 +201,8 @@ def randomize(model, generator):
             if name.endswith("bias"):
                 value = 0.3 * noise
             elif parameter.dim() == 1:
-                value = 1.0 + 0.3 * noise
+                # Gemma's norms add 1 to their weight.
+                value = 0.3 * noise + (0.0 if "gemma" in model.config.model_type else 1.0)
             elif "wpe" in name or "wte" in name or "embed" in name:
                 value = 0.4 * noise
             else:
@@ -224,8 +229,24 @@ def write_base(case, folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
+def write_variant(case, name, folder, scratch):
+    """Puts the variant's config.json beside the case, and a whole model folder into `scratch`."""
+    changes = case.variants[name]
+    config = json.loads((folder / "model" / "config.json").read_text()) | changes
+    config = {key: value for key, value in config.items() if value is not None or key not in changes}
+    (folder / "variants").mkdir(exist_ok=True)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / "variants" / f"{name}.json").write_text(text)
+    model = Path(scratch) / name
+    shutil.copytree(folder / "model", model)
+    (model / "config.json").write_text(text)
+    return model
+
+
 def load_base(case, folder):
     model = auto_model(case).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    if hasattr(model.config, "num_experts_per_tok"):
+        model.set_experts_implementation("eager")  # the others want widths that are multiples of 16 bytes
     if not case.classifies:
         model.generation_config.eos_token_id = None  # every generation has its full length
         model.generation_config.pad_token_id = 0
@@ -342,6 +363,11 @@ def generations(model, base, vocab_size, generator):
 
 
 def write_case(case, folder):
+    with tempfile.TemporaryDirectory() as scratch:
+        write_case_with(case, folder, scratch)
+
+
+def write_case_with(case, folder, scratch):
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.rglob("*"), reverse=True):
         old.unlink() if old.is_file() else old.rmdir()
@@ -357,6 +383,14 @@ def write_case(case, folder):
         if case.classifies:
             encoder_inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
             reference["base.hidden"] = base.base_model(**encoder_inputs).last_hidden_state
+
+    for name in case.variants:
+        with torch.no_grad():
+            logits, _ = forward(load_base(case, write_variant(case, name, folder, scratch)), inputs)
+        gap = (logits - reference["base.logits"]).abs().max().item()
+        # What is only spelled otherwise changes nothing.
+        assert gap > 1e-2 or name == "version_4", f"{case.name}: {name} changes the logits by {gap:.1e} only"
+        reference[f"variant.{name}.logits"] = logits
 
     torch.manual_seed(case.seed + 2)
     lora = LoraConfig(**(dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | case.lora))
@@ -474,6 +508,31 @@ def check_adapter(case, folder):
     return complaints
 
 
+def check_experts(case, folder):
+    """As `check_adapter`, of an adapter on the experts: PEFT fuses what it reads for them, so that keys cannot be compared."""
+    reference = load_file(HERE / case.name / "reference.safetensors")
+    mine = load_file(folder / "logits.safetensors")["logits"]
+    model = PeftModel.from_pretrained(load_base(case, HERE / case.name / "model"), folder / "adapter").eval()
+    with torch.no_grad():
+        logits, _ = forward(model, {key: reference[key] for key in ("input_ids", "attention_mask")})
+    real = reference["attention_mask"].bool()
+    gap = (logits[real] - mine[real]).abs().max().item()
+    moved = (reference["base.logits"][real] - mine[real]).abs().max().item()
+    print(f"check: {case.name}, experts: largest difference {gap:.2e} (the adapter moves the logits by {moved:.2e})")
+    complaints = [] if gap <= LOGITS_TOLERANCE else [f"the logits under adapted experts differ by {gap:.2e}"]
+    return complaints if moved > 1e-2 else [*complaints, f"the adapted experts move the logits by {moved:.2e} only"]
+
+
+def check_model(case, folder):
+    """Transformers loads the base that burn-lora saved in `folder` and must find the logits of the one it was read from."""
+    reference = load_file(HERE / case.name / "reference.safetensors")
+    with torch.no_grad():
+        logits, _ = forward(load_base(case, folder), {key: reference[key] for key in ("input_ids", "attention_mask")})
+    gap = (logits - reference["base.logits"]).abs().max().item()
+    print(f"check: {case.name}, saved model: largest difference {gap:.2e}")
+    return [] if gap <= LOGITS_TOLERANCE else [f"the logits of the saved model differ by {gap:.2e}"]
+
+
 def check(chosen, root):
     complaints = []
     for case in chosen:
@@ -481,7 +540,12 @@ def check(chosen, root):
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
             continue
-        complaints += [f"{case.name}: {complaint}" for complaint in check_adapter(case, folder)]
+        found = check_adapter(case, folder)
+        if (folder / "model").is_dir():
+            found += check_model(case, folder / "model")
+        if (folder / "experts").is_dir():
+            found += check_experts(case, folder / "experts")
+        complaints += [f"{case.name}: {complaint}" for complaint in found]
     return complaints
 
 

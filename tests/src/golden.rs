@@ -12,7 +12,22 @@ use crate::compare::values;
 use crate::parameters::Parameters;
 
 /// The decoders that `tests/golden/generate.py` makes; `bert`, which classifies, stands for itself.
-pub const CASES: [&str; 4] = ["llama", "llama_tied", "qwen2", "gpt2"];
+pub const CASES: [&str; 14] = [
+    "llama",
+    "llama_tied",
+    "llama_yarn",
+    "mistral",
+    "qwen2",
+    "qwen2_window",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "gpt2",
+    "gpt_neox",
+    "mixtral",
+    "qwen3_moe",
+];
 
 /// What PEFT puts before the path of a layer.
 const PREFIX: &str = "base_model.model.";
@@ -42,6 +57,22 @@ impl Golden {
     /// The checkpoint folder.
     pub fn model_folder(&self) -> PathBuf {
         folder(self.name).join("model")
+    }
+
+    /// The variants of the case: each a name and the `config.json` that stands for it over the same weights.
+    pub fn variants(&self) -> Vec<(String, PathBuf)> {
+        let Ok(entries) = fs::read_dir(folder(self.name).join("variants")) else {
+            return Vec::new();
+        };
+        let files = entries.map(|entry| entry.unwrap().path());
+        let mut variants: Vec<_> = files
+            .map(|path| {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                (name, path)
+            })
+            .collect();
+        variants.sort();
+        variants
     }
 
     /// The folder of the adapter that PEFT trained.

@@ -13,6 +13,8 @@ pub enum Activation {
     Swish,
     /// [`gelu()`]
     Gelu,
+    /// As [`Gelu`](Self::Gelu).
+    GeluPython,
     /// [`gelu_tanh()`]
     GeluNew,
     /// As [`GeluNew`](Self::GeluNew).
@@ -21,16 +23,20 @@ pub enum Activation {
     GeluPytorchTanh,
     /// `max(x, 0)`
     Relu,
+    /// `tanh(x)`
+    Tanh,
 }
 
-const NAMES: [(&str, Activation); 7] = [
+const NAMES: [(&str, Activation); 9] = [
     ("silu", Activation::Silu),
     ("swish", Activation::Swish),
     ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::GeluPython),
     ("gelu_new", Activation::GeluNew),
     ("gelu_fast", Activation::GeluFast),
     ("gelu_pytorch_tanh", Activation::GeluPytorchTanh),
     ("relu", Activation::Relu),
+    ("tanh", Activation::Tanh),
 ];
 
 impl Activation {
@@ -46,8 +52,9 @@ impl Activation {
         known.map_or("", |(name, _)| name)
     }
 
-    pub(crate) fn names() -> Vec<&'static str> {
-        NAMES.iter().map(|(name, _)| *name).collect()
+    /// All names, for an error.
+    pub(crate) fn known() -> String {
+        NAMES.map(|(name, _)| name).join(", ")
     }
 
     /// # Shapes
@@ -56,9 +63,10 @@ impl Activation {
     pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Silu | Self::Swish => activation::silu(x),
-            Self::Gelu => gelu(x),
+            Self::Gelu | Self::GeluPython => gelu(x),
             Self::GeluNew | Self::GeluFast | Self::GeluPytorchTanh => gelu_tanh(x),
             Self::Relu => activation::relu(x),
+            Self::Tanh => x.tanh(),
         }
     }
 
@@ -81,8 +89,8 @@ mod tests {
 
     #[test]
     fn every_name_is_its_own() {
-        for name in Activation::names() {
-            let activation = Activation::from_name(name).expect(name);
+        for (name, activation) in NAMES {
+            assert_eq!(Activation::from_name(name), Some(activation));
             assert_eq!(activation.name(), name);
         }
         assert_eq!(Activation::from_name("mish"), None);

@@ -30,6 +30,31 @@ fn logits_of_the_base_match() {
 }
 
 #[test]
+fn logits_of_every_variant_match() {
+    let mut count = 0;
+    for golden in Golden::all() {
+        for (name, config) in golden.variants() {
+            let folder = tempfile::tempdir().unwrap();
+            for entry in fs::read_dir(golden.model_folder()).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+            }
+            fs::copy(config, folder.path().join("config.json")).unwrap();
+            let expected = golden.at_tokens(&golden.floats(&format!("variant.{name}.logits")));
+            on_each_device(|device| {
+                let options = LoadOptions::new(DType::F32, device.clone());
+                let model = Decoder::load(folder.path(), &options).unwrap();
+                let actual = logits(&golden, &model, &device);
+                let what = format!("{}, {name}", golden.name);
+                assert_close(&what, &actual, &expected, LOGITS);
+            });
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no variant was found");
+}
+
+#[test]
 fn loss_of_the_base_matches() {
     on_each_case(|golden, device| {
         let actual = floats(loss(golden, &golden.base(&device), &device));

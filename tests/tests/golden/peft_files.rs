@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use burn::tensor::DType;
 use burn_lora::adapter::{DEFAULT_NAME, peft, peft::PeftMetadata};
 use burn_lora_tests::{assert_same, floats};
 use safetensors::SafeTensors;
@@ -68,7 +69,7 @@ fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// Writes what `golden/generate.py --check DIR` compares with PEFT, into the folder that `BURN_LORA_EXPORT` names.
+/// Writes what `golden/generate.py --check DIR` compares with PEFT and Transformers, into the folder that `BURN_LORA_EXPORT` names.
 #[test]
 fn exports_for_the_check_by_peft() {
     let root = std::env::var_os("BURN_LORA_EXPORT").map_or_else(
@@ -89,6 +90,9 @@ fn exports_for_the_check_by_peft() {
             ..PeftMetadata::default()
         };
         peft::save(&model, DEFAULT_NAME, &config, &metadata, &adapter).unwrap();
+
+        let base = golden.base(&device);
+        base.save(&folder.join("model"), DType::F32).unwrap();
 
         let logits = model.logits(golden.input_ids(&device));
         let shape = logits.dims().to_vec();

@@ -120,7 +120,7 @@ impl Field for Activation {
     fn read(fields: &mut Fields<'_>, name: &'static str, default: Self) -> Self {
         let found = fields.text(name, default.name());
         Self::from_name(&found).unwrap_or_else(|| {
-            let known = Self::names().join(", ");
+            let known = Self::known();
             fields.refuse(format!("`{name}` is `{found}`; built are {known}"));
             default
         })

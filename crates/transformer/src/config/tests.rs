@@ -216,7 +216,7 @@ fn contradictions_are_refused() {
         (
             "phi3",
             json!({"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.0],
-                "original_max_position_embeddings": 64}}),
+                "original_max_position_embeddings": 64, "factor": 2.0}}),
             "4 frequencies",
         ),
         (

@@ -2,6 +2,7 @@ use super::*;
 use crate::Padding;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients};
+use burn_lora_kernels::RopeScaling;
 
 #[test]
 fn later_tokens_do_not_change_earlier_logits() {
@@ -61,6 +62,43 @@ fn the_cache_changes_nothing() {
         }
         assert_eq!(cache.len(), 6);
         assert_close(name, Tensor::cat(parts, 1), whole, 1e-5);
+    }
+}
+
+#[test]
+fn a_cache_has_the_frequencies_of_its_capacity() {
+    let long = RopeScaling::LongRope {
+        short: vec![1.0, 1.5, 2.0],
+        long: vec![2.0, 3.0, 4.0],
+        original_positions: 4,
+        attention_factor: 1.2,
+    };
+    let dynamic = RopeScaling::Dynamic {
+        factor: 8.0,
+        original_positions: 4,
+    };
+    for rope_scaling in [long, dynamic] {
+        let config = LlamaConfig {
+            rope_scaling: rope_scaling.clone(),
+            ..llama()
+        };
+        let decoder = Decoder::init(config, &Device::flex(), 3).expect("valid");
+        let tokens = [1, 2, 3, 4, 5, 6];
+        let whole = decoder.hidden(ids(&[&tokens]), None);
+        let mut cache = decoder.new_cache(6);
+        let parts = tokens.chunks(2).map(|part| {
+            // The first of them end before the length from which the frequencies are others.
+            decoder.hidden_cached(ids(&[part]), None, &mut cache)
+        });
+        let parts = Tensor::cat(parts.collect(), 1);
+        assert_close(&format!("{rope_scaling:?}"), parts, whole.clone(), 1e-5);
+
+        let short = decoder.hidden(ids(&[&tokens[..2]]), None);
+        let moved: f32 = (whole.slice([0..1, 0..2]) - short)
+            .abs()
+            .max()
+            .into_scalar();
+        assert!(moved > 1e-3, "{rope_scaling:?}: the length counts: {moved}");
     }
 }
 

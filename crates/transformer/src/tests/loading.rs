@@ -191,6 +191,33 @@ fn remains_of_older_libraries_are_passed_over() {
 }
 
 #[test]
+fn the_other_name_of_a_head_is_known() {
+    let (_, neox) = configs().remove(10);
+    assert_eq!(neox.model_type(), "gpt_neox");
+    let whole = changed(neox.clone(), |_| {});
+    let renamed = changed(neox, |tensors| {
+        let head = tensors.remove("embed_out.weight").expect("there");
+        tensors.insert("lm_head.weight".into(), head);
+        let mask = "gpt_neox.layers.0.attention.masked_bias";
+        tensors.insert(mask.into(), vector(&[1.0]));
+    });
+    let logits = |dir: &Path| load(dir).expect("loaded").logits(ids(&[&[1, 2]]));
+    assert_close("neox", logits(renamed.path()), logits(whole.path()), 0.0);
+}
+
+#[test]
+fn experts_that_are_not_there_are_named() {
+    let (_, mixtral) = configs().remove(12);
+    assert_eq!(mixtral.model_type(), "mixtral");
+    let dir = changed(mixtral, |tensors| {
+        tensors.retain(|name, _| !name.contains("layers.1.block_sparse_moe.experts.3"));
+    });
+    let missing = mismatch(dir.path()).missing;
+    assert_eq!(missing.len(), 3);
+    assert!(missing[0].name.contains("experts.3.w"));
+}
+
+#[test]
 fn a_head_of_another_shape_is_not_taken_for_a_tied_one() {
     let dir = changed(gpt2(), |tensors| {
         tensors.insert("lm_head.weight".into(), vector(&[1.0]));
