@@ -1,5 +1,5 @@
-//! Transformers read from Hugging Face folders: decoders (the Llama family and GPT-2) with generation, and BERT with a
-//! head that classifies sequences.
+//! Transformers read from Hugging Face folders: decoders (the Llama family and GPT-2) with generation, and encoders (BERT,
+//! RoBERTa, DistilBERT, ModernBERT, DeBERTa) with heads for sequences, tokens, choices, masked words and embeddings.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
@@ -14,13 +14,13 @@
 //! ```
 //!
 //! ```no_run
-//! use burn::tensor::{Device, Int, Tensor};
-//! use burn_lora_transformer::BertClassifier;
+//! use burn::tensor::Device;
+//! use burn_lora_transformer::SequenceClassifier;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = Device::default();
-//! let classifier = BertClassifier::load("path/to/encoder".as_ref(), &device)?;
-//! let ids = Tensor::<2, Int>::from_data([[101, 7592, 102], [101, 102, 0]], &device);
-//! let logits = classifier.forward(ids, &[3, 2]); // [batch, num_labels]
+//! let classifier = SequenceClassifier::load("path/to/encoder".as_ref(), &Device::default())?;
+//! let rows = [vec![101, 7592, 102], vec![101, 102]];
+//! let batch = classifier.encoder.batch(&rows, None)?;
+//! let logits = classifier.forward(&batch); // [batch, num_labels]
 //! # Ok(())
 //! # }
 //! ```
@@ -29,15 +29,14 @@
 //! linear layer is a plain [`burn::nn::Linear`] of shape `[d_in, d_out]`, so that adapters find both. Parameters are
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
-mod bert;
-mod bert_module;
+mod activation;
 mod cache;
 mod checkpoint;
-mod classifier;
 mod config;
 mod convert;
 mod decoder;
 mod decoder_module;
+mod encoder;
 mod error;
 mod generate;
 mod gpt2;
@@ -48,13 +47,22 @@ mod positions;
 mod sampling;
 mod save;
 mod verify;
+mod weigh;
 mod weights;
 
-pub use bert::Bert;
 pub use cache::KvCache;
-pub use classifier::{BertClassifier, ClassifierOptions};
-pub use config::{BertConfig, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
+pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
 pub use decoder::{Decoder, LoadOptions};
+pub use encoder::families::{
+    BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
+};
+pub use encoder::{
+    BatchError, Bias, Choices, ClassLabels, ConvLayer, Embeddings, Encoder, EncoderBatch,
+    EncoderConfig, EncoderLayer, EncoderOptions, EncoderWithHead, Head, HeadTask, Kernel, Kind,
+    LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Named, Pooling, PositionLinears,
+    Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentencePooling, SequenceClassifier,
+    SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
+};
 pub use error::{
     ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
 };

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod adapter;
-mod bert;
 mod common;
+mod encoder;
 mod generation;
 mod model;
 mod peft_files;

@@ -266,7 +266,11 @@ impl Split {
             false => (Side::Rows, rows),
         };
         let worth = rows * cols * inner / WORK_PER_TASK;
-        let parts_per_thread = if rows < MANY_ROWS { 1 } else { PARTS_PER_THREAD };
+        let parts_per_thread = if rows < MANY_ROWS {
+            1
+        } else {
+            PARTS_PER_THREAD
+        };
         let wanted = threads * (size / (threads * WIDE)).clamp(1, parts_per_thread);
         let parts = worth.min(size / THINNEST).clamp(1, wanted);
         // Whole vector registers in all parts but the last.
