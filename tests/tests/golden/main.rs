@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod adapter;
-mod bert;
 mod common;
+mod encoder;
 mod experts;
 mod generation;
 mod model;

@@ -1,7 +1,10 @@
 //! Tests of whole models: tiny ones with random weights.
 
-mod bert;
 mod decoding;
+mod encoder_configs;
+mod encoder_families;
+mod encoder_heads;
+mod encoders;
 mod generation;
 mod loading;
 mod paths;
