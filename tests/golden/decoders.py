@@ -4,7 +4,9 @@ An entry is a `Case` of generate.py by its fields. Rows have up to 11 tokens and
 tokens hide some, and scaling meant for long contexts acts. No `target_modules` means those that PEFT has for the family.
 """
 
+import torch
 from transformers import (
+    AutoModelForSequenceClassification,
     Gemma2Config,
     Gemma3TextConfig,
     GPTNeoXConfig,
@@ -221,3 +223,17 @@ def entries():
             variants={"normalized": dict(norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[0])},
         ),
     ]
+
+
+def sequence_logits(folder, inputs, seed):
+    """Labels of whole rows: what a head for three of them makes of each row's last token."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=3, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    if hasattr(model.config, "num_experts_per_tok"):
+        model.set_experts_implementation("eager")
+    with torch.no_grad():
+        noise = torch.randn(model.score.weight.shape, generator=torch.Generator().manual_seed(seed))
+        model.score.weight.copy_(noise)
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    return {"sequence.weight": noise, "sequence.logits": logits}

@@ -72,6 +72,7 @@ class Case:
     config_removals: tuple = ()
     config_additions: dict = field(default_factory=dict)
     variants: dict = field(default_factory=dict)  # other fields of config.json over the same weights, by name
+    has_sequences: bool = False  # labels of rows, too, by a head over the same weights
 
 
 def cases():
@@ -169,7 +170,7 @@ def cases():
             lora=dict(target_modules=r".*\.(c_attn|c_fc)", use_rslora=True, fan_in_fan_out=True),
         ),
         *encoders.cases(Case),
-    ] + [Case(**entry) for entry in decoders.entries()]
+    ] + [Case(has_sequences=True, **entry) for entry in decoders.entries()]
 
 
 # ---------------------------------------------------------------------------------------------------------- the model
@@ -378,6 +379,9 @@ def write_case_with(case, folder, scratch):
         # What is only spelled otherwise changes nothing.
         assert gap > 1e-2 or name == "version_4", f"{case.name}: {name} changes the logits by {gap:.1e} only"
         reference[f"variant.{name}.logits"] = logits
+
+    if case.has_sequences:
+        reference |= decoders.sequence_logits(folder / "model", inputs, case.seed)
 
     torch.manual_seed(case.seed + 2)
     lora = LoraConfig(**(dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | case.lora))

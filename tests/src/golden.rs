@@ -122,6 +122,11 @@ impl Golden {
         .unwrap();
     }
 
+    /// Whether the reference has a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// A float tensor of the reference, row by row.
     pub fn floats(&self, name: &str) -> Vec<f32> {
         values(self.tensor(name).clone())

@@ -16,6 +16,7 @@ use crate::recompute::Recomputation;
 use crate::verify::verify;
 use crate::weights::{Key, Weights};
 
+pub use classifier::DecoderClassifier;
 use parts::{Named, made_of};
 use plan::{LinearForm, Plan};
 use scope::Scope;
@@ -23,6 +24,7 @@ use trunk::Trunk;
 
 mod attention;
 mod block;
+mod classifier;
 mod experts;
 mod mlp;
 pub(crate) mod names;
@@ -123,16 +125,25 @@ impl Decoder {
     }
 
     fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
+        let mut decoder = Self::build_without_head(config, weights);
+        let (names, d) = (decoder.plan.names, decoder.plan.d_model);
+        let d = [d, decoder.plan.vocab_size];
+        let mut scope = Scope::root(weights, LinearForm::Linear);
+        let is_untied = !decoder.plan.tied;
+        decoder.head = is_untied.then(|| scope.linear(names.head, d, false));
+        decoder
+    }
+
+    /// What has a head of another kind, or none.
+    fn build_without_head(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
         let plan = Arc::new(config.plan());
         let mut scope = Scope::root(weights, plan.linear);
         let trunk = scope.part(plan.names.trunk(), |mut scope| {
             Trunk::build(&plan, &mut scope)
         });
-        let d = [plan.d_model, plan.vocab_size];
-        let mut scope = Scope::root(weights, LinearForm::Linear);
         Self {
             trunk,
-            head: (!plan.tied).then(|| scope.linear(plan.names.head, d, false)),
+            head: None,
             config: config.clone(),
             plan,
             recompute: 0,

@@ -55,7 +55,7 @@ pub use config::{
     LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
     Qwen3MoeConfig,
 };
-pub use decoder::{Decoder, LoadOptions};
+pub use decoder::{Decoder, DecoderClassifier, LoadOptions};
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };

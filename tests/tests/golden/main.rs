@@ -9,3 +9,4 @@ mod generation;
 mod model;
 mod peft_files;
 mod recipe;
+mod sequences;

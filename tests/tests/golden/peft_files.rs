@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::DType;
 use burn_lora::adapter::{DEFAULT_NAME, peft, peft::PeftMetadata};
-use burn_lora_tests::{assert_same, floats};
+use burn_lora::transformer::DecoderConfig;
+use burn_lora_tests::{Golden, assert_same, floats};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -53,6 +54,22 @@ fn a_peft_folder_read_and_written_again_holds_the_same() {
             );
         }
     });
+}
+
+#[test]
+fn default_targets_are_those_of_peft() {
+    for golden in Golden::all().filter(|golden| golden.has("sequence.logits")) {
+        let config = DecoderConfig::read(&golden.model_folder()).unwrap();
+        let theirs = peft::read_config(&golden.adapter_folder()).unwrap();
+        let ours = peft::TargetModules::Names(
+            config
+                .default_targets()
+                .iter()
+                .map(|name| name.to_string())
+                .collect(),
+        );
+        assert_eq!(theirs.target_modules, Some(ours), "{}", golden.name);
+    }
 }
 
 /// JSON equality that takes 2.0 for 2, as Python does.

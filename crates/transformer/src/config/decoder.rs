@@ -3,6 +3,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::family::{self, Family};
+use super::fields::Fields;
+use super::labels;
 use super::schema::Schema;
 use super::{
     Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig, LlamaConfig, MistralConfig,
@@ -78,9 +80,19 @@ families! {
     Qwen3Moe(Qwen3MoeConfig),
 }
 
-/// The constants of a value's family.
-fn constants<F: Family>(_: &F) -> (&'static str, &'static [&'static str]) {
-    (F::MODEL_TYPE, F::TARGETS)
+/// What a family says of all its configurations.
+struct Constants {
+    model_type: &'static str,
+    classifier: &'static str,
+    targets: &'static [&'static str],
+}
+
+fn constants<F: Family>(_: &F) -> Constants {
+    Constants {
+        model_type: F::MODEL_TYPE,
+        classifier: F::CLASSIFIER,
+        targets: F::TARGETS,
+    }
 }
 
 impl DecoderConfig {
@@ -114,12 +126,12 @@ impl DecoderConfig {
 
     /// The `model_type` of the file.
     pub fn model_type(&self) -> &'static str {
-        on_family!(self, config => constants(config)).0
+        self.constants().model_type
     }
 
     /// The layers that PEFT adapts in this family unless it is told otherwise, by name.
     pub fn default_targets(&self) -> &'static [&'static str] {
-        on_family!(self, config => constants(config)).1
+        self.constants().targets
     }
 
     /// Whether checkpoints store the linear layers of blocks `[d_in, d_out]`, which PEFT calls `fan_in_fan_out`.
@@ -150,6 +162,28 @@ impl DecoderConfig {
     /// Whether the head is the transposed embedding.
     pub fn is_tied(&self) -> bool {
         self.plan().tied
+    }
+
+    fn constants(&self) -> Constants {
+        on_family!(self, config => constants(config))
+    }
+
+    /// [`Self::to_json`] of a model with a head for labels.
+    pub(crate) fn to_json_with_labels(&self, num_labels: usize) -> String {
+        let mut map = on_family!(self, config => family::write(config));
+        let class = self.constants().classifier;
+        map.insert("architectures".into(), vec![class].into());
+        labels::write(&mut map, num_labels);
+        to_text(map)
+    }
+
+    /// The number of labels that the file speaks of, or 2.
+    pub(crate) fn num_labels(&mut self) -> Result<usize, ConfigError> {
+        let model_type = self.model_type();
+        let mut fields = Fields::new(self.extra());
+        let num_labels = labels::read(&mut fields);
+        fields.finish(model_type)?;
+        Ok(num_labels)
     }
 
     /// What the fields mean.

@@ -23,6 +23,8 @@ pub(crate) trait Family: Schema {
     const MODEL_TYPE: &'static str;
     /// The name of the class in Transformers.
     const ARCHITECTURE: &'static str;
+    /// The name of the class with a head for labels.
+    const CLASSIFIER: &'static str;
     /// The layers that PEFT adapts unless it is told otherwise.
     const TARGETS: &'static [&'static str];
     /// What the rotary fields are called.

@@ -57,6 +57,7 @@ schema! {
 impl Family for Gemma2Config {
     const MODEL_TYPE: &'static str = "gemma2";
     const ARCHITECTURE: &'static str = "Gemma2ForCausalLM";
+    const CLASSIFIER: &'static str = "Gemma2ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn refuse(fields: &mut Fields<'_>) {

@@ -60,6 +60,7 @@ schema! {
 impl Family for Gemma3TextConfig {
     const MODEL_TYPE: &'static str = "gemma3_text";
     const ARCHITECTURE: &'static str = "Gemma3ForCausalLM";
+    const CLASSIFIER: &'static str = "Gemma3TextForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
     const ROPE: RopeNames = RopeNames {
         theta: "rope_theta",

@@ -64,6 +64,7 @@ schema! {
 impl Family for Gpt2Config {
     const MODEL_TYPE: &'static str = "gpt2";
     const ARCHITECTURE: &'static str = "GPT2LMHeadModel";
+    const CLASSIFIER: &'static str = "GPT2ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["c_attn"];
 
     fn refuse(fields: &mut Fields<'_>) {

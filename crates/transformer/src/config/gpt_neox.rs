@@ -86,6 +86,7 @@ impl GptNeoxConfig {
 impl Family for GptNeoxConfig {
     const MODEL_TYPE: &'static str = "gpt_neox";
     const ARCHITECTURE: &'static str = "GPTNeoXForCausalLM";
+    const CLASSIFIER: &'static str = "GPTNeoXForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["query_key_value"];
     const ROPE: RopeNames = RopeNames {
         theta: "rotary_emb_base",

@@ -51,6 +51,7 @@ schema! {
 impl Family for LlamaConfig {
     const MODEL_TYPE: &'static str = "llama";
     const ARCHITECTURE: &'static str = "LlamaForCausalLM";
+    const CLASSIFIER: &'static str = "LlamaForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn refuse(fields: &mut Fields<'_>) {

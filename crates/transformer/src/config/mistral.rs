@@ -46,6 +46,7 @@ schema! {
 impl Family for MistralConfig {
     const MODEL_TYPE: &'static str = "mistral";
     const ARCHITECTURE: &'static str = "MistralForCausalLM";
+    const CLASSIFIER: &'static str = "MistralForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn refuse(fields: &mut Fields<'_>) {

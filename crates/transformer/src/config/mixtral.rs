@@ -61,6 +61,7 @@ schema! {
 impl Family for MixtralConfig {
     const MODEL_TYPE: &'static str = "mixtral";
     const ARCHITECTURE: &'static str = "MixtralForCausalLM";
+    const CLASSIFIER: &'static str = "MixtralForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn contradictions(&self) -> Vec<String> {

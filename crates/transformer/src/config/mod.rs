@@ -11,6 +11,7 @@ mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod labels;
 mod llama;
 mod mistral;
 mod mixtral;

@@ -54,6 +54,7 @@ impl Phi3Config {
 impl Family for Phi3Config {
     const MODEL_TYPE: &'static str = "phi3";
     const ARCHITECTURE: &'static str = "Phi3ForCausalLM";
+    const CLASSIFIER: &'static str = "Phi3ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["qkv_proj"];
 
     fn contradictions(&self) -> Vec<String> {

@@ -52,6 +52,7 @@ schema! {
 impl Family for Qwen2Config {
     const MODEL_TYPE: &'static str = "qwen2";
     const ARCHITECTURE: &'static str = "Qwen2ForCausalLM";
+    const CLASSIFIER: &'static str = "Qwen2ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn contradictions(&self) -> Vec<String> {

@@ -54,6 +54,7 @@ schema! {
 impl Family for Qwen3Config {
     const MODEL_TYPE: &'static str = "qwen3";
     const ARCHITECTURE: &'static str = "Qwen3ForCausalLM";
+    const CLASSIFIER: &'static str = "Qwen3ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
 
     fn contradictions(&self) -> Vec<String> {

@@ -62,6 +62,7 @@ schema! {
 impl Family for Qwen3MoeConfig {
     const MODEL_TYPE: &'static str = "qwen3_moe";
     const ARCHITECTURE: &'static str = "Qwen3MoeForCausalLM";
+    const CLASSIFIER: &'static str = "Qwen3MoeForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("num_local_experts", "num_experts")];

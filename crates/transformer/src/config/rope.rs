@@ -253,6 +253,7 @@ impl Scaling<'_> {
         let attention_factor = match self.optional("attention_factor")? {
             Some(given) => given,
             None if factor <= 1.0 => 1.0,
+            None if original_positions < 2 => return Err(self.needs("attention_factor")),
             None => (1.0 + factor.ln() / (original_positions as f64).ln()).sqrt(),
         };
         Ok(RopeScaling::LongRope {

@@ -18,6 +18,9 @@ pub(crate) trait Field: Sized {
     }
 }
 
+/// No size of a model comes near it, and the product of two does not overflow.
+const LARGEST: usize = 1 << 31;
+
 impl Field for usize {
     fn read(fields: &mut Fields<'_>, name: &'static str, default: Self) -> Self {
         fields.size(name).unwrap_or(default)
@@ -28,7 +31,11 @@ impl Field for usize {
     }
 
     fn fault(&self) -> Option<&'static str> {
-        (*self == 0).then_some("is 0")
+        match *self {
+            0 => Some("is 0"),
+            size if size > LARGEST => Some("is beyond all models"),
+            _ => None,
+        }
     }
 }
 

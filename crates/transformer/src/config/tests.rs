@@ -188,11 +188,16 @@ fn contradictions_are_refused() {
         ("llama", json!({"num_key_value_heads": 3}), "not a multiple"),
         ("llama", json!({"head_dim": 7}), "odd"),
         ("llama", json!({"vocab_size": 0}), "`vocab_size` is 0"),
+        (
+            "llama",
+            json!({"num_attention_heads": 1u64 << 62}),
+            "beyond all models",
+        ),
         ("llama", json!({"rope_theta": 0.0}), "rope_theta"),
         ("llama", json!({"rms_norm_eps": -1.0}), "rms_norm_eps"),
         (
             "llama",
-            json!({"num_hidden_layers": 1u64 << 60}),
+            json!({"num_hidden_layers": 1u64 << 20}),
             "layers or more",
         ),
         ("mistral", json!({"sliding_window": 0}), "sliding_window"),

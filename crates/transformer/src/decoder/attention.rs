@@ -26,6 +26,7 @@ made_of!(Attention { qkv, q_norm, k_norm, out } kept { scores });
 
 /// What makes queries, keys and values.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one in each block")]
 pub(crate) enum Qkv {
     Separate(SeparateQkv),
     Fused(FusedQkv),

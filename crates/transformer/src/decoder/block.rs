@@ -32,6 +32,7 @@ made_of!(Block {
 
 /// The inner layer, or experts in its place.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one in each block")]
 pub(crate) enum Inner {
     Dense(Mlp),
     Routed(Experts),

@@ -59,6 +59,9 @@ impl Experts {
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d] = x.dims();
         let n = batch * seq;
+        if n == 0 {
+            return x;
+        }
         let x: Tensor<2> = x.reshape([n, d]);
         let router = project(&self.router, x.clone()).cast(DType::F32);
         let probabilities = activation::softmax(router, 1); // [n, experts]

@@ -31,7 +31,8 @@ impl<M> Deref for Named<M> {
 }
 
 impl<M: Module> Named<M> {
-    fn with(self, change: impl FnOnce(M) -> M) -> Self {
+    /// The same name for a changed module.
+    pub(crate) fn with(self, change: impl FnOnce(M) -> M) -> Self {
         Self {
             name: self.name,
             module: change(self.module),

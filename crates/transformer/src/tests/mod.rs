@@ -1,5 +1,6 @@
 //! Tests of whole models: tiny ones with random weights.
 
+mod classification;
 mod decoding;
 mod encoder_configs;
 mod encoder_families;
