@@ -39,13 +39,12 @@ mod convert;
 mod decoder;
 mod decoder_module;
 mod error;
-mod generate;
+mod generation;
 mod gpt2;
 mod llama;
 mod nearest;
 mod norm;
 mod positions;
-mod sampling;
 mod save;
 mod verify;
 mod weights;
@@ -55,15 +54,17 @@ pub use cache::KvCache;
 pub use classifier::{BertClassifier, ClassifierOptions};
 pub use config::{BertConfig, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
 pub use decoder::{Decoder, LoadOptions};
-pub use error::{
-    ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
+pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};
+pub use generation::{
+    BeamSearch, DecoderSession, Decoding, DecodingSession, Detokenizer, EarlyStopping,
+    FinishReason, GenerateError, GenerateOptions, Generative, RequestFault, Sampling, Sequence,
+    TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
+    generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
-pub use generate::{GenerateOptions, generate};
 pub use gpt2::Gpt2;
 pub use llama::Llama;
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
-pub use sampling::Sampling;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 mod adapter;
 mod bert;
 mod common;
+mod decoding;
 mod generation;
 mod model;
 mod peft_files;
