@@ -1,14 +1,15 @@
-"""What Transformers' `generate` makes of the prompts below: the case `decoding` of generate.py.
+"""What Transformers' `generate` makes of prompts: the case `decoding` of generate.py.
 
 `cases.json` holds the requests and the tokens, `reference.safetensors` the scores of beams and the distributions that
-sampling draws from. The models are those of the cases `llama` and `gpt2`, without their adapters.
+sampling draws from. The models are those of the cases `llama` and `gpt2`, without their adapters, and for text the small
+trained base of `datasets/`, whose tokens are parts of words.
 """
 
 import json
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LogitsProcessor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 
 MODELS = ("llama", "gpt2")
 NOISE = 2e-4  # on every score; no choice may hang on less
@@ -60,6 +61,15 @@ SAMPLES = dict(
         min_new_tokens=1,
     ),
 )
+TEXTS = dict(
+    greedy=dict(),
+    inside_words=dict(stop_strings=["eiv", "lou"]),
+    across_words=dict(stop_strings=[" at the", "s. "]),
+    beam=dict(num_beams=4, length_penalty=0.9, no_repeat_ngram_size=4),
+    beam_stop=dict(num_beams=4, stop_strings=[" the", "."]),
+)
+TEXT_PROMPTS = ["Edda sold six yellow nets to", "On Thursday the Osprey", "The carts that the Petrel got from Brisa were", "At"]
+TEXT_BASE = "../../datasets/tiny-base"
 
 
 class Noise(LogitsProcessor):
@@ -105,7 +115,7 @@ def with_eos(options, tokens):
 def sequences(model, prompts, options, **more):
     """The new tokens of each answer, up to its end token, and the scores of beams."""
     output = run(model, prompts, options, do_sample=False, **more)
-    eos = options.get("eos_token_id", [])
+    eos = (options | more).get("eos_token_id", [])
     answers = []
     for row in output.sequences[:, max(map(len, prompts)) :].tolist():
         end = next((place for place, token in enumerate(row) if token in eos), len(row))
@@ -153,6 +163,27 @@ def distributions(model, prompts, options):
     return expected
 
 
+def text_cases(root):
+    """Answers as texts, as continuations of their prompts and up to the first stop string."""
+    tokenizer = AutoTokenizer.from_pretrained(root / TEXT_BASE, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(root / TEXT_BASE, dtype=torch.float32, attn_implementation="eager").eval()
+    ids = [tokenizer(prompt).input_ids for prompt in TEXT_PROMPTS]
+    more = dict(tokenizer=tokenizer, eos_token_id=[tokenizer.eos_token_id], max_new_tokens=24)
+    for label, options in TEXTS.items():
+        answers = sequences(model, ids, options, **more)[0]
+        for seed in range(6):
+            noisy = sequences(model, ids, options, logits_processor=[Noise(seed)], **more)[0]
+            assert noisy == answers, f"what {options} write hangs on rounding"
+        answers = [[token for token in answer if token != tokenizer.pad_token_id] for (answer,) in answers]
+        texts = []
+        for prompt, answer in zip(ids, answers):
+            text = tokenizer.decode(prompt + answer, skip_special_tokens=True)[len(tokenizer.decode(prompt)) :]
+            starts = [text.find(stop) for stop in options.get("stop_strings", []) if stop in text]
+            texts.append(text[: min(starts)] if starts else text)
+        case = dict(name=f"text.{label}", model="tiny-base", kind="text", options=options, max_new_tokens=24)
+        yield case | dict(prompts=TEXT_PROMPTS, answers=[[answer] for answer in answers], texts=texts)
+
+
 def write(folder, root):
     """Writes the case; `root` is the folder of the cases whose models it takes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +209,7 @@ def write(folder, root):
                     if scores is not None:
                         tensors[case["name"]] = scores.view(len(case["prompts"]), -1)
                 cases.append(case)
+    cases.extend(text_cases(root))
     lines = ",\n".join(json.dumps(case) for case in cases)
     (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "reference.safetensors")

@@ -1,10 +1,14 @@
 //! Greedy decoding, beam search and processed distributions against `transformers`' `generate`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::DType;
+use burn_lora::data::Tokenizer;
 use burn_lora::transformer::{
-    BeamSearch, Decoding, EarlyStopping, GenerateOptions, Sampling, generate_sequences,
-    next_token_probabilities,
+    BeamSearch, Decoder, Decoding, Detokenizer, EarlyStopping, GenerateOptions, LoadOptions,
+    Sampling, Sequence, TextEvent, generate_sequences, generate_text, next_token_probabilities,
+    stream_text,
 };
 use burn_lora_tests::{Golden, assert_close, on_each_device};
 use safetensors::SafeTensors;
@@ -69,13 +73,77 @@ fn the_distributions_that_sampling_draws_from_match() {
     });
 }
 
-fn tokens(answers: Vec<burn_lora::transformer::Sequence>) -> Vec<Vec<u32>> {
+#[test]
+fn texts_and_their_stop_strings_match() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/tiny-base");
+    let tokenizer = Tokenizer::from_folder(&base).unwrap();
+    let cases: Vec<Value> = cases()
+        .into_iter()
+        .filter(|case| case["kind"] == "text")
+        .collect();
+    assert_eq!(cases.len(), 5);
+    on_each_device(|device| {
+        let decoder = Decoder::load(&base, &LoadOptions::new(DType::F32, device)).unwrap();
+        for case in &cases {
+            let name = case["name"].as_str().unwrap();
+            let prompts = strings(&case["prompts"]);
+            let prompts: Vec<Vec<u32>> = prompts
+                .iter()
+                .map(|prompt| tokenizer.encode_prompt(prompt).unwrap())
+                .collect();
+            let options = GenerateOptions {
+                eos: tokenizer.stop_ids().to_vec(),
+                ..options(case)
+            };
+            let stop = &case["options"]["stop_strings"];
+            let stop = if stop.is_null() {
+                Vec::new()
+            } else {
+                strings(stop)
+            };
+            let detokenizer =
+                Detokenizer::new(|ids: &[u32]| tokenizer.decode(ids)).with_stop_strings(stop);
+            let actual = generate_text(&decoder, &prompts, &options, &detokenizer).unwrap();
+            let (tokens, texts): (Vec<_>, Vec<_>) = actual
+                .into_iter()
+                .map(|mut answers| answers.remove(0))
+                .map(|answer| (vec![answer.sequence.tokens], answer.text))
+                .unzip();
+            assert_eq!(texts, strings(&case["texts"]), "{name}");
+            assert_eq!(tokens, answers(case), "{name}");
+            if let Decoding::Greedy = options.decoding {
+                assert_eq!(
+                    streamed(&decoder, &prompts, &options, &detokenizer),
+                    texts,
+                    "{name}"
+                );
+            }
+        }
+    });
+}
+
+/// The texts as they come in pieces.
+fn streamed(
+    decoder: &Decoder,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+    detokenizer: &Detokenizer<'_>,
+) -> Vec<String> {
+    let mut texts = vec![String::new(); prompts.len()];
+    for event in stream_text(decoder, prompts, options, detokenizer).unwrap() {
+        if let TextEvent::Text { row, text } = event.unwrap() {
+            texts[row].push_str(&text);
+        }
+    }
+    texts
+}
+
+fn tokens(answers: Vec<Sequence>) -> Vec<Vec<u32>> {
     answers.into_iter().map(|answer| answer.tokens).collect()
 }
 
-fn on_each_case(kind: &str, test: impl Fn(&Case, &burn_lora::transformer::Decoder)) {
-    let path = folder().join("cases.json");
-    let cases: Vec<Value> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+fn on_each_case(kind: &str, test: impl Fn(&Case, &Decoder)) {
+    let cases = cases();
     on_each_device(|device| {
         let mut count = 0;
         for model in ["llama", "gpt2"] {
@@ -91,8 +159,13 @@ fn on_each_case(kind: &str, test: impl Fn(&Case, &burn_lora::transformer::Decode
     });
 }
 
-fn folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/decoding")
+fn cases() -> Vec<Value> {
+    let path = folder().join("cases.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/decoding")
 }
 
 fn reference() -> Vec<u8> {
@@ -109,9 +182,6 @@ fn read(case: &Value, kind: &str) -> Option<Case> {
     if case["kind"] != kind {
         return None;
     }
-    let list = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
-    let rows = |value: &Value| value.as_array().unwrap().iter().map(list).collect();
-    let answers = case["answers"].as_array();
     Some(Case {
         name: case["name"].as_str().unwrap().to_owned(),
         model: match case["model"].as_str().unwrap() {
@@ -121,8 +191,21 @@ fn read(case: &Value, kind: &str) -> Option<Case> {
         },
         prompts: rows(&case["prompts"]),
         options: options(case),
-        answers: answers.map_or(Vec::new(), |answers| answers.iter().map(rows).collect()),
+        answers: answers(case),
     })
+}
+
+fn answers(case: &Value) -> Vec<Vec<Vec<u32>>> {
+    let answers = case["answers"].as_array();
+    answers.map_or(Vec::new(), |answers| answers.iter().map(rows).collect())
+}
+
+fn rows(value: &Value) -> Vec<Vec<u32>> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    serde_json::from_value(value.clone()).unwrap()
 }
 
 /// The options of `generate` as ours; an unknown one fails the test.
@@ -149,13 +232,14 @@ fn options(case: &Value) -> GenerateOptions {
             "top_k" => sampling.top_k = Some(count()),
             "top_p" => sampling.top_p = Some(float()),
             "min_p" => sampling.min_p = Some(float()),
+            "stop_strings" => (), // the detokenizer's
             other => panic!("no option {other}"),
         }
     }
     options.decoding = match case["kind"].as_str().unwrap() {
-        "greedy" => Decoding::Greedy,
-        "beam" => Decoding::Beam(search),
-        _ => Decoding::Sample(sampling),
+        "sample" => Decoding::Sample(sampling),
+        _ if case["options"]["num_beams"].is_null() => Decoding::Greedy,
+        _ => Decoding::Beam(search),
     };
     options
 }
