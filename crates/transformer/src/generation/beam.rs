@@ -160,7 +160,7 @@ impl<'a> Search<'a> {
             index,
             options,
             search,
-            width: search.num_beams * (1 + eos.len()).max(2),
+            width: search.num_beams.saturating_mul((1 + eos.len()).max(2)),
             running: vec![Beam {
                 context: prompt.to_vec(),
                 log_probability: 0.0,
@@ -194,7 +194,7 @@ impl<'a> Search<'a> {
             });
         }
         self.length += 1;
-        let mut running = Vec::with_capacity(self.search.num_beams);
+        let mut running = Vec::new();
         for (rank, candidate) in candidates.iter().enumerate() {
             let beam = self.running[candidate.beam].followed_by(candidate);
             match self.finish_of(&beam, ends)? {
@@ -285,6 +285,7 @@ fn best_candidates(beams: &[Beam], scores: &mut Scores, width: usize) -> Vec<Can
         let by_score = b.log_probability.total_cmp(&a.log_probability);
         by_score.then((a.beam, a.token).cmp(&(b.beam, b.token)))
     };
+    let width = width.min(beams.len() * scores.vocab_size());
     let mut best: Vec<Candidate> = Vec::with_capacity(4 * width);
     // What is not above it cannot be among the best.
     let mut bar = f32::NEG_INFINITY;

@@ -70,6 +70,10 @@ impl Scores {
         Ok(Self { values, vocab_size })
     }
 
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
     /// The scores of one row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         &mut self.values[row * self.vocab_size..][..self.vocab_size]

@@ -56,10 +56,12 @@ impl Processors {
             let (Some(score), Some(false)) = (scores.get_mut(token), self.seen.get(token)) else {
                 continue;
             };
-            *score = match *score < 0.0 {
+            let penalized = match *score < 0.0 {
                 true => *score * self.repetition_penalty,
                 false => *score / self.repetition_penalty,
             };
+            // The largest penalties would make infinities, and those NaN.
+            *score = penalized.clamp(f32::MIN, f32::MAX);
             self.seen[token] = true;
         }
         for token in context {
@@ -114,6 +116,18 @@ mod tests {
         };
         // A token outside the scores, as of a larger embedding, is passed over.
         assert_eq!(applied(options, &[0, 1, 1, 9], 1), [2.0, -4.0, 1.0, 3.0]);
+    }
+
+    #[test]
+    fn no_penalty_makes_infinities() {
+        for penalty in [f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)] {
+            let options = GenerateOptions {
+                repetition_penalty: penalty,
+                ..GenerateOptions::default()
+            };
+            let scores = applied(options, &[0, 1, 2, 3], 1);
+            assert!(scores.iter().all(|score| score.is_finite()), "{scores:?}");
+        }
     }
 
     #[test]

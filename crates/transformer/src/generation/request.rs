@@ -70,7 +70,8 @@ impl Faults {
         });
 
         let penalty = options.repetition_penalty;
-        let is_right = penalty > 0.0 && penalty.is_finite();
+        // It is applied in f32.
+        let is_right = penalty as f32 > 0.0 && (penalty as f32).is_finite();
         self.require(is_right, "repetition_penalty", penalty, "positive");
         let is_right = options.no_repeat_ngram_size != Some(0);
         self.require(is_right, "no_repeat_ngram_size", 0.0, "at least 1");

@@ -127,6 +127,17 @@ fn one_beam_is_greedy() {
 }
 
 #[test]
+fn more_beams_than_there_are_answers_find_them_all() {
+    let (_, decoder) = decoders().remove(0);
+    let options = GenerateOptions {
+        num_return_sequences: 40,
+        ..beams(1, usize::MAX)
+    };
+    let answers = generate_sequences(&decoder, &prompts(), &options).expect("generated");
+    assert!(answers.iter().all(|answers| answers.len() == 31));
+}
+
+#[test]
 fn a_row_ends_at_its_own_end_token() {
     for (name, decoder) in decoders() {
         let free = generate(&decoder, &prompts(), &options(12)).expect("generated");
