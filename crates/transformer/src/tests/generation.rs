@@ -325,8 +325,8 @@ fn a_row_can_be_stopped_while_others_go_on() {
 /// Token 5 is `f `, token 30 is `€ `.
 fn words() -> Detokenizer<'static> {
     Detokenizer::new(|tokens: &[u32]| -> Result<String, String> {
-        let letter = |token: &u32| match char::from_u32(u32::from(b'a') + token) {
-            Some(letter @ 'a'..='z') => letter,
+        let letter = |token: &u32| match b'a' + *token as u8 {
+            letter @ b'a'..=b'z' => char::from(letter),
             _ => '€',
         };
         Ok(tokens
