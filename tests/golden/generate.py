@@ -22,6 +22,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported; nothing here needs a network
 
+import decoding
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
@@ -73,6 +74,13 @@ class Case:
     config_additions: dict = field(default_factory=dict)
     variants: dict = field(default_factory=dict)  # other fields of config.json over the same weights, by name
     has_sequences: bool = False  # labels of rows, too, by a head over the same weights
+
+
+@dataclass
+class Decoding:
+    """What `generate` makes of prompts, with the models of other cases."""
+
+    name: str = "decoding"
 
 
 def cases():
@@ -349,6 +357,8 @@ def generations(model, base, vocab_size, generator):
 
 
 def write_case(case, folder):
+    if isinstance(case, Decoding):
+        return decoding.write(folder, HERE)
     with tempfile.TemporaryDirectory() as scratch:
         write_case_with(case, folder, scratch)
 
@@ -551,10 +561,11 @@ def main():
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--check", metavar="DIR", type=Path, help="compare what burn-lora saved under DIR with PEFT")
     group.add_argument("--verify", action="store_true", help="make the values again and compare with the committed ones")
-    names = [case.name for case in cases()]
+    everything = [*cases(), Decoding()]
+    names = [case.name for case in everything]
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
     arguments = parser.parse_args()
-    chosen = [case for case in cases() if case.name in (arguments.case or names)]
+    chosen = [case for case in everything if case.name in (arguments.case or names)]
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -563,7 +574,7 @@ def main():
 
     complaints = []
     if arguments.check:
-        complaints = check(chosen, arguments.check)
+        complaints = check([case for case in chosen if isinstance(case, Case)], arguments.check)
     elif arguments.verify:
         complaints = verify(chosen)
     else:

@@ -37,12 +37,11 @@ mod convert;
 mod decoder;
 mod encoder;
 mod error;
-mod generate;
+mod generation;
 mod nearest;
 mod norm;
 mod positions;
 mod recompute;
-mod sampling;
 mod save;
 mod verify;
 mod weigh;
@@ -66,13 +65,15 @@ pub use encoder::{
     Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentencePooling, SequenceClassifier,
     SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
 };
-pub use error::{
-    ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
+pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};
+pub use generation::{
+    BeamSearch, DecoderSession, Decoding, DecodingSession, Detokenizer, EarlyStopping,
+    FinishReason, GenerateError, GenerateOptions, Generative, RequestFault, Sampling, Sequence,
+    TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
+    generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
-pub use generate::{GenerateOptions, generate};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
-pub use sampling::Sampling;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod common;
+mod decoding;
 mod encoder;
 mod experts;
 mod generation;
