@@ -11,7 +11,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_lora::adapter::ParameterSummary;
 use burn_lora::prelude::*;
 use burn_lora::train::{CausalLm, adamw, gradients};
-use burn_lora::transformer::{BertClassifier, BertConfig, DecoderConfig};
+use burn_lora::transformer::{DecoderConfig, EncoderBatch, EncoderConfig, SequenceClassifier};
 use serde_json::{Value, json};
 
 use crate::memory::{Memory, reset_peak};
@@ -37,7 +37,7 @@ pub(crate) fn steps(
     }
     let start_rss_bytes = Memory::Now.bytes();
     let (parameters, run) = match shape.is_encoder() {
-        true if options.recompute => return Err("encoders are not recomputed".into()),
+        true if options.recompute > 0 => return Err("encoders are not recomputed".into()),
         true => encoder(shape, method, steps, device)?,
         false => decoder(shape, options, device)?,
     };
@@ -107,12 +107,12 @@ fn encoder(
     steps: usize,
     device: &Device,
 ) -> Result<(ParameterSummary, Run), Box<dyn Error>> {
-    let config = BertConfig::from_json(&shape.config.to_string())?;
-    let base = BertClassifier::init(&config, device, SEED)?;
+    let config = EncoderConfig::from_json(&shape.config.to_string())?;
+    let base = SequenceClassifier::init(config, device, SEED)?;
     let model = match method {
         Method::Lora => {
             let mut model = attach(base, DEFAULT_NAME, &shape.lora)?;
-            model.classifier = model.classifier.set_require_grad(true);
+            model.head.output = model.head.output.set_require_grad(true);
             model
         }
         Method::Full => base.set_require_grad(true),
@@ -124,8 +124,9 @@ fn encoder(
     let batch = shape.batch()?.to_device(&device);
     let labels = Tensor::<1, Int>::from_data(shape.labels()?.as_slice(), &device);
     let cross_entropy = CrossEntropyLossConfig::new().init(&device);
+    let rows = EncoderBatch::new(batch.ids, batch.lengths);
     let run = run(model, steps, &device, |model| {
-        let logits = model.forward(batch.ids.clone(), &batch.lengths); // [batch, labels]
+        let logits = model.forward(&rows); // [batch, labels]
         let loss = cross_entropy.forward(logits, labels.clone());
         let grads = GradientsParams::from_grads(loss.backward(), model);
         (grads, loss.inner())

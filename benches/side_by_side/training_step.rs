@@ -35,9 +35,9 @@ struct Options {
     threads: Option<usize>,
     #[arg(long, default_value = "flex")]
     device: String,
-    /// Keep only what goes into each block, and compute it again in the backward (decoders).
-    #[arg(long)]
-    recompute: bool,
+    /// Of the first blocks, how many are computed again in the backward instead of kept.
+    #[arg(long, default_value_t = 0)]
+    recompute: usize,
     /// Measure one large product on the device instead of steps.
     #[arg(long)]
     floor: bool,

@@ -47,9 +47,9 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0)]
     pub dropout: f64,
 
-    /// Keep only what goes into each block and compute it again in the backward: less memory, a third slower
-    #[arg(long)]
-    pub recompute: bool,
+    /// Of the first blocks, how many are computed again in the backward instead of kept: less memory, more time
+    #[arg(long, default_value_t = 0, value_name = "BLOCKS")]
+    pub recompute: usize,
 
     /// Multiply by alpha / sqrt(rank) instead (rsLoRA)
     #[arg(long)]

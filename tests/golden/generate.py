@@ -22,15 +22,17 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported; nothing here needs a network
 
+import decoding
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM
+from transformers import GPT2Config, LlamaConfig, Qwen2Config
 from transformers.utils import logging
 
 import decoders
+import encoders
 
 HERE = Path(__file__).resolve().parent
 LOGITS_TOLERANCE = 1e-4  # what --check allows between burn-lora and PEFT
@@ -64,14 +66,21 @@ class Case:
     name: str
     seed: int
     config: object
-    lora: dict
-    classifies: bool = False  # a label for each row instead of a next token
+    lora: dict  # None: only the bare model is computed
+    encoder: str = ""  # an encoder, and what its head is for
     dtype: torch.dtype = torch.float32
     max_shard_size: str = "1GB"
     config_removals: tuple = ()
     config_additions: dict = field(default_factory=dict)
     variants: dict = field(default_factory=dict)  # other fields of config.json over the same weights, by name
     has_sequences: bool = False  # labels of rows, too, by a head over the same weights
+
+
+@dataclass
+class Decoding:
+    """What `generate` makes of prompts, with the models of other cases."""
+
+    name: str = "decoding"
 
 
 def cases():
@@ -168,26 +177,7 @@ def cases():
             ),
             lora=dict(target_modules=r".*\.(c_attn|c_fc)", use_rslora=True, fan_in_fan_out=True),
         ),
-        Case(
-            name="bert",
-            seed=41,
-            config=BertConfig(
-                vocab_size=64,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=48,
-                max_position_embeddings=40,
-                type_vocab_size=2,
-                layer_norm_eps=1e-3,
-                num_labels=3,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-            ),
-            # With the task SEQ_CLS, PEFT would train and save the head, too.
-            lora=dict(target_modules=["query", "value"], task_type=None),
-            classifies=True,
-        ),
+        *encoders.cases(Case),
     ] + [Case(has_sequences=True, **entry) for entry in decoders.entries()]
 
 
@@ -212,7 +202,7 @@ def randomize(model, generator):
 
 
 def auto_model(case):
-    return AutoModelForSequenceClassification if case.classifies else AutoModelForCausalLM
+    return encoders.MODELS[case.encoder] if case.encoder else AutoModelForCausalLM
 
 
 def write_base(case, folder):
@@ -248,7 +238,7 @@ def load_base(case, folder):
     model = auto_model(case).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     if hasattr(model.config, "num_experts_per_tok"):
         model.set_experts_implementation("eager")  # the others want widths that are multiples of 16 bytes
-    if not case.classifies:
+    if not case.encoder:
         model.generation_config.eos_token_id = None  # every generation has its full length
         model.generation_config.pad_token_id = 0
     return model.eval()
@@ -258,6 +248,8 @@ def load_base(case, folder):
 
 
 def batch(case, generator):
+    if case.encoder:
+        return encoders.batch(case, generator)
     vocab_size = case.config.vocab_size
     width = max(total for _, total in ROWS)
     input_ids = torch.zeros(len(ROWS), width, dtype=torch.int64)
@@ -268,13 +260,14 @@ def batch(case, generator):
         input_ids[row, :total] = ids
         attention_mask[row, :total] = 1
         labels[row, prompt:total] = ids[prompt:]
-    if case.classifies:
-        labels = torch.randint(0, case.config.num_labels, (len(ROWS),), generator=generator)
     return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
 
-def forward(model, inputs):
-    output = model(**inputs, use_cache=False)  # which a classifier passes over
+def forward(case, model, inputs):
+    if case.encoder:
+        output = model(**encoders.model_inputs(case, inputs))
+    else:
+        output = model(**inputs, use_cache=False)
     return output.logits, output.loss
 
 
@@ -311,13 +304,13 @@ def write_adapter(case, model, folder):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def optimize(model, inputs, steps, learning_rate):
+def optimize(case, model, inputs, steps, learning_rate):
     trainable = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=WEIGHT_DECAY)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = forward(model, inputs)[1]
+        loss = forward(case, model, inputs)[1]
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
@@ -364,6 +357,8 @@ def generations(model, base, vocab_size, generator):
 
 
 def write_case(case, folder):
+    if isinstance(case, Decoding):
+        return decoding.write(folder, HERE)
     with tempfile.TemporaryDirectory() as scratch:
         write_case_with(case, folder, scratch)
 
@@ -380,10 +375,12 @@ def write_case_with(case, folder, scratch):
 
     base = load_base(case, folder / "model")
     with torch.no_grad():
-        reference["base.logits"], reference["base.loss"] = forward(base, inputs)
-        if case.classifies:
-            encoder_inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+        reference["base.logits"], reference["base.loss"] = forward(case, base, inputs)
+        if case.encoder:
+            encoder_inputs = {key: value for key, value in inputs.items() if key != "labels"}
             reference["base.hidden"] = base.base_model(**encoder_inputs).last_hidden_state
+    if case.lora is None:
+        return write_reference(reference, folder)
 
     for name in case.variants:
         with torch.no_grad():
@@ -404,7 +401,7 @@ def write_case_with(case, folder, scratch):
     # Gradients and optimizer steps, from weights where every factor has a gradient.
     perturb(model, generator)
     start = adapter_weights(model)
-    logits, loss = forward(model, inputs)
+    logits, loss = forward(case, model, inputs)
     loss.backward()
     reference["init.logits"], reference["init.loss"] = logits.detach(), loss.detach()
     gradients = adapter_gradients(model)
@@ -412,7 +409,7 @@ def write_case_with(case, folder, scratch):
     # AdamW divides by the gradient's size: where it is only rounding, the first steps would be too.
     smallest = min(value.abs().min().item() for value in gradients.values())
     assert smallest > MIN_GRADIENT, f"{case.name}: a gradient of {smallest:.1e}: take another seed"
-    losses = optimize(model, inputs, STEPS, LEARNING_RATE)
+    losses = optimize(case, model, inputs, STEPS, LEARNING_RATE)
     stepped = adapter_weights(model)
     for key, value in start.items():
         reference[f"init.weight/{key}"] = value
@@ -423,17 +420,20 @@ def write_case_with(case, folder, scratch):
     reference["adamw.weight_decay"] = torch.tensor(WEIGHT_DECAY, dtype=torch.float64)
 
     # The adapter that PEFT trains and saves: other data, more steps.
-    optimize(model, batch(case, generator), 12, 2e-2)
+    optimize(case, model, batch(case, generator), 12, 2e-2)
     write_adapter(case, model, folder / "adapter")
     model = PeftModel.from_pretrained(load_base(case, folder / "model"), folder / "adapter").eval()
     with torch.no_grad():
-        reference["trained.logits"], reference["trained.loss"] = forward(model, inputs)
-        if not case.classifies:
+        reference["trained.logits"], reference["trained.loss"] = forward(case, model, inputs)
+        if not case.encoder:
             reference |= generations(model, load_base(case, folder / "model"), case.config.vocab_size, generator)
     for stage in ("base", "init"):
         gap = (reference[f"{stage}.logits"] - reference["trained.logits"]).abs().max().item()
         assert gap > 0.1, f"{case.name}: the trained adapter is too close to {stage} ({gap:.1e})"
+    write_reference(reference, folder)
 
+
+def write_reference(reference, folder):
     for key, value in reference.items():
         assert not value.is_floating_point() or value.isfinite().all(), key
     reference = {key: value.contiguous() for key, value in reference.items()}
@@ -497,11 +497,12 @@ def check_adapter(case, folder):
     complaints += [f"unexpected {key}" for key in outcome.unexpected_keys]
 
     with torch.no_grad():
-        logits, _ = forward(model, {key: reference[key] for key in ("input_ids", "attention_mask")})
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        logits, _ = forward(case, model, {key: reference[key] for key in names if key in reference})
     if logits.shape != mine.shape:
         return [*complaints, f"logits are {list(mine.shape)}, not {list(logits.shape)}"]
-    # What stands at padding is nobody's concern; a classifier has one row of logits for all.
-    real = slice(None) if case.classifies else reference["attention_mask"].bool()
+    # What stands at padding is nobody's concern; some heads have one row of logits for all.
+    real = slice(None) if case.encoder in encoders.PER_ROW else reference["attention_mask"].bool()
     gap = (logits[real] - mine[real].float()).abs().max().item()
     moved = (reference["base.logits"][real] - mine[real].float()).abs().max().item()
     print(f"check: {case.name}: largest difference {gap:.2e} (the adapter moves the logits by {moved:.2e})")
@@ -540,6 +541,8 @@ def check_model(case, folder):
 def check(chosen, root):
     complaints = []
     for case in chosen:
+        if case.lora is None:
+            continue
         folder = root / case.name
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
@@ -558,10 +561,11 @@ def main():
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--check", metavar="DIR", type=Path, help="compare what burn-lora saved under DIR with PEFT")
     group.add_argument("--verify", action="store_true", help="make the values again and compare with the committed ones")
-    names = [case.name for case in cases()]
+    everything = [*cases(), Decoding()]
+    names = [case.name for case in everything]
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
     arguments = parser.parse_args()
-    chosen = [case for case in cases() if case.name in (arguments.case or names)]
+    chosen = [case for case in everything if case.name in (arguments.case or names)]
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -570,7 +574,7 @@ def main():
 
     complaints = []
     if arguments.check:
-        complaints = check(chosen, arguments.check)
+        complaints = check([case for case in chosen if isinstance(case, Case)], arguments.check)
     elif arguments.verify:
         complaints = verify(chosen)
     else:

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use crate::compare::values;
 use crate::parameters::Parameters;
 
-/// The decoders that `tests/golden/generate.py` makes; `bert`, which classifies, stands for itself.
+/// The decoders that `tests/golden/generate.py` makes; the encoders are named by their tests.
 pub const CASES: [&str; 14] = [
     "llama",
     "llama_tied",
@@ -130,6 +130,11 @@ impl Golden {
     /// A float tensor of the reference, row by row.
     pub fn floats(&self, name: &str) -> Vec<f32> {
         values(self.tensor(name).clone())
+    }
+
+    /// Whether the reference has this tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// An integer tensor of the reference, row by row.

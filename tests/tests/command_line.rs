@@ -1,4 +1,4 @@
-//! The example `finetune` as a user starts it: a whole short run, and what it says to bad input.
+//! The examples `finetune` and `generate` as a user starts them: a whole short run, and what they say to bad input.
 //!
 //! `cargo test --workspace` builds the examples before it runs the tests.
 
@@ -8,13 +8,17 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn finetune(arguments: &[&str]) -> Output {
+    run("finetune", arguments)
+}
+
+fn run(example: &str, arguments: &[&str]) -> Output {
     let tests = std::env::current_exe().expect("a test has a path");
-    // target/<profile>/deps/<this test> stands beside target/<profile>/examples/finetune.
+    // target/<profile>/deps/<this test> stands beside target/<profile>/examples/<example>.
     let profile = tests
         .parent()
         .and_then(Path::parent)
         .expect("a target folder");
-    let example = profile.join("examples").join("finetune");
+    let example = profile.join("examples").join(example);
     Command::new(example)
         .args(arguments)
         .env_remove("BURN_DEVICE")
@@ -27,7 +31,10 @@ fn repository() -> PathBuf {
 }
 
 fn refused(arguments: &[&str]) -> String {
-    let output = finetune(arguments);
+    refusal(finetune(arguments))
+}
+
+fn refusal(output: Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr).to_string();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(!error.contains("panicked"), "{error}");
@@ -158,4 +165,66 @@ fn a_folder_without_a_model_is_refused() {
         error.contains("tokenizer.json") || error.contains("config.json"),
         "{error}"
     );
+}
+
+/// What `generate` prints with the small base on the CPU.
+fn generated(arguments: &[&str]) -> String {
+    let output = run("generate", &[&["--device", "flex"], arguments].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_prompt_is_continued_up_to_a_stop_string() {
+    let prompt = ["--prompt", "On Thursday the Osprey"];
+    let text = generated(&prompt);
+    assert!(text.starts_with("On Thursday the Osprey "), "{text}");
+    let sentence = generated(&[prompt.as_slice(), &["--stop", "."]].concat());
+    let (expected, _) = text.split_once('.').expect("a sentence");
+    assert_eq!(sentence, format!("{expected}\n"));
+}
+
+#[test]
+fn several_prompts_are_each_continued_as_alone() {
+    let prompts = ["On Thursday the Osprey", "At"];
+    let both = generated(&["--prompt", prompts[0], "--prompt", prompts[1]]);
+    let alone = prompts.map(|prompt| generated(&["--prompt", prompt]));
+    assert_eq!(both, alone.concat());
+}
+
+#[test]
+fn beams_and_draws_can_be_asked_for() {
+    let prompt = ["--prompt", "At"];
+    let with = |more: &[&str]| generated(&[prompt.as_slice(), more].concat());
+    let beams = [
+        "--beams",
+        "4",
+        "--length-penalty",
+        "0.9",
+        "--no-repeat-ngram-size",
+        "4",
+    ];
+    assert!(with(&beams).starts_with("At"));
+    let draw = |seed| with(&["--temperature", "1.5", "--top-p", "0.95", "--seed", seed]);
+    assert_eq!(draw("1"), draw("1"));
+    assert_ne!(draw("1"), draw("2"));
+}
+
+#[test]
+fn a_request_that_cannot_be_met_is_refused_with_every_fault() {
+    let arguments = [
+        "--prompt",
+        "At",
+        "--top-p",
+        "1.5",
+        "--stop",
+        "",
+        "--max-new-tokens",
+        "300",
+    ];
+    let error = refusal(run("generate", &arguments));
+    for fault in ["top_p 1.5", "stop strings [0]", "max_new_tokens 300"] {
+        assert!(error.contains(fault), "{fault} is missing from {error}");
+    }
 }

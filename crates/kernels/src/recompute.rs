@@ -115,7 +115,8 @@ impl ModuleMapper for Detach {
             return param;
         }
         self.leaves.push((param.id, value.into_dispatch()));
-        param.map(Tensor::detach)
+        // To detach alone would keep the setting, and with it a graph.
+        param.map(|value| value.detach().set_require_grad(false))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Keys and values of the tokens that a model has seen.
 
-use burn::tensor::Tensor;
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor};
 
 /// The keys and values of all layers, for generation token by token.
 ///
@@ -43,6 +45,30 @@ impl KvCache {
         self.len += tokens;
     }
 
+    /// Row `i` becomes what row `rows[i]` was. Rows may be repeated, moved and left out.
+    ///
+    /// Row `i` and row `rows[i]` are known to have their first `shared` tokens in common, so these need not be moved
+    /// while the number of rows stays: the beams of one prompt share it.
+    ///
+    /// # Panics
+    ///
+    /// If a row does not exist.
+    pub fn select_rows(&mut self, rows: &[usize], shared: usize) {
+        let is_same = |batch: usize| rows.iter().copied().eq(0..batch);
+        for layer in &mut self.layers {
+            let Some((keys, values)) = layer.filled.take() else {
+                continue;
+            };
+            layer.filled = Some(match is_same(keys.dims()[0]) {
+                true => (keys, values),
+                false => (
+                    selected(keys, rows, shared..self.len),
+                    selected(values, rows, shared..self.len),
+                ),
+            });
+        }
+    }
+
     pub(crate) fn layer(&mut self, index: usize) -> LayerWriter<'_> {
         LayerWriter {
             layer: &mut self.layers[index],
@@ -50,6 +76,33 @@ impl KvCache {
             capacity: self.capacity,
         }
     }
+}
+
+/// The rows of one tensor in another order; when their number stays, only the tokens of `moved` are touched.
+///
+/// # Shapes
+///
+/// - filled: `[batch, kv_heads, capacity, d_head]`
+/// - output: `[rows, kv_heads, capacity, d_head]`
+fn selected(filled: Tensor<4>, rows: &[usize], moved: Range<usize>) -> Tensor<4> {
+    let [batch, heads, capacity, d] = filled.dims();
+    let device = filled.device();
+    let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+    let index = Tensor::<1, Int>::from_ints(index.as_slice(), &device);
+    if rows.len() == batch {
+        if moved.is_empty() {
+            return filled;
+        }
+        let place = [0..batch, 0..heads, moved, 0..d];
+        let rows = filled.clone().slice(place.clone()).select(0, index);
+        return filled.slice_assign(place, rows);
+    }
+    let end = moved.end;
+    let options = (&device, filled.dtype());
+    let seen = filled.slice([0..batch, 0..heads, 0..end, 0..d]);
+    let place = [0..rows.len(), 0..heads, 0..end, 0..d];
+    Tensor::zeros([rows.len(), heads, capacity, d], options)
+        .slice_assign(place, seen.select(0, index))
 }
 
 #[derive(Debug, Default)]

@@ -216,53 +216,10 @@ pub struct TooLong {
     pub limit: usize,
 }
 
-/// Prompts or options from which nothing can be generated.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum GenerateError {
-    /// Prompts without a token: there is nothing to continue.
-    #[error("prompts without a token: {rows:?}")]
-    EmptyPrompt {
-        /// The indices of the prompts.
-        rows: Vec<usize>,
-    },
-    /// Tokens that the model's vocabulary does not hold.
-    #[error("the model knows tokens below {vocab_size}; found {} in prompts {rows:?}", .tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
-    UnknownToken {
-        /// The tokens.
-        tokens: Vec<u32>,
-        /// The indices of the prompts that hold them.
-        rows: Vec<usize>,
-        /// The size of the vocabulary.
-        vocab_size: usize,
-    },
-    /// Prompt and new tokens together exceed the model's positions.
-    #[error("prompt {row} and max_new_tokens: {source}")]
-    TooLong {
-        /// The index of the longest prompt.
-        row: usize,
-        /// The lengths.
-        source: TooLong,
-    },
-    /// A sampling option out of its range.
-    #[error("sampling:{}", bullets(.problems))]
-    Sampling {
-        /// One line for each option.
-        problems: Vec<String>,
-    },
-    /// The model answered with NaN or infinity.
-    #[error("the logits of prompt {row} are not finite after {tokens} new tokens")]
-    NotFinite {
-        /// The index of the prompt.
-        row: usize,
-        /// The tokens generated before.
-        tokens: usize,
-    },
-    /// The logits cannot be read back from the device.
-    #[error("cannot read the logits from the device: {0}")]
-    Device(String),
-}
-
-fn bullets(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  {line}")).collect()
+/// A line for each, indented.
+pub(crate) fn bullets<T: fmt::Display>(lines: impl IntoIterator<Item = T>) -> String {
+    lines
+        .into_iter()
+        .map(|line| format!("\n  {line}"))
+        .collect()
 }

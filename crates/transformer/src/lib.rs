@@ -1,5 +1,5 @@
 //! Transformers read from Hugging Face folders: decoders (see [`DecoderConfig`] for the families) with generation, and
-//! BERT with a head that classifies sequences.
+//! encoders (see [`EncoderConfig`]) with heads for sequences, tokens, choices, masked words and embeddings.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Device};
@@ -14,13 +14,13 @@
 //! ```
 //!
 //! ```no_run
-//! use burn::tensor::{Device, Int, Tensor};
-//! use burn_lora_transformer::BertClassifier;
+//! use burn::tensor::Device;
+//! use burn_lora_transformer::SequenceClassifier;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = Device::default();
-//! let classifier = BertClassifier::load("path/to/encoder".as_ref(), &device)?;
-//! let ids = Tensor::<2, Int>::from_data([[101, 7592, 102], [101, 102, 0]], &device);
-//! let logits = classifier.forward(ids, &[3, 2]); // [batch, num_labels]
+//! let classifier = SequenceClassifier::load("path/to/encoder".as_ref(), &Device::default())?;
+//! let rows = [vec![101, 7592, 102], vec![101, 102]];
+//! let batch = classifier.encoder.batch(&rows, None)?;
+//! let logits = classifier.forward(&batch); // [batch, num_labels]
 //! # Ok(())
 //! # }
 //! ```
@@ -30,42 +30,50 @@
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
 mod activation;
-mod bert;
-mod bert_module;
 mod cache;
 mod checkpoint;
-mod classifier;
 mod config;
 mod convert;
 mod decoder;
+mod encoder;
 mod error;
-mod generate;
+mod generation;
 mod nearest;
 mod norm;
 mod positions;
 mod recompute;
-mod sampling;
 mod save;
 mod verify;
+mod weigh;
 mod weights;
 
 pub use activation::Activation;
-pub use bert::Bert;
 pub use cache::KvCache;
-pub use classifier::{BertClassifier, ClassifierOptions};
 pub use config::{
-    BertConfig, DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig,
-    LayerType, LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
+    DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig, LayerType,
+    LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
     Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier, LoadOptions};
-pub use error::{
-    ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
+pub use encoder::families::{
+    BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };
-pub use generate::{GenerateOptions, generate};
+pub use encoder::{
+    BatchError, Bias, Choices, ClassLabels, ConvLayer, Embeddings, Encoder, EncoderBatch,
+    EncoderConfig, EncoderLayer, EncoderOptions, EncoderWithHead, Head, HeadTask, Kernel, Kind,
+    LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Named, Pooling, PositionLinears,
+    Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentencePooling, SequenceClassifier,
+    SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
+};
+pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};
+pub use generation::{
+    BeamSearch, DecoderSession, Decoding, DecodingSession, Detokenizer, EarlyStopping,
+    FinishReason, GenerateError, GenerateOptions, Generative, RequestFault, Sampling, Sequence,
+    TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
+    generate_text, next_token_probabilities, stream_text, stream_tokens,
+};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
-pub use sampling::Sampling;
 
 #[cfg(test)]
 mod tests;

@@ -28,8 +28,8 @@ impl RmsNorm {
 pub struct LayerNorm {
     /// `[d]`
     pub weight: Param<Tensor<1>>,
-    /// `[d]`
-    pub bias: Param<Tensor<1>>,
+    /// `[d]`, where it has one.
+    pub bias: Option<Param<Tensor<1>>>,
     /// Added to the variance.
     pub eps: f64,
 }
@@ -40,6 +40,14 @@ impl LayerNorm {
     /// - x: `[..., d]`
     /// - output: `[..., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
+        let weight = self.weight.val();
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => {
+                let device = weight.device().without_autodiff();
+                Tensor::zeros(weight.dims(), (&device, weight.dtype()))
+            }
+        };
+        layer_norm(x, weight, bias, self.eps)
     }
 }

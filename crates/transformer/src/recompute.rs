@@ -3,10 +3,11 @@ use burn::tensor::{Device, Distribution, Tensor};
 use burn_lora_adapter::drops_inputs;
 use burn_lora_kernels::recompute;
 
-/// How the blocks of one forward are run: as usual, or keeping only what goes into each (PyTorch's and PEFT's "gradient
+/// How the blocks of one forward are run: as usual, or keeping only what goes into them (PyTorch's and PEFT's "gradient
 /// checkpointing").
 pub(crate) struct Recomputation {
-    on: bool,
+    /// How many blocks are computed again. The first ones: their backward comes last, when what the others kept is gone.
+    blocks: usize,
     /// Where blocks draw random numbers, what the second forward needs to draw the same ones.
     seed: Option<u64>,
 }
@@ -14,15 +15,15 @@ pub(crate) struct Recomputation {
 impl Recomputation {
     /// Draws its seed from the device, so that a run that seeds the device repeats itself. This is the one number that is
     /// read back from it, and only where there is dropout.
-    pub(crate) fn new<M: Module>(on: bool, model: &M, device: &Device) -> Self {
-        let seed = (on && drops_inputs(model)).then(|| {
+    pub(crate) fn new<M: Module>(blocks: usize, model: &M, device: &Device) -> Self {
+        let seed = (blocks > 0 && drops_inputs(model)).then(|| {
             let range = Distribution::Uniform(0.0, (1 << 24) as f64);
             Tensor::<1>::random([1], range, device).into_scalar::<f32>() as u64
         });
-        Self { on, seed }
+        Self { blocks, seed }
     }
 
-    /// One block; no two of a forward have the same index.
+    /// The block of this index.
     pub(crate) fn run<M: Module + 'static, const D: usize>(
         &self,
         index: usize,
@@ -30,7 +31,7 @@ impl Recomputation {
         x: Tensor<D>,
         forward: impl Fn(&M, Tensor<D>) -> Tensor<D> + Send + 'static,
     ) -> Tensor<D> {
-        if !self.on {
+        if index >= self.blocks {
             return forward(block, x);
         }
         // Seeds of neighbouring blocks are far apart.

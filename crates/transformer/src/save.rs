@@ -66,13 +66,21 @@ pub(crate) fn write<M: Module>(
     })?;
     rename(&partial, &path)?;
 
-    let path = dir.join("config.json");
-    let partial = partial_name(&path);
-    std::fs::write(&partial, config).map_err(|source| SaveError::Write {
-        path: path.clone(),
+    write_text(&dir.join("config.json"), config)
+}
+
+/// Writes a text under a temporary name and renames it; its folder is created if need be.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), SaveError> {
+    let failed = |source| SaveError::Write {
+        path: path.into(),
         source,
-    })?;
-    rename(&partial, &path)
+    };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let partial = partial_name(path);
+    std::fs::write(&partial, text).map_err(failed)?;
+    rename(&partial, path)
 }
 
 fn partial_name(path: &Path) -> PathBuf {

@@ -9,7 +9,7 @@ use crate::nearest::nearest;
 use crate::weights::Key;
 
 /// What an architecture's checkpoints may do differently.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Leniency {
     /// A prefix that some checkpoints leave out, dot included.
     pub(crate) prefix: &'static str,
@@ -17,12 +17,14 @@ pub(crate) struct Leniency {
     pub(crate) harmless: &'static [&'static str],
     /// The embedding to which the head is tied, if it is: a copy stored as the head is passed over.
     pub(crate) tied_to: Option<&'static str>,
-    /// Beginnings of tensors that belong to heads for other tasks.
+    /// Beginnings of tensors that belong to heads, passed over unless the model has that head.
     pub(crate) other_heads: &'static [&'static str],
     /// Endings of names, each with the one that older libraries wrote in its place.
     pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// Modules that a checkpoint may lack, each as a whole: they start fresh.
-    pub(crate) optional: &'static [&'static str],
+    pub(crate) optional: Vec<String>,
+    /// Tensors that repeat another one, each with that: passed over where they have its shape.
+    pub(crate) copies: Vec<(String, String)>,
 }
 
 /// What a checkpoint holds of a model.
@@ -66,13 +68,8 @@ pub(crate) fn verify<'a>(
         found.insert(key.path.clone(), entry);
     }
     // A module of which a part is there is damaged, not absent.
-    let is_absent = |module: &&str| !found.keys().any(|path| is_in(path, module));
-    let absent: Vec<&str> = leniency
-        .optional
-        .iter()
-        .copied()
-        .filter(is_absent)
-        .collect();
+    let is_absent = |module: &&String| !found.keys().any(|path| is_in(path, module));
+    let absent: Vec<&String> = leniency.optional.iter().filter(is_absent).collect();
     let (fresh, missing): (Vec<String>, Vec<String>) = missing
         .into_iter()
         .partition(|path| absent.iter().any(|module| is_in(path, module)));
@@ -120,7 +117,12 @@ fn look_up<'a>(
             stored(&format!("{stem}{then}"))
         })
     };
-    let names = [Some(path), path.strip_prefix(leniency.prefix)];
+    let with_prefix = format!("{}{path}", leniency.prefix);
+    let names = [
+        Some(path),
+        path.strip_prefix(leniency.prefix),
+        Some(with_prefix.as_str()),
+    ];
     let entry = names
         .into_iter()
         .flatten()
@@ -135,12 +137,22 @@ impl Leniency {
         name: &str,
         found: &HashMap<String, &Entry>,
     ) -> bool {
-        let same_shape = |tied| {
+        let same_shape = |tied: &str| {
             let embedding = found.get(tied).map(|entry| &entry.shape);
             embedding == checkpoint.entries.get(name).map(|entry| &entry.shape)
         };
         self.harmless.iter().any(|ending| name.ends_with(ending))
-            || self.other_heads.iter().any(|head| name.starts_with(head))
+            || self.is_of_another_head(name, found)
+            || self
+                .copies
+                .iter()
+                .any(|(copy, original)| name == copy && same_shape(original))
             || (HEADS.contains(&name) && self.tied_to.is_some_and(same_shape))
+    }
+
+    /// Whether a tensor belongs to a head that the model does not have.
+    fn is_of_another_head(&self, name: &str, found: &HashMap<String, &Entry>) -> bool {
+        let mut heads = self.other_heads.iter();
+        heads.any(|head| name.starts_with(head) && !found.keys().any(|path| path.starts_with(head)))
     }
 }

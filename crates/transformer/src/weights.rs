@@ -163,9 +163,33 @@ impl<'a> Weights<'a> {
     pub(crate) fn layer_norm(&mut self, path: &str, d: usize, eps: f64) -> LayerNorm {
         LayerNorm {
             weight: self.vector(path, "weight", d, Fresh::Ones),
-            bias: self.vector(path, "bias", d, Fresh::Zeros),
+            bias: Some(self.vector(path, "bias", d, Fresh::Zeros)),
             eps,
         }
+    }
+
+    /// A layer norm without bias.
+    pub(crate) fn scaling_norm(&mut self, path: &str, d: usize, eps: f64) -> LayerNorm {
+        LayerNorm {
+            weight: self.vector(path, "weight", d, Fresh::Ones),
+            bias: None,
+            eps,
+        }
+    }
+
+    /// A vector that starts at 0.
+    pub(crate) fn zeros(&mut self, path: &str, name: &str, d: usize) -> Param<Tensor<1>> {
+        self.vector(path, name, d, Fresh::Zeros)
+    }
+
+    /// The weights of a convolution, in PyTorch's order.
+    pub(crate) fn kernel(&mut self, path: &str, shape: [usize; 3]) -> Param<Tensor<3>> {
+        self.parameter(Key {
+            path: format!("{path}.weight"),
+            shape: shape.to_vec(),
+            transposed: false,
+            fresh: Fresh::Normal(self.std),
+        })
     }
 
     fn matrix(
@@ -185,7 +209,10 @@ impl<'a> Weights<'a> {
 
     fn vector(&mut self, path: &str, name: &str, d: usize, fresh: Fresh) -> Param<Tensor<1>> {
         self.parameter(Key {
-            path: format!("{path}.{name}"),
+            path: match path.is_empty() {
+                true => name.to_owned(),
+                false => format!("{path}.{name}"),
+            },
             shape: vec![d],
             transposed: false,
             fresh,

@@ -1,7 +1,7 @@
-//! Greedy generation.
+//! Greedy generation under an adapter.
 
 use burn::tensor::{Int, Tensor};
-use burn_lora::transformer::{GenerateOptions, Sampling, generate};
+use burn_lora::transformer::{GenerateOptions, generate};
 use burn_lora_tests::Golden;
 
 use crate::common::on_each_case;
@@ -69,8 +69,6 @@ fn generation_stops_after_the_end_of_sequence() {
 fn greedy(golden: &Golden) -> GenerateOptions {
     GenerateOptions {
         max_new_tokens: golden.shape("generate.new_ids")[1],
-        eos: Vec::new(),
-        sampling: Sampling::Greedy,
-        seed: 0,
+        ..GenerateOptions::default()
     }
 }

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod adapter;
-mod bert;
 mod common;
+mod decoding;
+mod encoder;
 mod experts;
 mod generation;
 mod model;

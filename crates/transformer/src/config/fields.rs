@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use crate::activation::Activation;
 use crate::error::ConfigError;
 use crate::nearest::{hint, nearest};
 
@@ -102,6 +103,16 @@ impl<'a> Fields<'a> {
             let allowed = allowed.join(" or ");
             self.refuse(format!("`{name}` is `{found}`; only {allowed} is built"));
         }
+    }
+
+    /// The name of a nonlinearity that is built.
+    pub(crate) fn activation(&mut self, name: &'static str, default: &str) -> String {
+        let found = self.text(name, default);
+        if Activation::from_name(&found).is_none() {
+            let known = Activation::known();
+            self.refuse(format!("`{name}` is `{found}`; built are {known}"));
+        }
+        found
     }
 
     /// The fields that nobody asked for.

@@ -4,7 +4,6 @@
 //! that does not (token ids, dropout of pretraining, versions) is kept as it stands and written back by
 //! the model's `save`.
 
-mod bert;
 mod decoder;
 mod family;
 mod fields;
@@ -27,7 +26,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-pub use bert::BertConfig;
 pub use decoder::DecoderConfig;
 pub use gemma2::Gemma2Config;
 pub use gemma3::Gemma3TextConfig;
@@ -43,8 +41,9 @@ pub use qwen3_moe::Qwen3MoeConfig;
 pub use schema::LayerType;
 
 use crate::error::ConfigError;
+pub(crate) use fields::Fields;
 
-fn read_folder<C>(
+pub(crate) fn read_folder<C>(
     dir: &Path,
     from_json: impl FnOnce(&str) -> Result<C, ConfigError>,
 ) -> Result<C, ConfigError> {
@@ -60,7 +59,7 @@ fn read_folder<C>(
 }
 
 /// The `model_type` and all fields.
-fn parse(text: &str) -> Result<(String, Map<String, Value>), ConfigError> {
+pub(crate) fn parse(text: &str) -> Result<(String, Map<String, Value>), ConfigError> {
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))?;
     let Some(Value::String(model_type)) = map.get("model_type") else {
@@ -69,12 +68,12 @@ fn parse(text: &str) -> Result<(String, Map<String, Value>), ConfigError> {
     Ok((model_type.clone(), map))
 }
 
-fn to_text(map: Map<String, Value>) -> String {
+pub(crate) fn to_text(map: Map<String, Value>) -> String {
     // A map of strings and numbers always has a JSON form; the alternate format of `Value` is the indented one.
     format!("{:#}\n", Value::Object(map))
 }
 
-fn check(model_type: &str, problems: Vec<String>) -> Result<(), ConfigError> {
+pub(crate) fn check(model_type: &str, problems: Vec<String>) -> Result<(), ConfigError> {
     if problems.is_empty() {
         return Ok(());
     }

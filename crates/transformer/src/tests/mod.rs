@@ -1,8 +1,11 @@
 //! Tests of whole models: tiny ones with random weights.
 
-mod bert;
 mod classification;
 mod decoding;
+mod encoder_configs;
+mod encoder_families;
+mod encoder_heads;
+mod encoders;
 mod generation;
 mod loading;
 mod paths;

@@ -1,0 +1,218 @@
+//! Encoders: BERT and what grew out of it, one implementation for all.
+//!
+//! A family is a file in `families/`: its configuration under the names that `config.json` has, and what that means as
+//! data, a [`spec::Spec`] with sizes, parts and [`spec::Names`]; and for each task a [`spec::HeadSpec`]. Code is written
+//! for a new kind of part only, never for a family. What is special to encoders:
+//!
+//! - Every module carries its name beside it ([`Named`]), so the paths of all families are those of their checkpoints
+//!   although one struct serves them.
+//! - A bare [`Encoder`] has the names of Transformers' bare models (`encoder.layer.0...`), with a head the names that the
+//!   head's class has (`bert.encoder.layer.0...`). Folders of either kind load as either.
+//! - What a folder lacks of a head, as whole modules, starts fresh, and the model says which parameters those are.
+//! - Layers of one kind share a [`view::View`]: mask and rotations are made once for a batch.
+
+mod batch;
+mod conv;
+mod disentangled;
+mod embeddings;
+pub(crate) mod families;
+mod head;
+mod labels;
+mod layer;
+pub(crate) mod load;
+mod loss;
+pub(crate) mod named;
+mod qkv;
+mod scope;
+mod sentence;
+mod spec;
+mod view;
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::error::TooLong;
+use crate::norm::LayerNorm;
+use crate::weights::Weights;
+
+pub use batch::{BatchError, EncoderBatch};
+pub use conv::{ConvLayer, Kernel};
+pub use disentangled::{PositionLinears, RelativeEmbeddings};
+pub use embeddings::Embeddings;
+pub use families::EncoderConfig;
+pub use head::{
+    Choices, EncoderWithHead, Head, HeadTask, MaskedLm, MaskedTokens, MultipleChoice,
+    SequenceClassifier, SequenceLabels, TokenClassifier, TokenLabels, Transform,
+};
+pub use labels::{ClassLabels, LabelError, Labels};
+pub use layer::EncoderLayer;
+pub use load::EncoderOptions;
+pub use named::{Kind, Named, Siblings};
+pub use qkv::Qkv;
+pub use scope::Bias;
+pub use sentence::{SentenceEncoder, SentenceError, SentencePooling};
+pub use spec::{Pooling, Task};
+
+use named::unnamed_module;
+use scope::Scope;
+use spec::Spec;
+use view::View;
+
+/// An encoder without a head: what each token means among the others, seen from both sides.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    /// Tokens, positions and segments.
+    pub embeddings: Embeddings,
+    /// The blocks.
+    pub layers: Named<Vec<EncoderLayer>>,
+    /// Embeddings of distances, where attention has scores for them.
+    pub relative: Option<RelativeEmbeddings>,
+    /// A convolution beside the first block.
+    pub conv: Option<Named<ConvLayer>>,
+    /// After the last block.
+    pub final_norm: Option<Named<LayerNorm>>,
+    config: EncoderConfig,
+    spec: Arc<Spec>,
+    fresh: Vec<String>,
+}
+
+unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm }
+    with { config, spec, fresh });
+
+impl Encoder {
+    pub(crate) fn build(config: &EncoderConfig, scope: &mut Scope<'_, '_>) -> Self {
+        let spec = config.spec();
+        let layers = scope.enter(spec.names.layers, |scope| {
+            let layer = |index: usize| {
+                let block = scope.enter(index.to_string(), |scope| {
+                    EncoderLayer::build(&spec, index, scope)
+                });
+                block.into_inner()
+            };
+            (0..spec.n_layers).map(layer).collect()
+        });
+        Self {
+            embeddings: Embeddings::build(&spec, scope),
+            layers,
+            relative: RelativeEmbeddings::build(&spec, scope),
+            conv: ConvLayer::build(&spec, scope),
+            final_norm: spec
+                .names
+                .final_norm
+                .map(|name| scope.norm(name, spec.hidden_size, spec.norm)),
+            config: config.clone(),
+            spec: Arc::new(spec),
+            fresh: Vec::new(),
+        }
+    }
+
+    pub(crate) fn from_weights(config: &EncoderConfig, weights: &mut Weights<'_>) -> Self {
+        Self::build(config, &mut Scope::root(weights))
+    }
+
+    /// The hidden states after the last block. What stands at padding has no meaning.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// If the batch is longer than the model's positions (see [`Self::check_length`]), or its lengths are not one of
+    /// `1..=seq` for each row; [`Self::batch`] makes batches of which neither is true.
+    pub fn hidden(&self, batch: &EncoderBatch) -> Tensor<3> {
+        batch.assert_fits(&self.spec);
+        let x = self.embeddings.forward(batch);
+        let views = View::all(&self.spec, batch, x.dtype());
+        let relative = self.relative.as_ref().map(|rows| rows.of(batch));
+        let embedded = self.conv.as_ref().map(|_| x.clone());
+        let mut x = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, &views, relative.as_ref());
+            if let (0, Some(conv), Some(embedded)) = (index, &self.conv, &embedded) {
+                x = conv.forward(embedded.clone(), x);
+            }
+        }
+        match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    /// Pads rows to the longest, as a batch on the encoder's device.
+    ///
+    /// `segments` says the segment of each token; without it all are of the first.
+    ///
+    /// # Errors
+    ///
+    /// Every row that is empty or too long, holds tokens or segments that the encoder does not know, or has not one
+    /// segment for each token.
+    pub fn batch(
+        &self,
+        rows: &[Vec<u32>],
+        segments: Option<&[Vec<u32>]>,
+    ) -> Result<EncoderBatch, BatchError> {
+        EncoderBatch::from_rows(rows, segments, &self.spec, &self.device())
+    }
+
+    /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
+    pub fn check_length(&self, length: usize) -> Result<(), TooLong> {
+        let limit = self.spec.max_length;
+        match length <= limit {
+            true => Ok(()),
+            false => Err(TooLong { length, limit }),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// The dtype of the weights and of the activations.
+    pub fn dtype(&self) -> DType {
+        self.embeddings.words.weight.base().dtype()
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.embeddings.words.weight.base().device()
+    }
+}
+
+/// Makes one vector of each sequence.
+///
+/// # Shapes
+///
+/// - hidden: `[batch, seq, hidden]`
+/// - output: `[batch, hidden]`
+pub(crate) fn pool(hidden: Tensor<3>, batch: &EncoderBatch, pooling: Pooling) -> Tensor<2> {
+    /// Above every hidden state, and within f16.
+    const HIGHEST: f64 = 6e4;
+    let dtype = hidden.dtype();
+    let mask = batch.mask().map(|mask| -> Tensor<3> {
+        let mask = mask.cast(dtype);
+        mask.unsqueeze_dim(2) // [batch, seq, 1]
+    });
+    let masked = |x: Tensor<3>| match mask.clone() {
+        Some(mask) => x * mask,
+        None => x,
+    };
+    let divided = |x: Tensor<3>, by: fn(f32) -> f32| {
+        let lengths: Vec<f32> = batch.lengths.iter().map(|n| 1.0 / by(*n as f32)).collect();
+        let device = x.device().without_autodiff();
+        let inverse = Tensor::<1>::from_floats(lengths.as_slice(), &device).cast(dtype);
+        x * inverse.reshape([batch.lengths.len(), 1, 1])
+    };
+    let pooled: Tensor<3> = match pooling {
+        Pooling::First => hidden.narrow(1, 0, 1),
+        Pooling::Mean => divided(masked(hidden).sum_dim(1), |n| n),
+        Pooling::MeanSqrtLength => divided(masked(hidden).sum_dim(1), f32::sqrt),
+        Pooling::Max => match mask.clone() {
+            Some(mask) => (hidden + (mask - 1.0) * HIGHEST).max_dim(1),
+            None => hidden.max_dim(1),
+        },
+    };
+    pooled.squeeze_dim(1)
+}
