@@ -250,6 +250,9 @@ pub enum GenerateError {
         /// One line for each option.
         problems: Vec<String>,
     },
+    /// Rows that the model cannot take.
+    #[error(transparent)]
+    Rows(#[from] crate::encoder::BatchError),
     /// The model answered with NaN or infinity.
     #[error("the logits of prompt {row} are not finite after {tokens} new tokens")]
     NotFinite {

@@ -46,6 +46,7 @@ mod norm;
 mod positions;
 mod sampling;
 mod save;
+mod t5;
 mod verify;
 mod weigh;
 mod weights;
@@ -72,6 +73,7 @@ pub use llama::Llama;
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
 pub use sampling::Sampling;
+pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Stack};
 
 #[cfg(test)]
 mod tests;

@@ -8,3 +8,5 @@ mod generation;
 mod model;
 mod peft_files;
 mod recipe;
+mod sentence;
+mod t5;

@@ -8,6 +8,7 @@ mod encoders;
 mod generation;
 mod loading;
 mod paths;
+mod t5;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;
