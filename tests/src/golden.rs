@@ -132,11 +132,6 @@ impl Golden {
         values(self.tensor(name).clone())
     }
 
-    /// Whether the reference has this tensor.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
     /// An integer tensor of the reference, row by row.
     pub fn ints(&self, name: &str) -> Vec<i64> {
         self.tensor(name).try_to_vec().unwrap()

@@ -20,12 +20,12 @@ use block::KeysValues;
 use stack::Cross;
 
 use crate::cache::KvCache;
+use crate::decoder::tied_head;
 use crate::encoder::batch::Limits;
 use crate::encoder::named::{Named, unnamed_module};
 use crate::encoder::scope::Scope;
 use crate::encoder::view::padding;
 use crate::encoder::{BatchError, EncoderBatch};
-use crate::llama::tied_head;
 use crate::weights::Weights;
 
 /// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5.
