@@ -162,20 +162,23 @@ FAMILIES = {
     ),
 }
 
-# (family, task, seed, whether an adapter is tried on it).
+# With these, PEFT trains and saves the head beside the adapter.
+TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS"}
+
+# (family, task, seed, whether an adapter is tried on it: alone, or with the "head").
 CASES = [
     ("bert", "sequence", 41, True),
     ("bert", "regression", 42, False),
     ("bert", "sets", 43, False),
-    ("bert", "token", 44, True),
+    ("bert", "token", 44, "head"),
     ("bert", "choice", 45, False),
     ("bert", "masked", 46, True),
-    ("roberta", "sequence", 51, True),
+    ("roberta", "sequence", 56, "head"),
     ("roberta", "token", 52, False),
     ("roberta", "choice", 53, False),
     ("roberta", "masked", 54, False),
     ("xlm_roberta", "sequence", 55, True),
-    ("distilbert", "sequence", 61, True),
+    ("distilbert", "sequence", 65, "head"),
     ("distilbert", "token", 62, False),
     ("distilbert", "choice", 63, False),
     ("distilbert", "masked", 64, False),
@@ -208,8 +211,12 @@ def cases(case):
                 name=f"{family}_{task}",
                 seed=seed,
                 config=config(**arguments, num_labels=labels, **extra),
-                # With the task SEQ_CLS, PEFT would train and save the head, too.
-                lora=dict(target_modules=targets, task_type=None) if adapted else None,
+                lora=dict(
+                    target_modules=targets,
+                    task_type=TASK_TYPES[task] if adapted == "head" else None,
+                )
+                if adapted
+                else None,
                 encoder=task,
             )
         )

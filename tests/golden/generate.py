@@ -27,12 +27,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers import GPT2Config, LlamaConfig, Qwen2Config
 from transformers.utils import logging
 
 import decoders
 import encoders
+import seq2seq
 
 HERE = Path(__file__).resolve().parent
 LOGITS_TOLERANCE = 1e-4  # what --check allows between burn-lora and PEFT
@@ -68,6 +69,7 @@ class Case:
     config: object
     lora: dict  # None: only the bare model is computed
     encoder: str = ""  # an encoder, and what its head is for
+    seq2seq: bool = False  # an encoder and a decoder
     dtype: torch.dtype = torch.float32
     max_shard_size: str = "1GB"
     config_removals: tuple = ()
@@ -178,6 +180,7 @@ def cases():
             lora=dict(target_modules=r".*\.(c_attn|c_fc)", use_rslora=True, fan_in_fan_out=True),
         ),
         *encoders.cases(Case),
+        *seq2seq.cases(Case),
     ] + [Case(has_sequences=True, **entry) for entry in decoders.entries()]
 
 
@@ -202,12 +205,16 @@ def randomize(model, generator):
 
 
 def auto_model(case):
+    if case.seq2seq:
+        return AutoModelForSeq2SeqLM
     return encoders.MODELS[case.encoder] if case.encoder else AutoModelForCausalLM
 
 
 def write_base(case, folder):
     torch.manual_seed(case.seed)
     model = auto_model(case).from_config(case.config, dtype=torch.float32)
+    if case.seq2seq:
+        seq2seq.untie(case, model)
     randomize(model, torch.Generator().manual_seed(case.seed))
     model.to(case.dtype)
     model.save_pretrained(folder, max_shard_size=case.max_shard_size)
@@ -250,6 +257,8 @@ def load_base(case, folder):
 def batch(case, generator):
     if case.encoder:
         return encoders.batch(case, generator)
+    if case.seq2seq:
+        return seq2seq.batch(case, generator)
     vocab_size = case.config.vocab_size
     width = max(total for _, total in ROWS)
     input_ids = torch.zeros(len(ROWS), width, dtype=torch.int64)
@@ -279,9 +288,11 @@ def adapter_weights(model):
 def adapter_gradients(model):
     """The gradients under the names that PEFT gives the weights in its files."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    strangers = [name for name, _ in named if "lora_" not in name]
+    strangers = [name for name, _ in named if "lora_" not in name and "modules_to_save" not in name]
     assert not strangers, f"PEFT trains more than the adapter: {strangers}"
-    return {name.replace(".default", ""): value.grad.clone() for name, value in named}
+    # A module that is saved as a whole has its plain name in the file.
+    keys = [name.replace(".modules_to_save.default", "").replace(".default", "") for name, _ in named]
+    return {key: value.grad.clone() for key, (_, value) in zip(keys, named)}
 
 
 def perturb(model, generator):
@@ -407,7 +418,8 @@ def write_case_with(case, folder, scratch):
     gradients = adapter_gradients(model)
     assert gradients.keys() == start.keys()
     # AdamW divides by the gradient's size: where it is only rounding, the first steps would be too.
-    smallest = min(value.abs().min().item() for value in gradients.values())
+    # A gradient of exactly 0 (behind a ReLU) moves nothing.
+    smallest = min(value[value != 0].abs().min().item() for value in gradients.values())
     assert smallest > MIN_GRADIENT, f"{case.name}: a gradient of {smallest:.1e}: take another seed"
     losses = optimize(case, model, inputs, STEPS, LEARNING_RATE)
     stepped = adapter_weights(model)
@@ -425,7 +437,10 @@ def write_case_with(case, folder, scratch):
     model = PeftModel.from_pretrained(load_base(case, folder / "model"), folder / "adapter").eval()
     with torch.no_grad():
         reference["trained.logits"], reference["trained.loss"] = forward(case, model, inputs)
-        if not case.encoder:
+        if case.seq2seq:
+            bare = load_base(case, folder / "model")
+            reference |= seq2seq.generations(case, model, bare, generator, NEW_TOKENS, MIN_MARGIN)
+        elif not case.encoder:
             reference |= generations(model, load_base(case, folder / "model"), case.config.vocab_size, generator)
     for stage in ("base", "init"):
         gap = (reference[f"{stage}.logits"] - reference["trained.logits"]).abs().max().item()
@@ -497,12 +512,13 @@ def check_adapter(case, folder):
     complaints += [f"unexpected {key}" for key in outcome.unexpected_keys]
 
     with torch.no_grad():
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
         logits, _ = forward(case, model, {key: reference[key] for key in names if key in reference})
     if logits.shape != mine.shape:
         return [*complaints, f"logits are {list(mine.shape)}, not {list(logits.shape)}"]
     # What stands at padding is nobody's concern; some heads have one row of logits for all.
-    real = slice(None) if case.encoder in encoders.PER_ROW else reference["attention_mask"].bool()
+    mask = reference["labels"] != -100 if case.seq2seq else reference["attention_mask"].bool()
+    real = slice(None) if case.encoder in encoders.PER_ROW else mask
     gap = (logits[real] - mine[real].float()).abs().max().item()
     moved = (reference["base.logits"][real] - mine[real].float()).abs().max().item()
     print(f"check: {case.name}: largest difference {gap:.2e} (the adapter moves the logits by {moved:.2e})")

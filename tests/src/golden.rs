@@ -132,11 +132,6 @@ impl Golden {
         values(self.tensor(name).clone())
     }
 
-    /// Whether the reference has this tensor.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
     /// An integer tensor of the reference, row by row.
     pub fn ints(&self, name: &str) -> Vec<i64> {
         self.tensor(name).try_to_vec().unwrap()
@@ -145,6 +140,12 @@ impl Golden {
     /// The shape of a tensor of the reference.
     pub fn shape(&self, name: &str) -> Vec<usize> {
         self.tensor(name).shape().to_vec()
+    }
+
+    /// The modules that the adapter's folder holds as a whole.
+    pub fn modules_to_save(&self) -> Vec<String> {
+        let config = peft::read_config(&self.adapter_folder()).unwrap();
+        config.modules_to_save.unwrap_or_default()
     }
 
     /// A number of the reference.
@@ -222,7 +223,7 @@ impl Golden {
     }
 
     /// The ids of each row that are no padding.
-    fn rows(&self, ids: &str, mask: &str) -> Vec<Vec<u32>> {
+    pub fn rows(&self, ids: &str, mask: &str) -> Vec<Vec<u32>> {
         let width = self.shape(ids)[1];
         let (ids, mask) = (self.ints(ids), self.ints(mask));
         ids.chunks(width)
@@ -245,16 +246,15 @@ fn load_adapter(base: Decoder, folder: &Path) -> Decoder {
     model
 }
 
-/// The path of one of our adapter parameters from PEFT's key.
+/// The path of one of our adapter parameters from PEFT's key; what is saved as a whole has its own path as key.
 fn parameter_path(key: &str) -> String {
     let layer = key.strip_prefix(PREFIX).unwrap();
-    match layer.split_once(".lora_A.weight") {
-        Some((layer, _)) => format!("{layer}.weight.lora.default.a"),
-        None => {
-            let (layer, _) = layer.split_once(".lora_B.weight").unwrap();
-            format!("{layer}.weight.lora.default.b")
+    for (factor, name) in [("lora_A", "a"), ("lora_B", "b")] {
+        if let Some((layer, _)) = layer.split_once(&format!(".{factor}.weight")) {
+            return format!("{layer}.weight.lora.default.{name}");
         }
     }
+    layer.to_string()
 }
 
 fn folder(case: &str) -> PathBuf {
@@ -264,7 +264,9 @@ fn folder(case: &str) -> PathBuf {
 }
 
 fn transposed(data: &TensorData) -> TensorData {
-    let [rows, columns] = [data.shape()[0], data.shape()[1]];
+    let [rows, columns] = data.shape()[..] else {
+        return data.clone();
+    };
     let values = data.try_to_vec::<f32>().unwrap();
     let turned = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
     let turned = turned.map(|(row, column)| values[row * columns + column]);

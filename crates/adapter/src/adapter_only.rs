@@ -4,9 +4,11 @@ use burn::module::{
 };
 use burn::tensor::{Bool, Device, Int, Tensor};
 
+use crate::saved::is_saved;
 use crate::sites::Path;
 
-/// A module of which visitors and mappers see the adapter parameters only.
+/// A module of which visitors and mappers see the adapter parameters only, and those of modules that are trained as a whole
+/// beside the adapter, if it is told of them.
 ///
 /// Optimizers, records, checkpoints and parameter counts walk a module by `visit` and `map`: through this wrapper they
 /// meet nothing of the base, so no optimizer state and no checkpoint byte can belong to it. Paths are those of the
@@ -16,12 +18,30 @@ use crate::sites::Path;
 #[derive(Clone, Debug)]
 pub struct AdapterOnly<M> {
     module: M,
+    saved: Vec<String>,
 }
 
 impl<M> AdapterOnly<M> {
     /// Wraps a module.
     pub fn new(module: M) -> Self {
-        Self { module }
+        Self {
+            module,
+            saved: Vec::new(),
+        }
+    }
+
+    /// Shows these modules, too: the [`modules_to_save`](crate::LoraConfig::modules_to_save) of the adapter.
+    pub fn with_saved_modules<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.saved = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    fn with(&self, module: M) -> Self {
+        let saved = self.saved.clone();
+        Self { module, saved }
     }
 
     /// The whole module.
@@ -37,11 +57,12 @@ impl<M> AdapterOnly<M> {
 
 impl<M: Module> Module for AdapterOnly<M> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.module.visit(&mut Filter::new(visitor));
+        self.module.visit(&mut Filter::new(visitor, &self.saved));
     }
 
     fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
-        Self::new(self.module.map(&mut Filter::new(mapper)))
+        let module = self.module.map(&mut Filter::new(mapper, &self.saved));
+        Self { module, ..self }
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
@@ -49,23 +70,27 @@ impl<M: Module> Module for AdapterOnly<M> {
     }
 
     fn fork(self, device: &Device) -> Self {
-        Self::new(self.module.fork(device))
+        let module = self.module.fork(device);
+        Self { module, ..self }
     }
 
     fn to_device(self, device: &Device) -> Self {
-        Self::new(self.module.to_device(device))
+        let module = self.module.to_device(device);
+        Self { module, ..self }
     }
 
     fn train(self) -> Self {
-        Self::new(self.module.train())
+        let module = self.module.train();
+        Self { module, ..self }
     }
 
     fn valid(&self) -> Self {
-        Self::new(self.module.valid())
+        self.with(self.module.valid())
     }
 
     fn materialize(self) -> Self {
-        Self::new(self.module.materialize())
+        let module = self.module.materialize();
+        Self { module, ..self }
     }
 }
 
@@ -77,18 +102,25 @@ impl<M: ModuleDisplay> ModuleDisplayDefault for AdapterOnly<M> {
 
 impl<M: ModuleDisplay> ModuleDisplay for AdapterOnly<M> {}
 
-/// Passes on what lies inside a reparameterization, and every path.
+/// Passes on what lies inside a reparameterization or a saved module, and every path.
 struct Filter<'a, W> {
     walker: &'a mut W,
     path: Path,
+    saved: &'a [String],
 }
 
 impl<'a, W> Filter<'a, W> {
-    fn new(walker: &'a mut W) -> Self {
+    fn new(walker: &'a mut W, saved: &'a [String]) -> Self {
         Self {
             walker,
             path: Path::default(),
+            saved,
         }
+    }
+
+    /// Whether the current parameter is to be seen.
+    fn shows(&self) -> bool {
+        self.path.in_reparameterization() || is_saved(&self.path.join(), self.saved)
     }
 }
 
@@ -104,25 +136,25 @@ impl<V: ModuleVisitor> ModuleVisitor for Filter<'_, V> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.path.in_reparameterization() {
+        if self.shows() {
             self.walker.visit_float(param);
         }
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if self.path.in_reparameterization() {
+        if self.shows() {
             self.walker.visit_int(param);
         }
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        if self.path.in_reparameterization() {
+        if self.shows() {
             self.walker.visit_bool(param);
         }
     }
 
     fn visit_flag(&mut self, flag: &Param<Flag>) {
-        if self.path.in_reparameterization() {
+        if self.shows() {
             self.walker.visit_flag(flag);
         }
     }
@@ -140,14 +172,14 @@ impl<T: ModuleMapper> ModuleMapper for Filter<'_, T> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.path.in_reparameterization() {
+        match self.shows() {
             true => self.walker.map_float(param),
             false => param,
         }
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        match self.path.in_reparameterization() {
+        match self.shows() {
             true => self.walker.map_int(param),
             false => param,
         }
@@ -157,14 +189,14 @@ impl<T: ModuleMapper> ModuleMapper for Filter<'_, T> {
         &mut self,
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
-        match self.path.in_reparameterization() {
+        match self.shows() {
             true => self.walker.map_bool(param),
             false => param,
         }
     }
 
     fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
-        match self.path.in_reparameterization() {
+        match self.shows() {
             true => self.walker.map_flag(flag),
             false => flag,
         }

@@ -8,6 +8,7 @@ use crate::error::AdapterError;
 use crate::init::factors;
 use crate::lora::Lora;
 use crate::reach::{adapted_weights, replace_stacks};
+use crate::saved::{PEFT_HEADS, is_saved, saved_parameters};
 use crate::sites::{Path, module_path, sites};
 use crate::stack::{AdapterStack, NamedAdapter};
 use crate::targets::select;
@@ -15,7 +16,8 @@ use crate::targets::select;
 /// The name of an adapter where none is asked for, PEFT's.
 pub const DEFAULT_NAME: &str = "default";
 
-/// Freezes a module and attaches a LoRA adapter to every layer that the configuration targets.
+/// Freezes a module and attaches a LoRA adapter to every layer that the configuration targets. The modules that it wants
+/// [saved](LoraConfig::modules_to_save) are not frozen.
 ///
 /// Attaching under another name adds a second adapter to the stacks; the contributions add up.
 ///
@@ -33,7 +35,7 @@ pub fn attach<M: Module>(module: M, name: &str, config: &LoraConfig) -> Result<M
         (site.path, lora)
     });
     let adapters = adapters.collect();
-    Ok(place(module, name, adapters))
+    Ok(place(module, name, adapters, &config.modules_to_save))
 }
 
 /// A weight that is to be adapted, with the rank and alpha that apply to it.
@@ -75,8 +77,17 @@ pub(crate) fn plan<M: Module>(
     config: &LoraConfig,
 ) -> Result<Vec<Planned>, AdapterError> {
     let patterns = config.check()?;
-    let selected = select(&sites(module), config)?;
+    let mut selected = select(&sites(module), config)?;
     let mut faults = Vec::new();
+    let names = &config.modules_to_save;
+    if !names.is_empty() {
+        // A module that is trained as a whole needs no adapter, whatever the targets say.
+        selected.retain(|site| !is_saved(&site.path, names));
+        if selected.is_empty() {
+            faults.push("every target lies in a module that is saved as a whole".to_string());
+        }
+        faults.extend(absent_modules(module, names));
+    }
     let planned: Vec<Planned> = selected
         .iter()
         .zip(0..)
@@ -123,6 +134,20 @@ pub(crate) fn plan<M: Module>(
     }
 }
 
+/// The names that no module's path ends with. PEFT always lists the same names of heads; one of them is enough.
+fn absent_modules<M: Module>(module: &M, names: &[String]) -> Vec<String> {
+    let finds = |name: &String| !saved_parameters(module, std::slice::from_ref(name)).is_empty();
+    let has_head = names
+        .iter()
+        .any(|name| PEFT_HEADS.contains(&name.as_str()) && finds(name));
+    names
+        .iter()
+        .filter(|name| !(has_head && PEFT_HEADS.contains(&name.as_str())))
+        .filter(|name| !finds(name))
+        .map(|name| format!("modules_to_save has \"{name}\", with which no module's path ends"))
+        .collect()
+}
+
 /// Refuses a name that a targeted weight already has, and a merged module.
 pub(crate) fn check_name<M: Module>(
     module: &M,
@@ -157,8 +182,14 @@ pub(crate) fn check_name<M: Module>(
     }
 }
 
-/// Puts the adapters onto their weights, by the weights' paths, and freezes everything that is not an adapter.
-pub(crate) fn place<M: Module>(module: M, name: &str, adapters: HashMap<String, Lora>) -> M {
+/// Puts the adapters onto their weights, by the weights' paths, and freezes everything that is neither an adapter nor saved
+/// as a whole.
+pub(crate) fn place<M: Module>(
+    module: M,
+    name: &str,
+    adapters: HashMap<String, Lora>,
+    saved: &[String],
+) -> M {
     let mut fresh = adapters;
     let mut grown = HashMap::new();
     for weight in adapted_weights(&module) {
@@ -167,20 +198,23 @@ pub(crate) fn place<M: Module>(module: M, name: &str, adapters: HashMap<String, 
             grown.insert(weight.path, weight.stack.push(NamedAdapter { name, lora }));
         }
     }
-    let module = module.map(&mut FreezeBase::default());
+    let module = module.map(&mut FreezeBase {
+        path: Path::default(),
+        saved,
+    });
     replace_stacks(module, grown).apply_reparameterization(Attach {
         name: name.to_string(),
         adapters: fresh,
     })
 }
 
-/// Switches gradients off for every parameter that is not an adapter's.
-#[derive(Default)]
-struct FreezeBase {
+/// Switches gradients off for every parameter that is not an adapter's, and on for those that are saved as a whole.
+struct FreezeBase<'a> {
     path: Path,
+    saved: &'a [String],
 }
 
-impl ModuleMapper for FreezeBase {
+impl ModuleMapper for FreezeBase<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -192,7 +226,10 @@ impl ModuleMapper for FreezeBase {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.path.in_reparameterization() {
             true => param,
-            false => param.set_require_grad(false),
+            false => {
+                let trained = is_saved(&self.path.join(), self.saved);
+                param.set_require_grad(trained)
+            }
         }
     }
 }

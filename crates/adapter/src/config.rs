@@ -34,6 +34,9 @@ pub struct LoraConfig {
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single layers, matched like [`rank_pattern`](Self::rank_pattern).
     pub alpha_pattern: Vec<(String, f64)>,
+    /// Modules that are trained as a whole beside the adapter and saved with it, by the ends of their paths: a fresh head
+    /// (`classifier`). No adapter goes onto them.
+    pub modules_to_save: Vec<String>,
     /// How the factors start.
     pub init: LoraInit,
     /// Seed of the factors. The same seed gives the same factors on every device.
@@ -53,6 +56,7 @@ impl LoraConfig {
             layers_to_transform: None,
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
+            modules_to_save: Vec::new(),
             init: LoraInit::default(),
             seed: 0,
         }
@@ -79,6 +83,15 @@ impl LoraConfig {
     /// Chooses `alpha / sqrt(r)` as the scale.
     pub fn with_rslora(mut self, use_rslora: bool) -> Self {
         self.use_rslora = use_rslora;
+        self
+    }
+
+    /// Sets which modules are trained as a whole and saved with the adapter.
+    pub fn with_modules_to_save<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.modules_to_save = names.into_iter().map(Into::into).collect();
         self
     }
 

@@ -102,7 +102,7 @@ pub enum TensorFault {
         /// Its key.
         key: String,
         /// The shape it should have.
-        shape: [usize; 2],
+        shape: Vec<usize>,
     },
     /// The file has it and the model has no place for it.
     #[error("unexpected {key} {shape:?}{}", nearest_hint(nearest))]
@@ -122,7 +122,7 @@ pub enum TensorFault {
         /// The shape in the file.
         found: Vec<usize>,
         /// The shape it should have.
-        expected: [usize; 2],
+        expected: Vec<usize>,
     },
     /// Its dtype is no float type.
     #[error("{key} has the dtype {dtype}, which is not f32, f16 or bf16")]

@@ -25,6 +25,7 @@ mod merge;
 pub mod peft;
 mod project;
 mod reach;
+mod saved;
 mod sites;
 mod stack;
 mod summary;

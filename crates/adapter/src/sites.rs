@@ -29,7 +29,7 @@ impl Path {
     }
 
     /// The type that holds the current parameter, `Struct:Linear`.
-    fn owner(&self) -> &str {
+    pub(crate) fn owner(&self) -> &str {
         self.containers.last().map_or("", String::as_str)
     }
 

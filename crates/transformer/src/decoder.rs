@@ -337,7 +337,7 @@ impl Decoder {
 }
 
 /// The head that is the transposed embedding: a view, never a copy.
-fn tied_head<const D: usize>(embedding: &Embedding, hidden: Tensor<D>) -> Tensor<D> {
+pub(crate) fn tied_head<const D: usize>(embedding: &Embedding, hidden: Tensor<D>) -> Tensor<D> {
     projection(hidden, embedding.weight.val().transpose(), None, None)
 }
 

@@ -43,6 +43,7 @@ mod norm;
 mod positions;
 mod recompute;
 mod save;
+mod t5;
 mod verify;
 mod weigh;
 mod weights;
@@ -74,6 +75,7 @@ pub use generation::{
 };
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
+pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Stack};
 
 #[cfg(test)]
 mod tests;

@@ -118,6 +118,11 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Changes the standard deviation of fresh matrices.
+    pub(crate) fn set_std(&mut self, std: f64) {
+        self.std = std;
+    }
+
     /// The standard deviation of fresh matrices.
     pub(crate) fn std(&self) -> f64 {
         self.std

@@ -49,7 +49,7 @@ pub fn stepped<M: Module>(
     model: M,
     loss: impl Fn(&M) -> Tensor<1>,
 ) -> (AdapterOnly<M>, Vec<f32>) {
-    let mut model = AdapterOnly::new(model);
+    let mut model = AdapterOnly::new(model).with_saved_modules(golden.modules_to_save());
     let mut optimizer = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(golden.number("adamw.weight_decay") as f32)

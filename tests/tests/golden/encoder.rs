@@ -367,10 +367,14 @@ fn exports_for_the_check_by_peft() {
         let model = model.into_inner().valid();
         let theirs = golden.adapter_folder();
         let (_, config) = peft::load(base::<T>(golden, device), DEFAULT_NAME, &theirs).unwrap();
+        // With SEQ_CLS and TOKEN_CLS, PEFT looks for a trained head in the folder.
+        let theirs = peft::read_config(&theirs).unwrap();
+        let task = theirs
+            .task_type
+            .filter(|_| theirs.modules_to_save.is_some());
         let metadata = PeftMetadata {
             base_model_name_or_path: Some(golden.model_folder().display().to_string()),
-            // With SEQ_CLS, PEFT would look for a trained head in the folder.
-            task_type: Some("FEATURE_EXTRACTION".to_string()),
+            task_type: Some(task.unwrap_or_else(|| "FEATURE_EXTRACTION".to_string())),
             ..PeftMetadata::default()
         };
         peft::save(&model, DEFAULT_NAME, &config, &metadata, &adapter).unwrap();

@@ -10,4 +10,6 @@ mod generation;
 mod model;
 mod peft_files;
 mod recipe;
+mod sentence;
 mod sequences;
+mod t5;

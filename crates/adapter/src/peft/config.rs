@@ -51,6 +51,9 @@ pub struct PeftConfig {
     /// How the factors started: a flag or a name.
     #[serde(default = "yes")]
     pub init_lora_weights: Value,
+    /// Modules that are trained as a whole and lie in the folder beside the factors.
+    #[serde(default)]
+    pub modules_to_save: Option<Vec<String>>,
     /// Which biases are trained.
     #[serde(default = "none")]
     pub bias: String,
@@ -119,10 +122,9 @@ impl From<&TargetModules> for Targets {
 }
 
 /// Fields of PEFT that change what an adapter computes and that are not supported, with the values that are harmless.
-const UNSUPPORTED: [(&str, &[&str]); 12] = [
+const UNSUPPORTED: [(&str, &[&str]); 11] = [
     ("use_dora", &["false", "null"]),
     ("lora_bias", &["false", "null"]),
-    ("modules_to_save", &["null", "[]"]),
     ("trainable_token_indices", &["null"]),
     ("target_parameters", &["null", "[]"]),
     ("layer_replication", &["null"]),
@@ -202,6 +204,7 @@ impl PeftConfig {
                 }),
             rank_pattern,
             alpha_pattern,
+            modules_to_save: self.modules_to_save.clone().unwrap_or_default(),
             init: LoraInit::default(),
             seed: 0,
         })

@@ -30,6 +30,11 @@ impl Factor {
     }
 }
 
+/// The key of a parameter that is saved as a whole.
+pub(super) fn saved_key(path: &str) -> String {
+    format!("{PREFIX}{path}")
+}
+
 /// Row-major `[rows, columns]` to row-major `[columns, rows]`.
 pub(super) fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     let mut transposed = Vec::with_capacity(values.len());

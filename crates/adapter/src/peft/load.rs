@@ -7,17 +7,18 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::config::PeftConfig;
-use super::keys::{Factor, transpose};
+use super::keys::{Factor, saved_key, transpose};
 use super::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::attach::{Planned, check_name, place, plan};
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, TensorFault, nearest};
 use crate::init::parameter;
+use crate::saved::{SavedParameter, replace_values, saved_parameters};
 
 /// Reads a PEFT folder and attaches its adapter to a module under `name`. The factors become f32.
 ///
-/// The folder's configuration says where the adapter goes; the file must then hold exactly the tensors that this
-/// needs. Returns the configuration beside the module.
+/// The folder's configuration says where the adapter goes, and which modules are in the folder as a whole and take the
+/// place of the module's own; the file must then hold exactly the tensors that this needs. Returns the configuration beside the module.
 ///
 /// # Errors
 /// The module is untouched and the error lists every fault when the configuration cannot be read, asks for what is not
@@ -48,8 +49,9 @@ pub fn load<M: Module>(
         path: path.clone(),
         reason: format!("not a safetensors file, or a damaged one: {error}"),
     })?;
-    let factors =
-        read_factors(&file, &plan).map_err(|faults| AdapterError::Tensors { path, faults })?;
+    let saved = saved_parameters(&module, &config.modules_to_save);
+    let (factors, saved) = read_tensors(&file, &plan, saved)
+        .map_err(|faults| AdapterError::Tensors { path, faults })?;
     let adapters = plan.into_iter().zip(factors).map(|(site, [a, b])| {
         let a = parameter(a, [site.d_in, site.rank], &site.device);
         let b = parameter(b, [site.rank, site.d_out], &site.device);
@@ -57,7 +59,9 @@ pub fn load<M: Module>(
         (site.path, lora)
     });
     let adapters: HashMap<_, _> = adapters.collect();
-    Ok((place(module, name, adapters), config))
+    let module = replace_values(module, saved);
+    let module = place(module, name, adapters, &config.modules_to_save);
+    Ok((module, config))
 }
 
 /// Reads the configuration of a PEFT folder.
@@ -73,36 +77,50 @@ pub fn read_config(folder: &Path) -> Result<PeftConfig, AdapterError> {
     })
 }
 
-/// The factors of every planned weight, in Burn's layout, or every fault of the file.
-fn read_factors(
+/// What a file holds, in Burn's layout: the factors of every planned weight, and the parameters saved as a whole by their
+/// paths.
+type Tensors = (Vec<[Vec<f32>; 2]>, HashMap<String, Vec<f32>>);
+
+/// The tensors of a file, or every fault of it.
+fn read_tensors(
     file: &SafeTensors<'_>,
     plan: &[Planned],
-) -> Result<Vec<[Vec<f32>; 2]>, Vec<TensorFault>> {
+    saved: Vec<SavedParameter>,
+) -> Result<Tensors, Vec<TensorFault>> {
     let mut faults = Vec::new();
     let mut unused: HashMap<String, TensorView<'_>> = file
         .iter()
         .map(|(key, view)| (key.to_string(), view))
         .collect();
     let mut expected = Vec::new();
+    let mut take = |key: String, shape: &[usize], transposed: bool| {
+        let values = match unused.remove(&key) {
+            Some(view) => read(&key, &view, shape, transposed),
+            None => Err(TensorFault::Missing {
+                key: key.clone(),
+                shape: shape.to_vec(),
+            }),
+        };
+        expected.push(key);
+        values.unwrap_or_else(|fault| {
+            faults.push(fault);
+            Vec::new()
+        })
+    };
     let mut factors = Vec::new();
     for site in plan {
         factors.push(Factor::BOTH.map(|factor| {
             let key = factor.key(site.module_path());
             let shape = factor.shape(site.d_in, site.d_out, site.rank);
-            let values = match unused.remove(&key) {
-                Some(view) => read(&key, &view, shape),
-                None => Err(TensorFault::Missing {
-                    key: key.clone(),
-                    shape,
-                }),
-            };
-            expected.push(key);
-            values.unwrap_or_else(|fault| {
-                faults.push(fault);
-                Vec::new()
-            })
+            take(key, &shape, true)
         }));
     }
+    let saved = saved.into_iter().map(|saved| {
+        let key = saved_key(&saved.path);
+        let values = take(key, &saved.file_shape, saved.transposed);
+        (saved.path, values)
+    });
+    let saved = saved.collect();
     let mut unexpected: Vec<_> = unused.into_iter().collect();
     unexpected.sort_by(|(x, _), (y, _)| x.cmp(y));
     for (key, view) in unexpected {
@@ -115,19 +133,24 @@ fn read_factors(
         });
     }
     match faults.is_empty() {
-        true => Ok(factors),
+        true => Ok((factors, saved)),
         false => Err(faults),
     }
 }
 
-/// One factor as f32, transposed from PEFT's layout into Burn's.
-fn read(key: &str, view: &TensorView<'_>, expected: [usize; 2]) -> Result<Vec<f32>, TensorFault> {
+/// One tensor as f32, transposed from PEFT's layout into Burn's where the two differ.
+fn read(
+    key: &str,
+    view: &TensorView<'_>,
+    expected: &[usize],
+    transposed: bool,
+) -> Result<Vec<f32>, TensorFault> {
     let key = || key.to_string();
     if view.shape() != expected {
         return Err(TensorFault::Shape {
             key: key(),
             found: view.shape().to_vec(),
-            expected,
+            expected: expected.to_vec(),
         });
     }
     let bytes = view.data();
@@ -149,7 +172,10 @@ fn read(key: &str, view: &TensorView<'_>, expected: [usize; 2]) -> Result<Vec<f3
     if values.iter().any(|value| !value.is_finite()) {
         return Err(TensorFault::NotFinite { key: key() });
     }
-    Ok(transpose(&values, expected))
+    Ok(match (transposed, expected) {
+        (true, [rows, columns]) => transpose(&values, [*rows, *columns]),
+        _ => values,
+    })
 }
 
 /// Little-endian numbers of `N` bytes each; safetensors has checked that the bytes come out even.

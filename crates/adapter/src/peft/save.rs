@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Layers, PeftConfig, TargetModules};
 use super::describe::{check_same, portable_targets};
-use super::keys::{Factor, transpose};
+use super::keys::{Factor, saved_key, transpose};
 use super::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::attach::plan;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::lora::cast;
 use crate::reach::{AdaptedWeight, adapted_weights};
+use crate::saved::saved_values;
 
 /// What an adapter folder says beside the tensors.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,7 @@ pub struct PeftMetadata {
     pub other: Map<String, Value>,
 }
 
-/// Writes the adapter `name` of a module as a PEFT folder and returns the size of the weights file in bytes.
+/// Writes the adapter `name` of a module, and the modules that are trained as a whole beside it, as a PEFT folder and returns the size of the weights file in bytes.
 ///
 /// `config` is the one that the adapter was attached with. "All linear layers" is written as their names, since not every
 /// runtime knows the word. Both files are written to the side and renamed, so a folder never holds half of one. Tensors
@@ -38,8 +39,8 @@ pub struct PeftMetadata {
 ///
 /// # Errors
 /// [`AdapterError::NoAdapter`] when the module has no adapter of this name; [`AdapterError::Config`] when the
-/// configuration describes another adapter than this one; [`AdapterError::NotFinite`] when a factor holds NaN or
-/// infinity; [`AdapterError::Io`].
+/// configuration describes another adapter than this one, or the task is one for which PEFT looks for a head and none is
+/// saved; [`AdapterError::NotFinite`] when a tensor holds NaN or infinity; [`AdapterError::Io`].
 pub fn save<M: Module>(
     module: &M,
     name: &str,
@@ -48,11 +49,13 @@ pub fn save<M: Module>(
     folder: &Path,
 ) -> Result<u64, AdapterError> {
     let weights = adapted_weights(module);
-    let tensors = tensors(&weights, name)?;
+    let mut tensors = tensors(&weights, name)?;
     let planned = plan(module, config)?;
     check_same(&planned, &weights, name, config)?;
+    check_head(config, metadata)?;
+    tensors.extend(saved_tensors(module, config)?);
     let views = tensors.iter().map(|(key, (shape, bytes))| {
-        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         view.map(|view| (key.clone(), view))
     });
     let weights_path = folder.join(WEIGHTS_FILE);
@@ -72,7 +75,43 @@ pub fn save<M: Module>(
     Ok(bytes.len() as u64)
 }
 
-type Bytes = BTreeMap<String, ([usize; 2], Vec<u8>)>;
+type Bytes = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+/// The tasks for which PEFT reads a head from every folder.
+const TASKS_WITH_HEAD: [&str; 2] = ["SEQ_CLS", "TOKEN_CLS"];
+
+fn check_head(config: &LoraConfig, metadata: &PeftMetadata) -> Result<(), AdapterError> {
+    let task = metadata.task_type.as_deref().unwrap_or_default();
+    if !TASKS_WITH_HEAD.contains(&task) || !config.modules_to_save.is_empty() {
+        return Ok(());
+    }
+    Err(AdapterError::Config {
+        faults: vec![format!(
+            "with the task {task}, PEFT looks for a trained head; name it in modules_to_save, or take the task FEATURE_EXTRACTION"
+        )],
+    })
+}
+
+/// The parameters that are saved as a whole, by key.
+fn saved_tensors<M: Module>(module: &M, config: &LoraConfig) -> Result<Bytes, AdapterError> {
+    let mut tensors = BTreeMap::new();
+    let mut damaged = Vec::new();
+    for (saved, values) in saved_values(module, &config.modules_to_save) {
+        if values.iter().any(|value| !value.is_finite()) {
+            damaged.push(saved.path.clone());
+        }
+        let values = match (saved.transposed, &saved.file_shape[..]) {
+            (true, [rows, columns]) => transpose(&values, [*columns, *rows]),
+            _ => values,
+        };
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        tensors.insert(saved_key(&saved.path), (saved.file_shape, bytes));
+    }
+    match damaged.is_empty() {
+        true => Ok(tensors),
+        false => Err(AdapterError::NotFinite { layers: damaged }),
+    }
+}
 
 /// The factors as PEFT lays them out, by key.
 fn tensors(weights: &[AdaptedWeight], name: &str) -> Result<Bytes, AdapterError> {
@@ -93,7 +132,7 @@ fn tensors(weights: &[AdaptedWeight], name: &str) -> Result<Bytes, AdapterError>
             let [rows, columns] = shape;
             tensors.insert(
                 factor.key(weight.module_path()),
-                ([columns, rows], bytes.collect()),
+                (vec![columns, rows], bytes.collect()),
             );
         }
     }
@@ -132,7 +171,6 @@ fn config_text(config: &LoraConfig, targets: TargetModules, metadata: &PeftMetad
     for (field, value) in [
         ("auto_mapping", Value::Null),
         ("revision", Value::Null),
-        ("modules_to_save", Value::Null),
         ("layers_pattern", Value::Null),
         ("use_dora", json!(false)),
         ("lora_bias", json!(false)),
@@ -156,6 +194,7 @@ fn config_text(config: &LoraConfig, targets: TargetModules, metadata: &PeftMetad
         alpha_pattern: pattern(&config.alpha_pattern),
         // The factors say it all now; an exotic name here would make some loaders refuse the folder.
         init_lora_weights: json!(true),
+        modules_to_save: Some(config.modules_to_save.clone()).filter(|names| !names.is_empty()),
         bias: "none".to_string(),
         fan_in_fan_out: metadata.fan_in_fan_out,
         other,

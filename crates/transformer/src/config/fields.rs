@@ -42,6 +42,11 @@ impl<'a> Fields<'a> {
         self.map.contains_key(name)
     }
 
+    /// Leaves a field that was looked at among those that [`Self::rest`] gives.
+    pub(crate) fn keep(&mut self, name: &'static str) {
+        self.used.remove(name);
+    }
+
     pub(crate) fn refuse(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
     }

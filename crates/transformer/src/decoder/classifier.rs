@@ -10,8 +10,8 @@ use super::parts::{Named, made_of};
 use super::plan::LinearForm;
 use super::scope::Scope;
 use crate::checkpoint::Checkpoint;
-use crate::classifier::ClassifierOptions;
 use crate::config::DecoderConfig;
+use crate::encoder::EncoderOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
@@ -37,7 +37,7 @@ made_of!(DecoderClassifier { decoder, score } kept { num_labels, fresh });
 impl DecoderClassifier {
     /// Loads a Hugging Face folder in f32; see [`Self::load_with`].
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_with(dir, &ClassifierOptions::new(device.clone()))
+        Self::load_with(dir, &EncoderOptions::new(device.clone()))
     }
 
     /// Loads a Hugging Face folder as [`Decoder::load`] does.
@@ -48,7 +48,7 @@ impl DecoderClassifier {
     /// # Errors
     ///
     /// As [`Decoder::load`]. A head for another number of labels is mis-shaped.
-    pub fn load_with(dir: &Path, options: &ClassifierOptions) -> Result<Self, LoadError> {
+    pub fn load_with(dir: &Path, options: &EncoderOptions) -> Result<Self, LoadError> {
         let mut config = DecoderConfig::read(dir)?;
         let num_labels = match options.num_labels {
             Some(asked) => asked,
@@ -62,7 +62,7 @@ impl DecoderClassifier {
         let plan = config.plan();
         let leniency = Leniency {
             other_heads: &["lm_head.", "embed_out."],
-            optional: &[HEAD],
+            optional: vec![HEAD.into()],
             ..plan.leniency()
         };
         let found =
@@ -129,8 +129,8 @@ impl DecoderClassifier {
     }
 
     /// As [`Decoder::with_recompute`].
-    pub fn with_recompute(mut self, recompute: bool) -> Self {
-        self.decoder = self.decoder.with_recompute(recompute);
+    pub fn with_recompute(mut self, blocks: usize) -> Self {
+        self.decoder = self.decoder.with_recompute(blocks);
         self
     }
 

@@ -3,6 +3,15 @@ use thiserror::Error;
 
 use super::spec::Spec;
 
+/// What a row may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) vocab_size: usize,
+    pub(crate) max_length: usize,
+    /// Kinds of segments; 0 where there are none to be wrong.
+    pub(crate) segments: usize,
+}
+
 /// Sequences for an encoder, padded behind to one length.
 #[derive(Debug, Clone)]
 pub struct EncoderBatch {
@@ -61,9 +70,16 @@ impl EncoderBatch {
     ///
     /// If the shapes are no batch for this encoder.
     pub(crate) fn assert_fits(&self, spec: &Spec) {
-        let [batch, seq] = self.ids.dims();
-        let limit = spec.max_length;
+        let (seq, limit) = (self.ids.dims()[1], spec.max_length);
         assert!(seq <= limit, "{seq} tokens do not fit {limit} positions");
+        self.assert_rows();
+    }
+
+    /// # Panics
+    ///
+    /// If the shapes are no batch.
+    pub(crate) fn assert_rows(&self) {
+        let [batch, seq] = self.ids.dims();
         let fits = |length: &usize| (1..=seq).contains(length);
         assert!(
             self.lengths.len() == batch && self.lengths.iter().all(fits),
@@ -88,10 +104,10 @@ impl EncoderBatch {
     pub(crate) fn from_rows(
         rows: &[Vec<u32>],
         segments: Option<&[Vec<u32>]>,
-        spec: &Spec,
+        limits: Limits,
         device: &Device,
     ) -> Result<Self, BatchError> {
-        let problems = problems(rows, segments, spec);
+        let problems = problems(rows, segments, limits);
         if !problems.is_empty() {
             return Err(BatchError { problems });
         }
@@ -113,7 +129,7 @@ impl EncoderBatch {
     }
 }
 
-fn problems(rows: &[Vec<u32>], segments: Option<&[Vec<u32>]>, spec: &Spec) -> Vec<String> {
+fn problems(rows: &[Vec<u32>], segments: Option<&[Vec<u32>]>, limits: Limits) -> Vec<String> {
     let mut problems = Vec::new();
     if rows.is_empty() {
         problems.push("there is no row".into());
@@ -122,14 +138,14 @@ fn problems(rows: &[Vec<u32>], segments: Option<&[Vec<u32>]>, spec: &Spec) -> Ve
         if row.is_empty() {
             problems.push(format!("row {at} has no token"));
         }
-        if row.len() > spec.max_length {
-            let (length, limit) = (row.len(), spec.max_length);
+        if row.len() > limits.max_length {
+            let (length, limit) = (row.len(), limits.max_length);
             problems.push(format!(
                 "row {at} has {length} tokens, the model {limit} positions"
             ));
         }
-        if let Some(id) = row.iter().find(|id| **id as usize >= spec.vocab_size) {
-            let known = spec.vocab_size;
+        if let Some(id) = row.iter().find(|id| **id as usize >= limits.vocab_size) {
+            let known = limits.vocab_size;
             problems.push(format!(
                 "row {at} has the token {id}; the model knows those below {known}"
             ));
@@ -150,9 +166,9 @@ fn problems(rows: &[Vec<u32>], segments: Option<&[Vec<u32>]>, spec: &Spec) -> Ve
             ));
         }
         // An encoder without segments passes over them.
-        let unknown = |id: &&u32| spec.segments > 0 && **id as usize >= spec.segments;
+        let unknown = |id: &&u32| limits.segments > 0 && **id as usize >= limits.segments;
         if let Some(id) = segments.iter().find(unknown) {
-            let known = spec.segments;
+            let known = limits.segments;
             problems.push(format!(
                 "row {at} has the segment {id}; the model knows those below {known}"
             ));

@@ -5,8 +5,8 @@ use thiserror::Error;
 
 use crate::config::Fields;
 
-/// The number of labels, and their names if the file has them.
-pub(crate) fn read_labels(fields: &mut Fields<'_>) -> (usize, Option<Map<String, Value>>) {
+/// The number of labels. Their names, if the file has them, stay among the fields that are kept.
+pub(crate) fn read_labels(fields: &mut Fields<'_>) -> usize {
     let stated = fields.size("num_labels");
     let names = match fields.value("id2label") {
         None => None,
@@ -35,7 +35,8 @@ pub(crate) fn read_labels(fields: &mut Fields<'_>) -> (usize, Option<Map<String,
         }
     }
     let named = names.as_ref().map(Map::len);
-    (stated.or(named).unwrap_or(2), names)
+    fields.keep("id2label");
+    stated.or(named).unwrap_or(2)
 }
 
 /// Names as many labels as there are: Transformers takes the number from the names.

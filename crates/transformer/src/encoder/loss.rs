@@ -120,7 +120,7 @@ fn sequence_loss(logits: Tensor<2>, labels: &Labels) -> Tensor<1> {
 /// # Shapes
 ///
 /// - logits: `[rows, classes]`
-fn mean_cross_entropy(logits: Tensor<2>, classes: &[usize]) -> Tensor<1> {
+pub(crate) fn mean_cross_entropy(logits: Tensor<2>, classes: &[usize]) -> Tensor<1> {
     let (rows, device) = (classes.len(), logits.device());
     let classes: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
     let classes = Tensor::<1, Int>::from_ints(classes.as_slice(), &device);

@@ -11,22 +11,22 @@
 //! - What a folder lacks of a head, as whole modules, starts fresh, and the model says which parameters those are.
 //! - Layers of one kind share a [`view::View`]: mask and rotations are made once for a batch.
 
-mod batch;
+pub(crate) mod batch;
 mod conv;
 mod disentangled;
 mod embeddings;
 pub(crate) mod families;
 mod head;
-mod labels;
+pub(crate) mod labels;
 mod layer;
 pub(crate) mod load;
-mod loss;
+pub(crate) mod loss;
 pub(crate) mod named;
 mod qkv;
-mod scope;
+pub(crate) mod scope;
 mod sentence;
-mod spec;
-mod view;
+pub(crate) mod spec;
+pub(crate) mod view;
 
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ pub use scope::Bias;
 pub use sentence::{SentenceEncoder, SentenceError, SentencePooling};
 pub use spec::{Pooling, Task};
 
+use batch::Limits;
 use named::unnamed_module;
 use scope::Scope;
 use spec::Spec;
@@ -153,7 +154,12 @@ impl Encoder {
         rows: &[Vec<u32>],
         segments: Option<&[Vec<u32>]>,
     ) -> Result<EncoderBatch, BatchError> {
-        EncoderBatch::from_rows(rows, segments, &self.spec, &self.device())
+        let limits = Limits {
+            vocab_size: self.spec.vocab_size,
+            max_length: self.spec.max_length,
+            segments: self.spec.segments,
+        };
+        EncoderBatch::from_rows(rows, segments, limits, &self.device())
     }
 
     /// Whether the model has a position for each token of a sequence this long. To be asked before any work.

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::named::Named;
 use super::spec::NormSpec;
-use crate::norm::LayerNorm;
+use crate::norm::{LayerNorm, RmsNorm};
 use crate::weights::Weights;
 
 /// A place in a checkpoint, from which modules are built under their names.
@@ -90,6 +90,21 @@ impl<'s, 'w> Scope<'s, 'w> {
     /// A convolution's kernel, `[d_out, d_in / groups, width]`.
     pub(crate) fn kernel(&mut self, shape: [usize; 3]) -> Param<Tensor<3>> {
         self.weights.kernel(&self.path, shape)
+    }
+
+    /// A root mean square norm.
+    pub(crate) fn rms_norm(
+        &mut self,
+        name: impl Into<String>,
+        d: usize,
+        eps: f64,
+    ) -> Named<RmsNorm> {
+        self.enter(name, |scope| scope.weights.rms_norm(&scope.path, d, eps))
+    }
+
+    /// The standard deviation of fresh matrices from here on.
+    pub(crate) fn set_std(&mut self, std: f64) {
+        self.weights.set_std(std);
     }
 
     fn join(&self, name: &str) -> String {

@@ -5,7 +5,7 @@ use super::batch::EncoderBatch;
 use super::spec::{Spec, ViewSpec};
 
 /// Added to a score that must not count: finite, so that a row in which none counts stays a number.
-const BLOCKED: f32 = -1e9;
+pub(crate) const BLOCKED: f32 = -1e9;
 
 /// What layers of one kind see of a batch, made once and shared by them.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) fn padding(seq: usize, lengths: &[usize], device: &Device) -> Option<
     Some(on(bias, [lengths.len(), 1, 1, seq], device))
 }
 
-fn on(bias: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
+pub(crate) fn on(bias: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
     let device = device.clone().without_autodiff();
     Tensor::from_data(TensorData::new(bias, shape), (&device, DType::F32))
 }

@@ -3,7 +3,7 @@
 use super::loading::{read, write};
 use super::paths::Paths;
 use super::*;
-use crate::{ClassifierOptions, DecoderClassifier, LoadError};
+use crate::{DecoderClassifier, EncoderOptions, LoadError};
 use burn::module::Module;
 use burn::tensor::DType;
 
@@ -15,10 +15,10 @@ fn classifiers() -> Vec<(&'static str, DecoderClassifier)> {
         .collect()
 }
 
-fn options(num_labels: Option<usize>) -> ClassifierOptions {
-    ClassifierOptions {
+fn options(num_labels: Option<usize>) -> EncoderOptions {
+    EncoderOptions {
         num_labels,
-        ..ClassifierOptions::new(Device::flex())
+        ..EncoderOptions::new(Device::flex())
     }
 }
 

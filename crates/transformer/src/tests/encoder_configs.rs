@@ -59,7 +59,7 @@ fn all_that_is_not_built_is_refused_at_once() {
         .expect_err("refused")
         .to_string();
     for part in [
-        "`hidden_act` is `sinus`; built are gelu, ",
+        "`hidden_act` is `sinus`; built are silu, ",
         "is_decoder",
         "relative_key",
         "`num_hidden_layers` is missing",

@@ -10,6 +10,7 @@ mod generation;
 mod loading;
 mod paths;
 mod recompute;
+mod t5;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;

@@ -107,9 +107,9 @@ impl Default for BertConfig {
 impl BertConfig {
     pub(super) fn read_fields(variant: BertVariant, fields: &mut Fields<'_>) -> Self {
         fields.one_of("position_embedding_type", "absolute", &["absolute"]);
-        let (num_labels, names) = read_labels(fields);
+        let num_labels = read_labels(fields);
         let pad = if variant.is_roberta() { 1 } else { 0 };
-        let mut config = Self {
+        Self {
             variant,
             vocab_size: fields.required_size("vocab_size"),
             hidden_size: fields.required_size("hidden_size"),
@@ -125,11 +125,7 @@ impl BertConfig {
             tie_word_embeddings: fields.flag("tie_word_embeddings", true),
             initializer_range: fields.number("initializer_range", 0.02),
             extra: fields.rest(),
-        };
-        if let Some(names) = names {
-            config.extra.insert("id2label".into(), names.into());
         }
-        config
     }
 
     fn norm(&self) -> NormSpec {
@@ -296,6 +292,10 @@ impl Family for BertConfig {
         Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
     }
 
+    fn pad_token_id(&self) -> usize {
+        self.pad_token_id
+    }
+
     fn num_labels(&self) -> usize {
         self.num_labels
     }
@@ -305,17 +305,10 @@ impl Family for BertConfig {
     }
 
     fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.type_vocab_size == 0 {
-            problems.push("`type_vocab_size` is 0".into());
+        match self.type_vocab_size {
+            0 => vec!["`type_vocab_size` is 0".into()],
+            _ => Vec::new(),
         }
-        if self.vocab_size > 0 && self.pad_token_id >= self.vocab_size {
-            problems.push(format!(
-                "`pad_token_id` {} is not below `vocab_size` {}",
-                self.pad_token_id, self.vocab_size
-            ));
-        }
-        problems
     }
 
     fn fields(&self) -> Vec<(&'static str, Value)> {

@@ -79,8 +79,8 @@ impl Default for DistilBertConfig {
 
 impl DistilBertConfig {
     pub(super) fn read_fields(fields: &mut Fields<'_>) -> Self {
-        let (num_labels, names) = read_labels(fields);
-        let mut config = Self {
+        let num_labels = read_labels(fields);
+        Self {
             vocab_size: fields.required_size("vocab_size"),
             dim: fields.required_size("dim"),
             n_layers: fields.required_size("n_layers"),
@@ -93,11 +93,7 @@ impl DistilBertConfig {
             tie_word_embeddings: fields.flag("tie_word_embeddings", true),
             initializer_range: fields.number("initializer_range", 0.02),
             extra: fields.rest(),
-        };
-        if let Some(names) = names {
-            config.extra.insert("id2label".into(), names.into());
         }
-        config
     }
 
     fn activation(&self) -> Activation {
@@ -211,22 +207,16 @@ impl Family for DistilBertConfig {
         Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
     }
 
+    fn pad_token_id(&self) -> usize {
+        self.pad_token_id
+    }
+
     fn num_labels(&self) -> usize {
         self.num_labels
     }
 
     fn set_num_labels(&mut self, num_labels: usize) {
         self.num_labels = num_labels;
-    }
-
-    fn problems(&self) -> Vec<String> {
-        match self.vocab_size > 0 && self.pad_token_id >= self.vocab_size {
-            true => vec![format!(
-                "`pad_token_id` {} is not below `vocab_size` {}",
-                self.pad_token_id, self.vocab_size
-            )],
-            false => Vec::new(),
-        }
     }
 
     fn fields(&self) -> Vec<(&'static str, Value)> {

@@ -40,6 +40,8 @@ pub(crate) trait Family {
     fn field(&self, name: &'static str) -> &'static str {
         name
     }
+    /// The token to pad rows with.
+    fn pad_token_id(&self) -> usize;
     fn num_labels(&self) -> usize;
     fn set_num_labels(&mut self, num_labels: usize);
     /// What is wrong with the family's own fields; [`problems`] knows what all share.
@@ -293,6 +295,12 @@ fn problems(family: &dyn Family) -> Vec<String> {
             "`{}` {d} is not a multiple of `{}` {heads}",
             name("hidden_size"),
             name("num_attention_heads"),
+        ));
+    }
+    let (pad, vocab) = (family.pad_token_id(), spec.vocab_size);
+    if vocab > 0 && pad >= vocab {
+        problems.push(format!(
+            "`pad_token_id` {pad} is not below `vocab_size` {vocab}"
         ));
     }
     problems

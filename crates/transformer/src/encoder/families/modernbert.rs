@@ -129,7 +129,7 @@ impl ModernBertConfig {
         if fields.value("rope_scaling").is_some() {
             fields.refuse("`rope_scaling`: no scaling of rotary positions is built for ModernBERT");
         }
-        let (num_labels, names) = read_labels(fields);
+        let num_labels = read_labels(fields);
         let layers = fields.required_size("num_hidden_layers");
         let every = fields.size("global_attn_every_n_layers").unwrap_or(3);
         let mut config = Self {
@@ -160,9 +160,6 @@ impl ModernBertConfig {
         };
         read_bases(fields, &mut config);
         config.extra = fields.rest();
-        if let Some(names) = names {
-            config.extra.insert("id2label".into(), names.into());
-        }
         config
     }
 
@@ -298,6 +295,10 @@ impl Family for ModernBertConfig {
             modules: vec!["head".into(), last.into()],
         };
         Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
+    }
+
+    fn pad_token_id(&self) -> usize {
+        self.pad_token_id
     }
 
     fn num_labels(&self) -> usize {

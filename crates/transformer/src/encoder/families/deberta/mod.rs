@@ -1,13 +1,11 @@
+mod parts;
+
 use serde_json::{Map, Value, json};
 
 use super::Family;
-use crate::activation::Activation;
 use crate::config::Fields;
 use crate::encoder::labels::read_labels;
-use crate::encoder::spec::{
-    Buckets, ConvSpec, Disentangled, HeadSpec, LearnedPositions, Names, NormOrder, NormSpec,
-    OutputSpec, Pooling, PositionProjections, QkvLayout, Spec, Task, TransformSpec, ViewSpec,
-};
+use crate::encoder::spec::{HeadSpec, Spec, Task};
 
 /// `config.json` of DeBERTa (arXiv:2006.03654), v2 and v3 (arXiv:2111.09543), its fields under the names they have there.
 ///
@@ -82,20 +80,6 @@ pub enum DebertaVersion {
     V2,
 }
 
-const NAMES: Names = Names {
-    qkv: &[
-        "attention.self.query_proj",
-        "attention.self.key_proj",
-        "attention.self.value_proj",
-    ],
-    ..super::bert::NAMES
-};
-
-const V1_NAMES: Names = Names {
-    qkv: &["attention.self.in_proj"],
-    ..super::bert::NAMES
-};
-
 impl Default for DebertaConfig {
     fn default() -> Self {
         Self {
@@ -137,7 +121,7 @@ impl DebertaConfig {
             fields.refuse("`talking_head` true is not built");
         }
         fields.one_of("norm_rel_ebd", "none", &["none", "layer_norm"]);
-        let (num_labels, names) = read_labels(fields);
+        let num_labels = read_labels(fields);
         let hidden_size = fields.required_size("hidden_size");
         let pooler = fields.size("pooler_hidden_size").unwrap_or(hidden_size);
         if pooler != hidden_size {
@@ -153,7 +137,7 @@ impl DebertaConfig {
                 "`attention_head_size` {width} times {heads} heads is not `hidden_size` {hidden_size}"
             ));
         }
-        let mut config = Self {
+        Self {
             version,
             vocab_size: fields.required_size("vocab_size"),
             embedding_size: fields.size("embedding_size").unwrap_or(hidden_size),
@@ -182,66 +166,7 @@ impl DebertaConfig {
             pad_token_id: fields.size("pad_token_id").unwrap_or(0),
             initializer_range: fields.number("initializer_range", 0.02),
             extra: fields.rest(),
-        };
-        if let Some(names) = names {
-            config.extra.insert("id2label".into(), names.into());
         }
-        config
-    }
-
-    fn norm(&self) -> NormSpec {
-        NormSpec {
-            eps: self.layer_norm_eps,
-            bias: true,
-        }
-    }
-
-    fn disentangled(&self) -> Option<Disentangled> {
-        let has = |term: &str| self.pos_att_type.iter().any(|known| known == term);
-        let v1 = self.version == DebertaVersion::V1;
-        let positions = usize::try_from(self.max_relative_positions);
-        let positions = positions.ok().filter(|count| *count > 0);
-        let max_distance = positions.unwrap_or(self.max_position_embeddings);
-        let buckets = usize::try_from(self.position_buckets).ok();
-        let buckets = buckets.filter(|count| *count > 0 && !v1);
-        let projections = match v1 || !self.share_att_key {
-            true => PositionProjections::Own {
-                key: if v1 {
-                    "attention.self.pos_proj"
-                } else {
-                    "attention.self.pos_key_proj"
-                },
-                key_bias: !v1,
-                query: if v1 {
-                    "attention.self.pos_q_proj"
-                } else {
-                    "attention.self.pos_query_proj"
-                },
-            },
-            false => PositionProjections::Shared,
-        };
-        self.relative_attention.then(|| Disentangled {
-            content_to_position: has("c2p"),
-            position_to_content: has("p2c"),
-            span: buckets.unwrap_or(max_distance),
-            buckets: match buckets {
-                Some(_) => Buckets::Logarithmic { max_distance },
-                None => Buckets::Each,
-            },
-            embeddings: "encoder.rel_embeddings",
-            norm: (!v1 && self.norm_rel_ebd == "layer_norm").then_some("encoder.LayerNorm"),
-            projections,
-        })
-    }
-
-    fn conv(&self) -> Option<ConvSpec> {
-        let has = self.version == DebertaVersion::V2 && self.conv_kernel_size > 0;
-        has.then(|| ConvSpec {
-            name: "encoder.conv",
-            width: self.conv_kernel_size,
-            groups: self.conv_groups,
-            activation: Activation::from_name(&self.conv_act).unwrap_or(Activation::Tanh),
-        })
     }
 }
 
@@ -306,89 +231,15 @@ impl Family for DebertaConfig {
     }
 
     fn spec(&self) -> Spec {
-        let v1 = self.version == DebertaVersion::V1;
-        Spec {
-            prefix: "deberta",
-            names: if v1 { V1_NAMES } else { NAMES },
-            vocab_size: self.vocab_size,
-            embedding_size: self.embedding_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            n_layers: self.num_hidden_layers,
-            n_heads: self.num_attention_heads,
-            norm: self.norm(),
-            order: NormOrder::Post,
-            activation: Activation::from_name(&self.hidden_act).unwrap_or(Activation::Gelu),
-            gated: false,
-            attention_bias: true,
-            mlp_bias: true,
-            qkv: if v1 {
-                QkvLayout::ByHead
-            } else {
-                QkvLayout::Separate
-            },
-            learned: self.position_biased_input.then_some(LearnedPositions {
-                count: self.max_position_embeddings,
-                first: 0,
-            }),
-            max_length: self.max_position_embeddings,
-            segments: self.type_vocab_size,
-            views: vec![ViewSpec::default()],
-            view_of_layer: Vec::new(),
-            disentangled: self.disentangled(),
-            conv: self.conv(),
-            std: self.initializer_range,
-        }
+        self.parts()
     }
 
     fn head(&self, task: Task) -> Option<HeadSpec> {
-        let dense = |dense: &str, activation: &str, norm: Option<&str>| TransformSpec {
-            dense: dense.into(),
-            bias: true,
-            activation: Activation::from_name(activation).unwrap_or(Activation::Gelu),
-            norm: norm.map(|name| (name.into(), self.norm())),
-        };
-        let with = |transform, output: OutputSpec, modules: &[&str]| HeadSpec {
-            pooling: Pooling::First,
-            transform,
-            output,
-            modules: modules.iter().map(|name| (*name).into()).collect(),
-        };
-        let classifier = || OutputSpec::Linear("classifier".into());
-        match task {
-            Task::MultipleChoice if self.version == DebertaVersion::V1 => None,
-            Task::SequenceClassification | Task::MultipleChoice => {
-                let pooler = dense("pooler.dense", &self.pooler_hidden_act, None);
-                Some(with(Some(pooler), classifier(), &["pooler", "classifier"]))
-            }
-            Task::TokenClassification => Some(with(None, classifier(), &["classifier"])),
-            Task::MaskedLm if self.legacy => {
-                let norm = Some("cls.predictions.transform.LayerNorm");
-                let transform = dense("cls.predictions.transform.dense", &self.hidden_act, norm);
-                let embedding = "deberta.embeddings.word_embeddings.weight";
-                let output = OutputSpec::Embedding {
-                    bias: Some("cls.predictions".into()),
-                    copies: vec![
-                        ("cls.predictions.decoder.weight".into(), embedding.into()),
-                        (
-                            "cls.predictions.decoder.bias".into(),
-                            "cls.predictions.bias".into(),
-                        ),
-                    ],
-                };
-                let head = with(Some(transform), output, &["cls.predictions"]);
-                Some(head).filter(|_| self.tie_word_embeddings)
-            }
-            Task::MaskedLm => {
-                let norm = Some("lm_predictions.lm_head.LayerNorm");
-                let transform = dense("lm_predictions.lm_head.dense", &self.hidden_act, norm);
-                let output = OutputSpec::Embedding {
-                    bias: Some("lm_predictions.lm_head".into()),
-                    copies: Vec::new(),
-                };
-                Some(with(Some(transform), output, &["lm_predictions.lm_head"]))
-            }
-        }
+        self.head_of(task)
+    }
+
+    fn pad_token_id(&self) -> usize {
+        self.pad_token_id
     }
 
     fn num_labels(&self) -> usize {

@@ -1,0 +1,211 @@
+//! T5: an encoder and a decoder whose attention adds a learned bias for each distance and does not scale its scores.
+
+mod block;
+mod buckets;
+mod config;
+mod generate;
+mod load;
+mod loss;
+mod stack;
+
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{DType, Device, Int, Tensor};
+use burn_lora_adapter::project;
+
+pub use block::{T5Attention, T5Block};
+pub use config::T5Config;
+pub use stack::T5Stack;
+
+use block::KeysValues;
+use stack::Cross;
+
+use crate::cache::KvCache;
+use crate::decoder::tied_head;
+use crate::encoder::batch::Limits;
+use crate::encoder::named::{Named, unnamed_module};
+use crate::encoder::scope::Scope;
+use crate::encoder::view::padding;
+use crate::encoder::{BatchError, EncoderBatch};
+use crate::weights::Weights;
+
+/// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5.
+///
+/// Its positions are distances, so sequences may have any length.
+#[derive(Debug, Clone)]
+pub struct T5 {
+    /// Tokens of encoder and decoder, `[vocab, d_model]`.
+    pub shared: Named<Embedding>,
+    /// What reads.
+    pub encoder: Named<T5Stack>,
+    /// What writes.
+    pub decoder: Named<T5Stack>,
+    /// The head, unless it is the transposed embedding.
+    pub lm_head: Option<Named<Linear>>,
+    config: T5Config,
+}
+
+unnamed_module!(T5 { shared, encoder, decoder, lm_head } with { config });
+
+/// What the encoder made of a batch, as the decoder looks at it: computed once, whatever is decoded.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// The encoder's states, `[batch, seq, d_model]`. What stands at padding has no meaning.
+    pub hidden: Tensor<3>,
+    /// Keys and values of each block of the decoder.
+    keys_values: Vec<KeysValues>,
+    padding: Option<Tensor<4>>,
+}
+
+/// The keys and values of the tokens that a decoder has written.
+#[derive(Debug)]
+pub struct T5Cache {
+    written: KvCache,
+}
+
+impl T5 {
+    pub(crate) fn build(config: &T5Config, weights: &mut Weights<'_>) -> Self {
+        let (vocab, d) = (config.vocab_size, config.d_model);
+        let mut scope = Scope::root(weights);
+        let mut stack = |name: &str, is_decoder: bool| {
+            scope.enter(name, |scope| T5Stack::build(config, is_decoder, scope))
+        };
+        let (encoder, decoder) = (stack("encoder", false), stack("decoder", true));
+        scope.set_std(config.initializer_factor);
+        Self {
+            shared: scope.embedding("shared", [vocab, d]),
+            encoder,
+            decoder,
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| scope.linear("lm_head", [d, vocab], false)),
+            config: config.clone(),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// The dtype of the weights and of the activations.
+    pub fn dtype(&self) -> DType {
+        self.shared.weight.base().dtype()
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.shared.weight.base().device()
+    }
+
+    /// Pads rows to the longest, as a batch for the encoder.
+    ///
+    /// # Errors
+    ///
+    /// Every row that is empty or holds tokens that the model does not know.
+    pub fn batch(&self, rows: &[Vec<u32>]) -> Result<EncoderBatch, BatchError> {
+        let limits = Limits {
+            vocab_size: self.config.vocab_size,
+            max_length: usize::MAX,
+            segments: 0,
+        };
+        EncoderBatch::from_rows(rows, None, limits, &self.device())
+    }
+
+    /// Reads a batch.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths are not one of `1..=seq` for each row; [`Self::batch`] makes batches of which that is not true.
+    pub fn encode(&self, batch: &EncoderBatch) -> Encoded {
+        batch.assert_rows();
+        let ([_, seq], device) = (batch.ids.dims(), batch.ids.device());
+        let padding = padding(seq, &batch.lengths, &device);
+        let x = self.shared.forward(batch.ids.clone());
+        let bias = self.encoder.encoder_bias(seq, padding.as_ref(), &device);
+        let hidden = self.encoder.forward(x, bias, None, None);
+        let blocks = self.decoder.block.iter();
+        let keys_values = blocks.filter_map(|block| block.cross_keys_values(hidden.clone()));
+        Encoded {
+            keys_values: keys_values.collect(),
+            hidden,
+            padding,
+        }
+    }
+
+    /// The decoder's states, ready for the head, at each token that it has written. Rows may be padded behind.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, from the token that the decoder starts from on
+    /// - output: `[batch, seq, d_model]`
+    pub fn decode(&self, ids: Tensor<2, Int>, encoded: &Encoded) -> Tensor<3> {
+        self.written(ids, encoded, None)
+    }
+
+    /// As [`Self::decode`] for tokens that follow those in the cache, which then holds both.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the cache is too small.
+    pub fn decode_cached(
+        &self,
+        ids: Tensor<2, Int>,
+        encoded: &Encoded,
+        cache: &mut T5Cache,
+    ) -> Tensor<3> {
+        let seq = ids.dims()[1];
+        let (end, capacity) = (cache.written.len() + seq, cache.written.capacity());
+        assert!(
+            end <= capacity,
+            "{end} tokens do not fit a cache of {capacity}"
+        );
+        let hidden = self.written(ids, encoded, Some(&mut cache.written));
+        cache.written.advance(seq);
+        hidden
+    }
+
+    /// An empty cache for `capacity` written tokens in each row.
+    pub fn new_cache(&self, capacity: usize) -> T5Cache {
+        T5Cache {
+            written: KvCache::new(self.config.num_decoder_layers, capacity),
+        }
+    }
+
+    fn written(
+        &self,
+        ids: Tensor<2, Int>,
+        encoded: &Encoded,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let ([_, seq], device) = (ids.dims(), ids.device());
+        let start = cache.as_deref().map_or(0, KvCache::len);
+        let bias = self.decoder.decoder_bias(seq, start, &device);
+        let cross = Cross {
+            keys_values: &encoded.keys_values,
+            padding: encoded.padding.as_ref(),
+        };
+        let x = self.shared.forward(ids);
+        let x = self.decoder.forward(x, bias, Some(cross), cache);
+        match self.config.scale_decoder_outputs {
+            true => x * (self.config.d_model as f64).powf(-0.5),
+            false => x,
+        }
+    }
+
+    /// The logits of the decoder's states, in the dtype of the model.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[..., d_model]`
+    /// - output: `[..., vocab]`
+    pub fn logits_of<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        match &self.lm_head {
+            Some(head) => project(head, hidden),
+            None => tied_head(&self.shared, hidden),
+        }
+    }
+}
