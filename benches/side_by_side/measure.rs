@@ -37,8 +37,7 @@ pub(crate) fn steps(
     }
     let start_rss_bytes = Memory::Now.bytes();
     let (parameters, run) = match shape.is_encoder() {
-        true if options.recompute > 0 => return Err("encoders are not recomputed".into()),
-        true => encoder(shape, method, steps, device)?,
+        true => encoder(shape, options, device)?,
         false => decoder(shape, options, device)?,
     };
     let mut settled = run.step_ms[steps / 2..].to_vec();
@@ -103,13 +102,13 @@ fn decoder_steps<M: CausalLm>(
 /// Classification, with the head trained beside the adapters.
 fn encoder(
     shape: &Shape,
-    method: Method,
-    steps: usize,
+    options: &Options,
     device: &Device,
 ) -> Result<(ParameterSummary, Run), Box<dyn Error>> {
     let config = EncoderConfig::from_json(&shape.config.to_string())?;
-    let base = SequenceClassifier::init(config, device, SEED)?;
-    let model = match method {
+    let base = SequenceClassifier::init(config, device, SEED)?.with_recompute(options.recompute);
+    let steps = options.steps;
+    let model = match options.method {
         Method::Lora => {
             let mut model = attach(base, DEFAULT_NAME, &shape.lora)?;
             model.head.output = model.head.output.set_require_grad(true);

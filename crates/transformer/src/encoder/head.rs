@@ -193,6 +193,13 @@ impl<T: HeadTask> FromCheckpoint for EncoderWithHead<T> {
 }
 
 impl<T: HeadTask> EncoderWithHead<T> {
+    /// As [`Encoder::with_recompute`].
+    pub fn with_recompute(mut self, blocks: usize) -> Self {
+        let encoder = self.encoder;
+        self.encoder = encoder.map_inner(|encoder| encoder.with_recompute(blocks));
+        self
+    }
+
     /// Loads a Hugging Face folder in f32; see [`Self::load_with`].
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
         Self::load_with(dir, &EncoderOptions::new(device.clone()))

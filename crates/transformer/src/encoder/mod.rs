@@ -34,6 +34,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::error::TooLong;
 use crate::norm::LayerNorm;
+use crate::recompute::Recomputation;
 use crate::weights::Weights;
 
 pub use batch::{BatchError, EncoderBatch};
@@ -76,10 +77,12 @@ pub struct Encoder {
     config: EncoderConfig,
     spec: Arc<Spec>,
     fresh: Vec<String>,
+    /// How many blocks keep only their inputs for the backward.
+    recompute: usize,
 }
 
 unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm }
-    with { config, spec, fresh });
+    with { config, spec, fresh, recompute });
 
 impl Encoder {
     pub(crate) fn build(config: &EncoderConfig, scope: &mut Scope<'_, '_>) -> Self {
@@ -105,7 +108,15 @@ impl Encoder {
             config: config.clone(),
             spec: Arc::new(spec),
             fresh: Vec::new(),
+            recompute: 0,
         }
+    }
+
+    /// As [`Decoder::with_recompute`](crate::Decoder::with_recompute). With disentangled attention everything is kept: its
+    /// blocks share the embeddings of distances.
+    pub fn with_recompute(mut self, blocks: usize) -> Self {
+        self.recompute = blocks;
+        self
     }
 
     pub(crate) fn from_weights(config: &EncoderConfig, weights: &mut Weights<'_>) -> Self {
@@ -125,12 +136,20 @@ impl Encoder {
     pub fn hidden(&self, batch: &EncoderBatch) -> Tensor<3> {
         batch.assert_fits(&self.spec);
         let x = self.embeddings.forward(batch);
-        let views = View::all(&self.spec, batch, x.dtype());
+        let views = Arc::new(View::all(&self.spec, batch, x.dtype()));
+        let blocks = Recomputation::new(self.recompute, &self.layers, &x.device());
         let relative = self.relative.as_ref().map(|rows| rows.of(batch));
         let embedded = self.conv.as_ref().map(|_| x.clone());
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &views, relative.as_ref());
+            x = match &relative {
+                Some(relative) => layer.forward(x, &views, Some(relative)),
+                None => {
+                    let views = views.clone();
+                    let forward = move |layer: &EncoderLayer, x| layer.forward(x, &views, None);
+                    blocks.run(index, layer, x, forward)
+                }
+            };
             if let (0, Some(conv), Some(embedded)) = (index, &self.conv, &embedded) {
                 x = conv.forward(embedded.clone(), x);
             }
