@@ -9,6 +9,7 @@ mod encoders;
 mod generation;
 mod loading;
 mod paths;
+mod published;
 mod recompute;
 mod t5;
 
