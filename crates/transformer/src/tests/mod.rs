@@ -7,6 +7,7 @@ mod encoder_families;
 mod encoder_heads;
 mod encoders;
 mod generation;
+mod hostile;
 mod loading;
 mod paths;
 mod published;
