@@ -7,8 +7,10 @@ mod encoder_families;
 mod encoder_heads;
 mod encoders;
 mod generation;
+mod hostile;
 mod loading;
 mod paths;
+mod published;
 mod recompute;
 mod t5;
 
