@@ -395,7 +395,7 @@ def write_case_with(case, folder, scratch):
 
     for name in case.variants:
         with torch.no_grad():
-            logits, _ = forward(load_base(case, write_variant(case, name, folder, scratch)), inputs)
+            logits, _ = forward(case, load_base(case, write_variant(case, name, folder, scratch)), inputs)
         gap = (logits - reference["base.logits"]).abs().max().item()
         # What is only spelled otherwise changes nothing.
         assert gap > 1e-2 or name == "version_4", f"{case.name}: {name} changes the logits by {gap:.1e} only"
@@ -535,7 +535,7 @@ def check_experts(case, folder):
     mine = load_file(folder / "logits.safetensors")["logits"]
     model = PeftModel.from_pretrained(load_base(case, HERE / case.name / "model"), folder / "adapter").eval()
     with torch.no_grad():
-        logits, _ = forward(model, {key: reference[key] for key in ("input_ids", "attention_mask")})
+        logits, _ = forward(case, model, {key: reference[key] for key in ("input_ids", "attention_mask")})
     real = reference["attention_mask"].bool()
     gap = (logits[real] - mine[real]).abs().max().item()
     moved = (reference["base.logits"][real] - mine[real]).abs().max().item()
@@ -548,7 +548,8 @@ def check_model(case, folder):
     """Transformers loads the base that burn-lora saved in `folder` and must find the logits of the one it was read from."""
     reference = load_file(HERE / case.name / "reference.safetensors")
     with torch.no_grad():
-        logits, _ = forward(load_base(case, folder), {key: reference[key] for key in ("input_ids", "attention_mask")})
+        inputs = {key: reference[key] for key in ("input_ids", "attention_mask")}
+        logits, _ = forward(case, load_base(case, folder), inputs)
     gap = (logits - reference["base.logits"]).abs().max().item()
     print(f"check: {case.name}, saved model: largest difference {gap:.2e}")
     return [] if gap <= LOGITS_TOLERANCE else [f"the logits of the saved model differ by {gap:.2e}"]
