@@ -75,11 +75,10 @@ pub struct Encoder {
     pub final_norm: Option<Named<LayerNorm>>,
     config: EncoderConfig,
     spec: Arc<Spec>,
-    fresh: Vec<String>,
 }
 
 unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm }
-    with { config, spec, fresh });
+    with { config, spec });
 
 impl Encoder {
     pub(crate) fn build(config: &EncoderConfig, scope: &mut Scope<'_, '_>) -> Self {
@@ -104,7 +103,6 @@ impl Encoder {
                 .map(|name| scope.norm(name, spec.hidden_size, spec.norm)),
             config: config.clone(),
             spec: Arc::new(spec),
-            fresh: Vec::new(),
         }
     }
 
