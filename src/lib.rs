@@ -24,7 +24,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`adapter`] | LoRA on any Burn module: targets, attach, merge, PEFT folders |
-//! | [`transformer`] | the Llama family and GPT-2 from Hugging Face folders, generation; BERT for classification |
+//! | [`transformer`] | the Llama family and GPT-2 from Hugging Face folders, generation; encoders and T5 |
 //! | [`data`] | tokenizer, JSONL rows, batches |
 //! | [`train`] | the recipe on burn-train: step, metrics, dashboard, checkpoints, evaluation, devices |
 //! | [`kernels`] | the operations that the decoders are made of |

@@ -12,7 +12,7 @@
 //! | [`merge`], [`unmerge`] | folds the adapters into one dense weight each, and restores the base bit for bit |
 //! | [`merge_and_unload`] | leaves plain weights and no adapter |
 //! | [`summary`] | the table of trainable and total parameters |
-//! | [`AdapterOnly`] | the module as optimizers and records should see it: adapter parameters only |
+//! | [`AdapterOnly`] | the module as optimizers and records should see it: adapter parameters only, and modules saved with them |
 //! | [`peft`] | reads and writes the adapter folders of Hugging Face PEFT |
 
 mod adapter_only;

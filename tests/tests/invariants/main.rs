@@ -10,6 +10,7 @@ mod identity;
 mod low_precision;
 mod merging;
 mod saved_config;
+mod saved_modules;
 mod switching;
 mod targets;
 mod training;

@@ -76,13 +76,12 @@ pub struct Encoder {
     pub final_norm: Option<Named<LayerNorm>>,
     config: EncoderConfig,
     spec: Arc<Spec>,
-    fresh: Vec<String>,
     /// How many blocks keep only their inputs for the backward.
     recompute: usize,
 }
 
 unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm }
-    with { config, spec, fresh, recompute });
+    with { config, spec, recompute });
 
 impl Encoder {
     pub(crate) fn build(config: &EncoderConfig, scope: &mut Scope<'_, '_>) -> Self {
@@ -107,7 +106,6 @@ impl Encoder {
                 .map(|name| scope.norm(name, spec.hidden_size, spec.norm)),
             config: config.clone(),
             spec: Arc::new(spec),
-            fresh: Vec::new(),
             recompute: 0,
         }
     }

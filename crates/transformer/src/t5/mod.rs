@@ -30,7 +30,8 @@ use crate::weights::Weights;
 
 /// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5.
 ///
-/// Its positions are distances, so sequences may have any length.
+/// Its positions are distances, so sequences may have any length. It was trained in bf16, whose range its activations use:
+/// in f16 the larger ones overflow.
 #[derive(Debug, Clone)]
 pub struct T5 {
     /// Tokens of encoder and decoder, `[vocab, d_model]`.

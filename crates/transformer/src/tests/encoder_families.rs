@@ -5,8 +5,8 @@ use super::*;
 use crate::encoder::load::FromCheckpoint;
 use crate::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, Encoder,
-    EncoderBatch, EncoderConfig, EncoderWithHead, HeadTask, MaskedLm, ModernBertConfig,
-    MultipleChoice, SequenceClassifier, TokenClassifier,
+    EncoderBatch, EncoderConfig, EncoderWithHead, HeadTask, LoadOptions, MaskedLm,
+    ModernBertConfig, MultipleChoice, SequenceClassifier, TokenClassifier,
 };
 use burn::module::Module;
 use burn::tensor::DType;
@@ -224,6 +224,26 @@ fn every_model_survives_its_folder_and_every_encoder_loads_for_every_task() {
         survives_its_folder::<crate::MaskedTokens>(name, &config);
         if name != "deberta" {
             survives_its_folder::<crate::Choices>(name, &config);
+        }
+    }
+}
+
+#[test]
+fn low_precision_follows_f32() {
+    for (name, config) in encoders() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let exact = encoder(&config);
+        exact.save(dir.path(), DType::F32).expect("saved");
+        let rows = batch(&[&[1, 2, 3, 4], &[5, 6, 0, 0]], &[4, 2]);
+        let real = |hidden: Tensor<3>| hidden.slice([0..1]).cast(DType::F32);
+        let expected = real(exact.hidden(&rows));
+        for dtype in [DType::F16, DType::BF16] {
+            let options = LoadOptions::new(dtype, Device::flex());
+            let rounded = Encoder::load_with(dir.path(), &options).expect("loaded");
+            let hidden = rounded.hidden(&rows);
+            assert_eq!(hidden.dtype(), dtype, "{name}");
+            let name = format!("{name} {dtype:?}");
+            assert_close(&name, real(hidden), expected.clone(), 0.15);
         }
     }
 }

@@ -81,6 +81,26 @@ fn padding_on_either_side_changes_nothing() {
 }
 
 #[test]
+fn low_precision_follows_f32() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let exact = model(config());
+    exact.save(dir.path(), DType::F32).expect("saved");
+    let rows = EncoderBatch::new(ids(&[&[1, 2, 3, 4], &[5, 6, 0, 0]]), [4, 2]);
+    let written: [&[u32]; 2] = [&[0, 4, 9], &[0, 3, 3]];
+    let states = |model: &T5| {
+        let states = model.decode(ids(&written), &model.encode(&rows));
+        states.cast(DType::F32)
+    };
+    for dtype in [DType::F16, DType::BF16] {
+        let options = LoadOptions::new(dtype, Device::flex());
+        let rounded = T5::load(dir.path(), &options).expect("loaded");
+        assert_eq!(rounded.dtype(), dtype);
+        let name = format!("{dtype:?}");
+        assert_close(&name, states(&rounded), states(&exact), 0.15);
+    }
+}
+
+#[test]
 fn token_by_token_equals_all_at_once() {
     let model = model(config());
     let rows = EncoderBatch::new(ids(&[&[1, 2, 3, 4], &[5, 6, 0, 0]]), [4, 2]);

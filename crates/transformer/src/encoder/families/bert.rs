@@ -55,6 +55,8 @@ pub enum BertVariant {
     /// BERT (arXiv:1810.04805).
     Bert,
     /// RoBERTa (arXiv:1907.11692): positions start behind the padding's id, heads of its own.
+    ///
+    /// Every token within a row's length has a position, a padding token in its midst as well.
     Roberta,
     /// XLM-RoBERTa (arXiv:1911.02116).
     XlmRoberta,
