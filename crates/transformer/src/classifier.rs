@@ -9,8 +9,8 @@ use burn_lora_kernels::AttentionMask;
 use crate::bert::{Bert, LENIENCY};
 use crate::checkpoint::Checkpoint;
 use crate::config::{BertConfig, note_dtype};
-use crate::decoder::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
+use crate::load::LoadOptions;
 use crate::save::{dtype_name, write};
 use crate::verify::verify;
 use crate::weights::{Key, Weights};
@@ -75,16 +75,21 @@ impl BertClassifier {
         }
         options.load.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        let LoadOptions { dtype, device } = &options.load;
-        let keys = Self::keys(&config, device);
+        checkpoint.check_layers(dir, config.num_hidden_layers)?;
+        let keys = Self::keys(&config, &options.load.device);
         let found =
             verify(&checkpoint, &keys, &LENIENCY).map_err(|mismatch| LoadError::Mismatch {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let mut weights = Weights::read(&checkpoint, found.entries, *dtype, device)
-            .with_fresh(config.initializer_range, options.seed);
+        if let Some(tokens) = options.load.larger_vocabulary(dir, config.vocab_size)? {
+            config.vocab_size = tokens;
+        }
+        let std = config.initializer_range;
+        let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
+            .with_fresh(std, options.seed);
         let mut model = Self::build(&config, &mut weights);
+        weights.finish()?;
         model.fresh = found.fresh;
         Ok(model)
     }

@@ -39,12 +39,19 @@ mod convert;
 mod decoder;
 mod decoder_module;
 mod error;
+mod fault;
+mod finite;
 mod generate;
 mod gpt2;
+mod header;
 mod llama;
+mod load;
 mod nearest;
 mod norm;
+mod pickle;
 mod positions;
+mod reader;
+mod resize;
 mod sampling;
 mod save;
 mod verify;
@@ -53,16 +60,21 @@ mod weights;
 pub use bert::Bert;
 pub use cache::KvCache;
 pub use classifier::{BertClassifier, ClassifierOptions};
-pub use config::{BertConfig, DecoderConfig, Gpt2Config, LlamaConfig, LlamaVariant};
-pub use decoder::{Decoder, LoadOptions};
+pub use config::{
+    BertConfig, DecoderConfig, Gpt2Config, Gpt3Shape, LlamaConfig, LlamaVariant, Projection,
+};
+pub use decoder::Decoder;
 pub use error::{
     ConfigError, GenerateError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong,
 };
+pub use fault::{FileFault, NotFinite};
 pub use generate::{GenerateOptions, generate};
 pub use gpt2::Gpt2;
 pub use llama::Llama;
+pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
+pub use resize::NewRows;
 pub use sampling::Sampling;
 
 #[cfg(test)]

@@ -7,4 +7,5 @@ mod common;
 mod generation;
 mod model;
 mod peft_files;
+mod pytorch;
 mod recipe;

@@ -145,9 +145,7 @@ impl LlamaConfig {
                 LlamaVariant::Qwen2 => 32,
                 LlamaVariant::Llama => num_attention_heads,
             }),
-            head_dim: fields
-                .size("head_dim")
-                .unwrap_or(hidden_size / num_attention_heads.max(1)),
+            head_dim: Self::read_head_dim(fields, hidden_size, num_attention_heads),
             max_position_embeddings,
             rms_norm_eps: fields.number("rms_norm_eps", 1e-6),
             rope_theta,
@@ -159,6 +157,18 @@ impl LlamaConfig {
             initializer_range: fields.number("initializer_range", 0.02),
             extra: fields.rest(),
         }
+    }
+
+    fn read_head_dim(fields: &mut Fields<'_>, hidden_size: usize, heads: usize) -> usize {
+        fields.size("head_dim").unwrap_or_else(|| {
+            if heads > 0 && !hidden_size.is_multiple_of(heads) {
+                fields.refuse(format!(
+                    "`hidden_size` {hidden_size} is not a multiple of `num_attention_heads` {heads}, and there is no \
+                     `head_dim`"
+                ));
+            }
+            hidden_size / heads.max(1)
+        })
     }
 
     fn read_window(variant: LlamaVariant, fields: &mut Fields<'_>) -> Option<usize> {

@@ -7,19 +7,24 @@
 mod bert;
 mod fields;
 mod gpt2;
+mod gpt3;
 mod llama;
 mod rope;
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde_json::{Map, Value};
 
 pub use bert::BertConfig;
 pub use gpt2::Gpt2Config;
+pub use gpt3::{Gpt3Shape, Projection};
 pub use llama::{LlamaConfig, LlamaVariant};
 
+use crate::decoder::Decoder;
 use crate::error::ConfigError;
 use crate::nearest::nearest;
+use crate::weights::Key;
 use fields::Fields;
 
 const KNOWN: [&str; 4] = ["llama", "mistral", "qwen2", "gpt2"];
@@ -95,6 +100,13 @@ impl DecoderConfig {
         }
     }
 
+    pub(crate) fn set_vocab_size(&mut self, tokens: usize) {
+        match self {
+            DecoderConfig::Llama(config) => config.vocab_size = tokens,
+            DecoderConfig::Gpt2(config) => config.vocab_size = tokens,
+        }
+    }
+
     /// The width of the hidden states.
     pub fn hidden_size(&self) -> usize {
         match self {
@@ -117,6 +129,16 @@ impl DecoderConfig {
             DecoderConfig::Llama(config) => config.max_positions(),
             DecoderConfig::Gpt2(config) => config.n_positions,
         }
+    }
+
+    /// The parameters of a model of this configuration; nothing is allocated for them. A tied head counts once.
+    pub fn parameters(&self) -> u64 {
+        let size = |key: &Key| key.shape.iter().map(|size| *size as u64).product::<u64>();
+        // Only shapes are declared, so that any device would do.
+        Decoder::keys(self, &Device::default())
+            .iter()
+            .map(size)
+            .sum()
     }
 
     /// The standard deviation of fresh weights.

@@ -1,9 +1,13 @@
 //! Tests of whole models: tiny ones with random weights.
 
 mod bert;
+mod damage;
 mod decoding;
+mod folders;
 mod generation;
 mod loading;
+#[cfg(target_os = "linux")]
+mod memory;
 mod paths;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
