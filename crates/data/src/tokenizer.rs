@@ -171,6 +171,13 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The rows that an embedding needs for all tokens: one more than the largest id, which is more than
+    /// [`Self::vocab_size`] where ids are left out.
+    pub fn embedding_rows(&self) -> usize {
+        let vocabulary = self.inner.get_vocab(true);
+        vocabulary.values().max().map_or(0, |id| *id as usize + 1)
+    }
+
     /// The token of an id.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -257,6 +264,7 @@ mod tests {
             (tokenizer.stop_ids(), tokenizer.vocab_size()),
             (&[2][..], WORDS.len())
         );
+        assert_eq!(tokenizer.embedding_rows(), WORDS.len());
         assert_eq!(tokenizer.decode(&[1, 5, 6, 2]).unwrap(), "a b");
         assert_eq!(tokenizer.id_to_token(5).as_deref(), Some("a"));
     }

@@ -1,99 +1,199 @@
-//! The safetensors files of a folder, mapped into memory. Opening reads the headers only.
+//! The weights of a folder: safetensors files or, failing that, PyTorch's. Opening reads what the files say of their
+//! tensors; a tensor's bytes are read when it is asked for, and nothing is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::Value;
 
 use crate::error::LoadError;
+use crate::header::{self, HeaderError};
+use crate::pickle;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The two ways of storing weights: in one file, and in several that an index lists. The first that a folder has counts.
+const FORMATS: [Format; 2] = [
+    Format {
+        single: "model.safetensors",
+        index: "model.safetensors.index.json",
+        add: Checkpoint::add_safetensors,
+    },
+    Format {
+        single: "pytorch_model.bin",
+        index: "pytorch_model.bin.index.json",
+        add: Checkpoint::add_pickle,
+    },
+];
 
-/// Where a tensor lies.
+struct Format {
+    single: &'static str,
+    index: &'static str,
+    add: fn(&mut Checkpoint, &Path, &mut Vec<String>) -> Result<(), LoadError>,
+}
+
+/// A tensor of a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    shard: usize,
-    range: Range<usize>,
+    /// Which of the files.
+    file: usize,
+    place: Place,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
+}
+
+impl Entry {
+    /// The size in the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        let numbers: usize = self.shape.iter().product();
+        (numbers * self.dtype.bitsize() / 8) as u64
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    /// In bytes from the start of the file.
+    Bytes(Range<u64>),
+    Pickled(pickle::Handle),
 }
 
 /// All tensors of a checkpoint, in one file or several.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
-    shards: Vec<Mmap>,
+    files: Vec<(PathBuf, File)>,
     pub(crate) entries: BTreeMap<String, Entry>,
 }
 
 impl Checkpoint {
     pub(crate) fn open(dir: &Path) -> Result<Self, LoadError> {
         let mut checkpoint = Self {
-            shards: Vec::new(),
+            files: Vec::new(),
             entries: BTreeMap::new(),
         };
-        if dir.join(SINGLE).is_file() {
-            checkpoint.add_shard(&dir.join(SINGLE), &mut Vec::new())?;
-        } else if dir.join(INDEX).is_file() {
-            checkpoint.add_indexed(dir)?;
-        } else {
-            return Err(LoadError::NoWeights {
-                dir: dir.into(),
-                hint: other_weights(dir),
-            });
+        for format in FORMATS {
+            let single = dir.join(format.single);
+            if single.is_file() {
+                (format.add)(&mut checkpoint, &single, &mut Vec::new())?;
+                return Ok(checkpoint);
+            }
+            let index = dir.join(format.index);
+            if index.is_file() {
+                checkpoint.add_indexed(&index, format.add)?;
+                return Ok(checkpoint);
+            }
         }
-        Ok(checkpoint)
+        Err(LoadError::NoWeights {
+            dir: dir.into(),
+            hint: other_weights(dir),
+        })
     }
 
     /// The bytes of a tensor, in the file's dtype and order.
-    pub(crate) fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.shards[entry.shard][entry.range.clone()]
+    ///
+    /// They are read and not mapped: a file that somebody shortens meanwhile is an error and not the end of the process,
+    /// and pages that were read do not count as memory of this process.
+    pub(crate) fn read(&self, entry: &Entry) -> Result<Vec<u8>, LoadError> {
+        let (path, file) = &self.files[entry.file];
+        let bytes = match &entry.place {
+            Place::Bytes(range) => read_range(file, range),
+            Place::Pickled(handle) => handle.read(),
+        };
+        bytes.map_err(|source| LoadError::Read {
+            path: path.clone(),
+            source,
+        })
     }
 
-    /// Tensors that are there already are noted, not replaced.
-    fn add_shard(&mut self, path: &Path, repeated: &mut Vec<String>) -> Result<(), LoadError> {
+    /// Whether there can be so many blocks. To be asked before the model is declared, which takes memory for each.
+    pub(crate) fn check_layers(&self, dir: &Path, layers: usize) -> Result<(), LoadError> {
+        let tensors = self.entries.len();
+        match layers <= tensors {
+            true => Ok(()),
+            false => Err(LoadError::Layers {
+                dir: dir.into(),
+                layers,
+                tensors,
+            }),
+        }
+    }
+
+    /// The name of the file that holds a tensor.
+    pub(crate) fn file_name(&self, entry: &Entry) -> String {
+        let (path, _) = &self.files[entry.file];
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+
+    fn add_safetensors(
+        &mut self,
+        path: &Path,
+        repeated: &mut Vec<String>,
+    ) -> Result<(), LoadError> {
         let read = |source| LoadError::Read {
             path: path.into(),
             source,
         };
-        let file = File::open(path).map_err(read)?;
-        // SAFETY: the map is read-only; as with every mapped file, nobody may shorten it while it is open.
-        let map = unsafe { Mmap::map(&file) }.map_err(read)?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|error| LoadError::Damaged {
+        let mut file = File::open(path).map_err(read)?;
+        let length = file.metadata().map_err(read)?.len();
+        let tensors = header::read(&mut file, length).map_err(|error| match error {
+            HeaderError::Read(source) => read(source),
+            HeaderError::Faults(faults) => LoadError::Damaged {
                 path: path.into(),
-                reason: error.to_string(),
-            })?;
-        // The file starts with the header's length in eight bytes.
-        let start = 8 + header;
-        for (name, info) in metadata.tensors() {
-            if self.entries.contains_key(&name) {
-                repeated.push(format!("`{name}` is in more than one file"));
-                continue;
-            }
-            let (from, to) = info.data_offsets;
+                faults,
+            },
+        })?;
+        for tensor in tensors {
             let entry = Entry {
-                shard: self.shards.len(),
-                range: start + from..start + to,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
+                file: self.files.len(),
+                place: Place::Bytes(tensor.range),
+                dtype: tensor.dtype,
+                shape: tensor.shape,
             };
-            self.entries.insert(name, entry);
+            self.add(tensor.name, entry, repeated);
         }
-        self.shards.push(map);
+        self.files.push((path.into(), file));
         Ok(())
     }
 
-    fn add_indexed(&mut self, dir: &Path) -> Result<(), LoadError> {
-        let path = dir.join(INDEX);
-        let located = read_index(&path)?;
+    fn add_pickle(&mut self, path: &Path, repeated: &mut Vec<String>) -> Result<(), LoadError> {
+        let file = File::open(path).map_err(|source| LoadError::Read {
+            path: path.into(),
+            source,
+        })?;
+        for tensor in pickle::read(path)? {
+            let entry = Entry {
+                file: self.files.len(),
+                place: Place::Pickled(tensor.handle),
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+            };
+            self.add(tensor.name, entry, repeated);
+        }
+        self.files.push((path.into(), file));
+        Ok(())
+    }
+
+    /// Tensors that are there already are noted, not replaced.
+    fn add(&mut self, name: String, entry: Entry, repeated: &mut Vec<String>) {
+        if self.entries.contains_key(&name) {
+            repeated.push(format!("`{name}` is in more than one file"));
+        } else {
+            self.entries.insert(name, entry);
+        }
+    }
+
+    fn add_indexed(
+        &mut self,
+        path: &Path,
+        add: fn(&mut Self, &Path, &mut Vec<String>) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let located = read_index(path)?;
         let files: BTreeSet<&String> = located.values().collect();
         let broken = |problems| LoadError::Index {
-            path: path.clone(),
+            path: path.into(),
             problems,
         };
 
@@ -111,16 +211,34 @@ impl Checkpoint {
 
         let mut problems = Vec::new();
         for file in &files {
-            self.add_shard(&dir.join(file), &mut problems)?;
+            add(self, &dir.join(file), &mut problems)?;
         }
-        let not_there = located
-            .iter()
-            .filter(|(name, _)| !self.entries.contains_key(*name));
-        problems.extend(not_there.map(|(name, file)| format!("`{file}` does not hold `{name}`")));
+        for (name, file) in &located {
+            match self.entries.get(name).map(|entry| self.file_name(entry)) {
+                Some(found) if found == *file => (),
+                Some(found) => problems.push(format!("`{name}` is in `{found}`, not in `{file}`")),
+                None => problems.push(format!("`{file}` does not hold `{name}`")),
+            }
+        }
         match problems.is_empty() {
             true => Ok(()),
             false => Err(broken(problems)),
         }
+    }
+}
+
+fn read_range(mut file: &File, range: &Range<u64>) -> std::io::Result<Vec<u8>> {
+    let length = range.end - range.start;
+    // The range was seen to lie within the file, so it is not a size that nobody has.
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.seek(SeekFrom::Start(range.start))?;
+    file.take(length).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 == length {
+        true => Ok(bytes),
+        false => Err(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "the file became shorter while it was read",
+        )),
     }
 }
 
@@ -130,20 +248,30 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
         path: path.into(),
         source,
     })?;
-    let broken = |problem: String| LoadError::Index {
+    let broken = |problems| LoadError::Index {
         path: path.into(),
-        problems: vec![problem],
+        problems,
     };
-    let index: Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+    let index: Value =
+        serde_json::from_str(&text).map_err(|error| broken(vec![error.to_string()]))?;
     let map = index.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| broken("no object under `weight_map`".into()))?;
-    map.iter()
-        .map(|(name, file)| match file.as_str() {
+    let map = map.ok_or_else(|| broken(vec!["no object under `weight_map`".into()]))?;
+
+    let mut located = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, file) in map {
+        match file.as_str() {
             // A shard lies beside its index; anything else would read outside the folder.
-            Some(file) if is_plain_name(file) => Ok((name.clone(), file.to_owned())),
-            _ => Err(broken(format!("`{name}` is in {file}, not a file name"))),
-        })
-        .collect()
+            Some(file) if is_plain_name(file) => {
+                located.insert(name.clone(), file.to_owned());
+            }
+            _ => problems.push(format!("`{name}` is in {file}, not a file name")),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(located),
+        false => Err(broken(problems)),
+    }
 }
 
 fn is_plain_name(file: &str) -> bool {
@@ -155,9 +283,10 @@ fn other_weights(dir: &Path) -> String {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
         .unwrap_or_default();
+    let others = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack"];
     found.retain(|path| {
         path.extension()
-            .is_some_and(|e| e == "bin" || e == "pt" || e == "pth" || e == "gguf" || e == "h5")
+            .is_some_and(|extension| others.iter().any(|other| extension == *other))
     });
     found.sort();
     let names: Vec<String> = found
@@ -167,9 +296,6 @@ fn other_weights(dir: &Path) -> String {
         .collect();
     match names.is_empty() {
         true => String::new(),
-        false => format!(
-            "; it holds {}, which must be converted to safetensors first",
-            names.join(", ")
-        ),
+        false => format!("; it holds {}, which is none of them", names.join(", ")),
     }
 }

@@ -9,8 +9,8 @@ use burn_lora_kernels::{cross_entropy, linear_cross_entropy_with, projection};
 use crate::cache::KvCache;
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
-use crate::convert::file_dtype;
 use crate::error::{ConfigError, LoadError, TooLong};
+use crate::load::{LoadOptions, LoadReport};
 use crate::positions::{Padding, Positions};
 use crate::recompute::Recomputation;
 use crate::verify::verify;
@@ -50,55 +50,32 @@ pub struct Decoder {
 
 made_of!(Decoder { trunk, head } kept { config, plan, recompute });
 
-/// How weights are put on a device.
-#[derive(Debug, Clone)]
-pub struct LoadOptions {
-    /// f32, f16 or bf16. Activations have the dtype of the weights.
-    pub dtype: DType,
-    /// Where the weights go. With autodiff on it, they go there untracked.
-    pub device: Device,
-}
-
-impl LoadOptions {
-    /// Weights of this dtype on this device.
-    pub fn new(dtype: DType, device: Device) -> Self {
-        Self { dtype, device }
-    }
-
-    /// Whether weights of this dtype can be on this device.
-    pub(crate) fn check(&self) -> Result<(), LoadError> {
-        let refuse = |reason: &str| {
-            Err(LoadError::DType {
-                dtype: self.dtype,
-                reason: reason.into(),
-            })
-        };
-        if file_dtype(self.dtype).is_none() {
-            return refuse("choose F32, F16 or BF16");
-        }
-        if !self.device.supports_dtype(self.dtype) {
-            return refuse("the device does not compute in it");
-        }
-        Ok(())
-    }
-}
-
 impl Decoder {
     /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
-    /// `model.safetensors.index.json` names.
+    /// `model.safetensors.index.json` names, or PyTorch's `pytorch_model.bin` or its shards.
     ///
-    /// The files are mapped, compared with the configuration as a whole, and then converted and moved to the device one
+    /// The files are compared with the configuration as a whole, and then read, converted and moved to the device one
     /// tensor at a time: neither the host nor the device ever holds the weights twice, nor in another dtype.
     ///
     /// # Errors
     ///
-    /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read. A
-    /// copy of the embedding stored as the head of a tied model, and masks and frequencies that older libraries stored,
-    /// are passed over; so is a prefix (`model.`, `transformer.`) that is left out throughout.
+    /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read; and
+    /// then every tensor with a number that is not finite, unless the options allow it. A copy of the embedding stored
+    /// as the head of a tied model, and masks and frequencies that older libraries stored, are passed over; so is a
+    /// prefix (`model.`, `transformer.`) that is left out throughout.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let config = DecoderConfig::read(dir)?;
+        Self::load_reported(dir, options).map(|(decoder, _)| decoder)
+    }
+
+    /// As [`Self::load`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &LoadOptions,
+    ) -> Result<(Self, LoadReport), LoadError> {
+        let mut config = DecoderConfig::read(dir)?;
         options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
+        checkpoint.check_layers(dir, config.n_layers())?;
         let keys = Self::keys(&config, &options.device);
         let leniency = config.plan().leniency();
         let found =
@@ -106,9 +83,13 @@ impl Decoder {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let (dtype, device) = (options.dtype, &options.device);
-        let mut weights = Weights::read(&checkpoint, found.entries, dtype, device);
-        Ok(Self::build(&config, &mut weights))
+        if let Some(tokens) = options.larger_vocabulary(dir, config.vocab_size())? {
+            config.set_vocab_size(tokens);
+        }
+        let std = config.plan().initializer_range;
+        let mut weights = Weights::read(&checkpoint, found.entries, options, std);
+        let decoder = Self::build(&config, &mut weights);
+        Ok((decoder, weights.finish()?))
     }
 
     /// A decoder with fresh f32 weights: matrices normally distributed with the configuration's `initializer_range`,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use thiserror::Error;
 
+use crate::fault::{FileFault, NotFinite};
 use crate::nearest::hint;
 
 /// A model configuration that cannot be used.
@@ -67,24 +68,24 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
-    /// The folder holds no safetensors weights.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json{hint}", .dir.display())]
+    /// The folder holds no weights.
+    #[error("{} holds no model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json{hint}", .dir.display())]
     NoWeights {
         /// The folder.
         dir: PathBuf,
         /// What was found instead, if anything.
         hint: String,
     },
-    /// A safetensors file is cut short, or its header is damaged.
-    #[error("{} is not a whole safetensors file: {reason}", .path.display())]
+    /// A file of weights is cut short, or contradicts itself.
+    #[error("{} is damaged:{}", .path.display(), listed(.faults))]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the reader found.
-        reason: String,
+        /// All that was found.
+        faults: Vec<FileFault>,
     },
     /// The index of a sharded checkpoint disagrees with the folder.
-    #[error("{}:{}", .path.display(), bullets(.problems))]
+    #[error("{}:{}", .path.display(), listed(.problems))]
     Index {
         /// The index file.
         path: PathBuf,
@@ -98,6 +99,32 @@ pub enum LoadError {
         dir: PathBuf,
         /// All differences.
         mismatch: Box<Mismatch>,
+    },
+    /// The configuration has more blocks than the files have tensors.
+    #[error("{}: config.json has {layers} layers, and there are {tensors} tensors in all", .dir.display())]
+    Layers {
+        /// The folder.
+        dir: PathBuf,
+        /// The blocks of the configuration.
+        layers: usize,
+        /// The tensors in the files.
+        tensors: usize,
+    },
+    /// Weights that are NaN or infinite, or too large for the dtype asked for.
+    #[error("weights that are not finite:{}", listed(.tensors))]
+    NotFinite {
+        /// Every such tensor.
+        tensors: Vec<NotFinite>,
+    },
+    /// The tokenizer has tokens for which there is no embedding.
+    #[error("{}: the tokenizer has {tokens} tokens, the embedding {embedding} rows; ask for new rows to make the others", .dir.display())]
+    Vocabulary {
+        /// The folder.
+        dir: PathBuf,
+        /// The tokens of the tokenizer.
+        tokens: usize,
+        /// The rows of the embedding.
+        embedding: usize,
     },
     /// The dtype asked for is not one of f32, f16, bf16, or the device cannot compute in it.
     #[error("cannot load weights as {dtype:?}: {reason}")]
@@ -136,6 +163,8 @@ pub struct Missing {
 pub struct MisShaped {
     /// Its name.
     pub name: String,
+    /// The file that holds it, without its folder.
+    pub file: String,
     /// The shape that the configuration asks for, as in the file.
     pub expected: Vec<usize>,
     /// The shape in the file.
@@ -154,24 +183,31 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the weights do not fit config.json:")?;
-        for Missing { name, nearest } in &self.missing {
-            write!(f, "\n  missing: {name}{}", hint(nearest.as_ref()))?;
-        }
-        for name in &self.unexpected {
-            write!(f, "\n  unexpected: {name}")?;
-        }
-        for MisShaped {
+        let missing = |missing: &Missing| {
+            let near = hint(missing.nearest.as_ref());
+            format!("missing: {}{near}", missing.name)
+        };
+        let lines = [
+            shown(&self.missing, missing),
+            shown(&self.unexpected, |name| format!("unexpected: {name}")),
+            shown(&self.mis_shaped, |shape| format!("shape: {shape}")),
+            shown(&self.not_float, |(name, dtype)| {
+                format!("dtype: {name} is {dtype}, expected F32, F16 or BF16")
+            }),
+        ];
+        f.write_str(&lines.concat())
+    }
+}
+
+impl fmt::Display for MisShaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
             name,
+            file,
             expected,
             found,
-        } in &self.mis_shaped
-        {
-            write!(f, "\n  shape: {name} is {found:?}, expected {expected:?}")?;
-        }
-        for (name, dtype) in &self.not_float {
-            write!(f, "\n  dtype: {name} is {dtype}, expected F32, F16 or BF16")?;
-        }
-        Ok(())
+        } = self;
+        write!(f, "{name} is {found:?}, expected {expected:?} ({file})")
     }
 }
 
@@ -222,4 +258,20 @@ pub(crate) fn bullets<T: fmt::Display>(lines: impl IntoIterator<Item = T>) -> St
         .into_iter()
         .map(|line| format!("\n  {line}"))
         .collect()
+}
+
+/// How many culprits of one kind a message shows; all of them are in the error.
+const SHOWN: usize = 20;
+
+/// A line for each of the first culprits, and how many there are beyond.
+fn shown<T>(culprits: &[T], line: impl Fn(&T) -> String) -> String {
+    let mut lines: Vec<String> = culprits.iter().take(SHOWN).map(line).collect();
+    if let Some(more) = culprits.len().checked_sub(SHOWN + 1) {
+        lines.push(format!("and {} more", more + 1));
+    }
+    bullets(&lines)
+}
+
+fn listed<T: fmt::Display>(culprits: &[T]) -> String {
+    shown(culprits, T::to_string)
 }

@@ -37,11 +37,18 @@ mod convert;
 mod decoder;
 mod encoder;
 mod error;
+mod fault;
+mod finite;
 mod generation;
+mod header;
+mod load;
 mod nearest;
 mod norm;
+mod pickle;
 mod positions;
+mod reader;
 mod recompute;
+mod resize;
 mod save;
 mod t5;
 mod verify;
@@ -51,11 +58,11 @@ mod weights;
 pub use activation::Activation;
 pub use cache::KvCache;
 pub use config::{
-    DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, GptNeoxConfig, LayerType,
-    LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config,
+    DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
+    LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Projection, Qwen2Config, Qwen3Config,
     Qwen3MoeConfig,
 };
-pub use decoder::{Decoder, DecoderClassifier, LoadOptions};
+pub use decoder::{Decoder, DecoderClassifier};
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };
@@ -67,14 +74,17 @@ pub use encoder::{
     SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
 };
 pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};
+pub use fault::{FileFault, NotFinite};
 pub use generation::{
     BeamSearch, DecoderSession, Decoding, DecodingSession, Detokenizer, EarlyStopping,
     FinishReason, GenerateError, GenerateOptions, Generative, RequestFault, Sampling, Sequence,
     TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
     generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
+pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
+pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Stack};
 
 #[cfg(test)]

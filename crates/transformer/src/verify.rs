@@ -57,6 +57,7 @@ pub(crate) fn verify<'a>(
         if entry.shape != key.file_shape() {
             mismatch.mis_shaped.push(MisShaped {
                 name: name.into(),
+                file: checkpoint.file_name(entry),
                 expected: key.file_shape(),
                 found: entry.shape.clone(),
             });

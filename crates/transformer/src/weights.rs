@@ -12,8 +12,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::checkpoint::{Checkpoint, Entry};
-use crate::convert;
+use crate::error::LoadError;
+use crate::load::{LoadOptions, LoadReport};
 use crate::norm::{LayerNorm, RmsNorm};
+use crate::reader::{Outcome, Reader};
 
 /// A parameter as a checkpoint holds it.
 #[derive(Debug, Clone)]
@@ -49,8 +51,8 @@ enum Fresh {
 enum Source<'a> {
     /// Notes what is asked for and allocates nothing.
     Declare(Vec<Key>),
-    /// A checkpoint and the declared keys that were found in it, each under its path.
-    Read(&'a Checkpoint, HashMap<String, &'a Entry>),
+    /// A checkpoint.
+    Read(Box<Reader<'a>>),
     /// Nothing: every parameter starts fresh.
     Draw,
 }
@@ -77,17 +79,20 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Reads the declared keys that were found in a checkpoint, each under its path. Call [`Self::finish`] afterwards.
+    ///
+    /// `std` is the standard deviation of fresh rows and matrices.
     pub(crate) fn read(
         checkpoint: &'a Checkpoint,
         found: HashMap<String, &'a Entry>,
-        dtype: DType,
-        device: &Device,
+        options: &'a LoadOptions,
+        std: f64,
     ) -> Self {
         Self {
-            source: Source::Read(checkpoint, found),
-            dtype,
-            device: device.clone(),
-            std: 0.0,
+            source: Source::Read(Box::new(Reader::new(checkpoint, found, options, std))),
+            dtype: options.dtype,
+            device: options.device.clone(),
+            std,
             rng: None,
         }
     }
@@ -121,6 +126,14 @@ impl<'a> Weights<'a> {
     /// Changes the standard deviation of fresh matrices.
     pub(crate) fn set_std(&mut self, std: f64) {
         self.std = std;
+    }
+
+    /// What was read, or everything that went wrong since; then the model that was built is none.
+    pub(crate) fn finish(self) -> Result<LoadReport, LoadError> {
+        match self.source {
+            Source::Read(reader) => reader.finish(),
+            _ => Ok(LoadReport::default()),
+        }
     }
 
     /// The standard deviation of fresh matrices.
@@ -231,10 +244,11 @@ impl<'a> Weights<'a> {
                 keys.push(key);
                 return placeholder(shape, &self.device);
             }
-            Source::Read(checkpoint, found) => found.get(&key.path).map(|entry| {
-                let bytes = checkpoint.bytes(entry);
-                convert::read(bytes, entry.dtype, &key.shape, key.transposed, self.dtype)
-            }),
+            Source::Read(reader) => match reader.read(&key) {
+                Outcome::Read(data) => Some(data),
+                Outcome::Absent => None,
+                Outcome::Failed => return placeholder(key.shape, &self.device),
+            },
             Source::Draw => None,
         };
         let data = match (stored, &mut self.rng) {
@@ -274,7 +288,7 @@ fn draw(key: &Key, rng: &mut ChaCha8Rng) -> Vec<f32> {
 }
 
 /// Normally distributed numbers by the Box-Muller transform, two from each pair of uniform ones.
-fn normal(std: f32, count: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub(crate) fn normal(std: f32, count: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         // In (0, 1], so that the logarithm is finite.

@@ -9,6 +9,7 @@ mod experts;
 mod generation;
 mod model;
 mod peft_files;
+mod pytorch;
 mod recipe;
 mod sentence;
 mod sequences;

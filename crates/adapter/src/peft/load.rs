@@ -3,12 +3,12 @@ use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 
+use super::CONFIG_FILE;
 use super::config::PeftConfig;
 use super::keys::{Factor, saved_key, transpose};
-use super::{CONFIG_FILE, WEIGHTS_FILE};
+use super::tensors::{self, Stored};
 use crate::attach::{Planned, check_name, place, plan};
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, TensorFault, nearest};
@@ -43,14 +43,9 @@ pub fn load<M: Module>(
     let plan = plan(&module, &config)?;
     check_name(&module, name, &plan)?;
 
-    let path = folder.join(WEIGHTS_FILE);
-    let bytes = fs::read(&path).map_err(AdapterError::io(&path))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| AdapterError::ConfigFile {
-        path: path.clone(),
-        reason: format!("not a safetensors file, or a damaged one: {error}"),
-    })?;
+    let (path, file) = tensors::read(folder)?;
     let saved = saved_parameters(&module, &config.modules_to_save);
-    let (factors, saved) = read_tensors(&file, &plan, saved)
+    let (factors, saved) = read_tensors(file, &plan, saved)
         .map_err(|faults| AdapterError::Tensors { path, faults })?;
     let adapters = plan.into_iter().zip(factors).map(|(site, [a, b])| {
         let a = parameter(a, [site.d_in, site.rank], &site.device);
@@ -83,19 +78,15 @@ type Tensors = (Vec<[Vec<f32>; 2]>, HashMap<String, Vec<f32>>);
 
 /// The tensors of a file, or every fault of it.
 fn read_tensors(
-    file: &SafeTensors<'_>,
+    mut unused: HashMap<String, Stored>,
     plan: &[Planned],
     saved: Vec<SavedParameter>,
 ) -> Result<Tensors, Vec<TensorFault>> {
     let mut faults = Vec::new();
-    let mut unused: HashMap<String, TensorView<'_>> = file
-        .iter()
-        .map(|(key, view)| (key.to_string(), view))
-        .collect();
     let mut expected = Vec::new();
     let mut take = |key: String, shape: &[usize], transposed: bool| {
         let values = match unused.remove(&key) {
-            Some(view) => read(&key, &view, shape, transposed),
+            Some(stored) => read(&key, &stored, shape, transposed),
             None => Err(TensorFault::Missing {
                 key: key.clone(),
                 shape: shape.to_vec(),
@@ -123,9 +114,9 @@ fn read_tensors(
     let saved = saved.collect();
     let mut unexpected: Vec<_> = unused.into_iter().collect();
     unexpected.sort_by(|(x, _), (y, _)| x.cmp(y));
-    for (key, view) in unexpected {
+    for (key, stored) in unexpected {
         let nearest = nearest(&key, expected.iter().map(String::as_str)).map(str::to_string);
-        let shape = view.shape().to_vec();
+        let shape = stored.shape;
         faults.push(TensorFault::Unexpected {
             key,
             shape,
@@ -141,32 +132,33 @@ fn read_tensors(
 /// One tensor as f32, transposed from PEFT's layout into Burn's where the two differ.
 fn read(
     key: &str,
-    view: &TensorView<'_>,
+    stored: &Stored,
     expected: &[usize],
     transposed: bool,
 ) -> Result<Vec<f32>, TensorFault> {
     let key = || key.to_string();
-    if view.shape() != expected {
+    if stored.shape != expected {
         return Err(TensorFault::Shape {
             key: key(),
-            found: view.shape().to_vec(),
+            found: stored.shape.clone(),
             expected: expected.to_vec(),
         });
     }
-    let bytes = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => numbers(bytes, f32::from_le_bytes).collect(),
-        Dtype::F16 => numbers(bytes, half::f16::from_le_bytes)
+    let bytes = stored.bytes.as_slice();
+    let values: Vec<f32> = match &stored.dtype {
+        Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes).collect(),
+        Ok(Dtype::F16) => numbers(bytes, half::f16::from_le_bytes)
             .map(f32::from)
             .collect(),
-        Dtype::BF16 => numbers(bytes, half::bf16::from_le_bytes)
+        Ok(Dtype::BF16) => numbers(bytes, half::bf16::from_le_bytes)
             .map(f32::from)
             .collect(),
         other => {
-            return Err(TensorFault::DType {
-                key: key(),
-                dtype: format!("{other:?}"),
-            });
+            let dtype = match other {
+                Ok(dtype) => format!("{dtype:?}"),
+                Err(name) => name.clone(),
+            };
+            return Err(TensorFault::DType { key: key(), dtype });
         }
     };
     if values.iter().any(|value| !value.is_finite()) {

@@ -1,10 +1,12 @@
-//! The adapter folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+//! The adapter folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors` (or, from
+//! older versions, `adapter_model.bin`).
 
 mod config;
 mod describe;
 mod keys;
 mod load;
 mod save;
+mod tensors;
 
 pub use config::{PeftConfig, TargetModules};
 pub use load::{load, read_config};
@@ -14,3 +16,5 @@ pub use save::{PeftMetadata, save};
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// Name of the weights file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Name of the weights file that PEFT wrote before it wrote safetensors; it is read where the other is absent.
+pub const OLD_WEIGHTS_FILE: &str = "adapter_model.bin";

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde_json::{Map, Value};
 
 use super::family::{self, Family};
@@ -11,9 +12,11 @@ use super::{
     MixtralConfig, Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig,
 };
 use super::{check, note_dtype, parse, read_folder, to_text};
+use crate::decoder::Decoder;
 use crate::decoder::plan::{LinearForm, Plan};
 use crate::error::ConfigError;
 use crate::nearest::nearest;
+use crate::weights::Key;
 
 /// One variant for each family, and the way to it.
 macro_rules! families {
@@ -142,6 +145,19 @@ impl DecoderConfig {
     /// The number of tokens that the embedding holds.
     pub fn vocab_size(&self) -> usize {
         self.plan().vocab_size
+    }
+
+    /// Changes the number of tokens that the embedding holds.
+    pub(crate) fn set_vocab_size(&mut self, tokens: usize) {
+        on_family!(self, config => config.vocab_size = tokens);
+    }
+
+    /// The parameters of a model of this configuration; nothing is allocated for them. A tied head counts once.
+    pub fn parameters(&self) -> u64 {
+        let size = |key: &Key| key.shape.iter().map(|size| *size as u64).product::<u64>();
+        // Only shapes are declared, so that any device would do.
+        let keys = Decoder::keys(self, &Device::default());
+        keys.iter().map(size).sum()
     }
 
     /// The width of the hidden states.

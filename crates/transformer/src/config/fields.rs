@@ -8,6 +8,9 @@ use crate::activation::Activation;
 use crate::error::ConfigError;
 use crate::nearest::{hint, nearest};
 
+/// The longest context and the largest vocabulary of today are some ten million.
+const LARGEST: usize = 1 << 24;
+
 /// A JSON object under examination. A getter that fails notes the problem and returns a stand-in, so that one pass
 /// finds all problems.
 pub(crate) struct Fields<'a> {
@@ -65,9 +68,12 @@ impl<'a> Fields<'a> {
         typed
     }
 
+    /// A count or a width. One that no model has is refused, so that their products are sizes too and nothing is
+    /// allocated for a slip of the pen.
     pub(crate) fn size(&mut self, name: &'static str) -> Option<usize> {
-        self.typed(name, "a whole number", |value| {
-            value.as_u64().and_then(|n| n.try_into().ok())
+        self.typed(name, "a whole number of at most 2^24", |value| {
+            let size = value.as_u64().and_then(|n| usize::try_from(n).ok())?;
+            (size <= LARGEST).then_some(size)
         })
     }
 

@@ -57,8 +57,8 @@ impl DecoderClassifier {
         check(&config, num_labels)?;
         options.load.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        let (dtype, device) = (options.load.dtype, &options.load.device);
-        let keys = Self::keys(&config, num_labels, device);
+        checkpoint.check_layers(dir, config.n_layers())?;
+        let keys = Self::keys(&config, num_labels, &options.load.device);
         let plan = config.plan();
         let leniency = Leniency {
             other_heads: &["lm_head.", "embed_out."],
@@ -70,9 +70,14 @@ impl DecoderClassifier {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let mut weights = Weights::read(&checkpoint, found.entries, dtype, device)
-            .with_fresh(plan.initializer_range, options.seed);
+        if let Some(tokens) = options.load.larger_vocabulary(dir, config.vocab_size())? {
+            config.set_vocab_size(tokens);
+        }
+        let std = plan.initializer_range;
+        let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
+            .with_fresh(std, options.seed);
         let mut model = Self::build(&config, num_labels, &mut weights);
+        weights.finish()?;
         model.fresh = found.fresh;
         Ok(model)
     }

@@ -9,7 +9,7 @@ use super::Encoder;
 use super::families::EncoderConfig;
 use super::spec::{HeadSpec, OutputSpec, Task};
 use crate::checkpoint::Checkpoint;
-use crate::decoder::LoadOptions;
+use crate::load::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError};
 use crate::save::write;
 use crate::verify::{Leniency, verify};
@@ -69,17 +69,19 @@ pub(crate) trait FromCheckpoint: Module {
         Self::check(&config)?;
         options.load.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        let LoadOptions { dtype, device } = &options.load;
-        let keys = Self::keys(&config, device);
+        let keys = Self::keys(&config, &options.load.device);
         let leniency = leniency(&config, Self::head(&config));
         let found =
             verify(&checkpoint, &keys, &leniency).map_err(|mismatch| LoadError::Mismatch {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let mut weights = Weights::read(&checkpoint, found.entries, *dtype, device)
-            .with_fresh(config.spec().std, options.seed);
-        Ok((Self::build(&config, &mut weights), found.fresh))
+        let std = config.spec().std;
+        let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
+            .with_fresh(std, options.seed);
+        let model = Self::build(&config, &mut weights);
+        weights.finish()?;
+        Ok((model, found.fresh))
     }
 
     fn init(config: EncoderConfig, device: &Device, seed: u64) -> Result<Self, ConfigError> {

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device};
 use super::{T5, T5Config};
 use crate::checkpoint::Checkpoint;
 use crate::config::note_dtype;
-use crate::decoder::LoadOptions;
+use crate::load::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError};
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
@@ -27,7 +27,9 @@ impl T5 {
         let mut config = T5Config::read(dir)?;
         options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        if has_own_head(&checkpoint) {
+        let blocks = config.num_layers + config.num_decoder_layers;
+        checkpoint.check_layers(dir, blocks)?;
+        if has_own_head(&checkpoint)? {
             config.tie_word_embeddings = false;
         }
         let keys = Self::keys(&config, &options.device);
@@ -36,9 +38,11 @@ impl T5 {
                 dir: dir.into(),
                 mismatch,
             })?;
-        let (dtype, device) = (options.dtype, &options.device);
-        let mut weights = Weights::read(&checkpoint, found.entries, dtype, device);
-        Ok(Self::build(&config, &mut weights))
+        let std = config.initializer_factor;
+        let mut weights = Weights::read(&checkpoint, found.entries, options, std);
+        let model = Self::build(&config, &mut weights);
+        weights.finish()?;
+        Ok(model)
     }
 
     /// A model with fresh f32 weights, spread as the authors did. The same seed gives the same weights on every device.
@@ -81,14 +85,13 @@ fn leniency() -> Leniency {
     }
 }
 
-fn has_own_head(checkpoint: &Checkpoint) -> bool {
+fn has_own_head(checkpoint: &Checkpoint) -> Result<bool, LoadError> {
     let entry = |name: &str| checkpoint.entries.get(name);
-    match (entry(HEAD), entry(SHARED)) {
-        (Some(head), Some(shared)) => {
-            head.shape != shared.shape
-                || head.dtype != shared.dtype
-                || checkpoint.bytes(head) != checkpoint.bytes(shared)
-        }
-        _ => false,
+    let (Some(head), Some(shared)) = (entry(HEAD), entry(SHARED)) else {
+        return Ok(false);
+    };
+    if head.shape != shared.shape || head.dtype != shared.dtype {
+        return Ok(true);
     }
+    Ok(checkpoint.read(head)? != checkpoint.read(shared)?)
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 pub(super) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-fn options() -> LoadOptions {
+pub(super) fn options() -> LoadOptions {
     LoadOptions::new(DType::F32, Device::flex())
 }
 
-fn load(dir: &Path) -> Result<Decoder, LoadError> {
+pub(super) fn load(dir: &Path) -> Result<Decoder, LoadError> {
     Decoder::load(dir, &options())
 }
 
@@ -36,7 +36,7 @@ pub(super) fn write(path: &Path, tensors: &Tensors) {
 }
 
 /// A saved decoder whose tensors were changed.
-fn changed(
+pub(super) fn changed(
     config: impl Into<DecoderConfig>,
     change: impl FnOnce(&mut Tensors),
 ) -> tempfile::TempDir {
@@ -49,7 +49,7 @@ fn changed(
     dir
 }
 
-fn mismatch(dir: &Path) -> Mismatch {
+pub(super) fn mismatch(dir: &Path) -> Mismatch {
     match load(dir) {
         Err(LoadError::Mismatch { mismatch, .. }) => *mismatch,
         Err(error) => panic!("{error}"),
@@ -226,7 +226,7 @@ fn a_head_of_another_shape_is_not_taken_for_a_tied_one() {
 }
 
 /// Moves the tensors to two shards and an index.
-fn shard(dir: &Path) {
+pub(super) fn shard(dir: &Path) {
     let tensors = read(dir);
     std::fs::remove_file(dir.join("model.safetensors")).expect("removed");
     let mut index = serde_json::json!({"weight_map": {}});
@@ -304,11 +304,11 @@ fn a_truncated_file_is_damaged() {
 #[test]
 fn a_folder_without_weights_says_what_it_holds() {
     let dir = changed(llama(), |_| {});
-    let (from, to) = ("model.safetensors", "pytorch_model.bin");
+    let (from, to) = ("model.safetensors", "consolidated.pth");
     std::fs::rename(dir.path().join(from), dir.path().join(to)).expect("renamed");
     let error = load(dir.path()).expect_err("refused");
     assert!(matches!(error, LoadError::NoWeights { .. }));
-    assert!(error.to_string().contains("pytorch_model.bin"), "{error}");
+    assert!(error.to_string().contains("consolidated.pth"), "{error}");
     let nowhere = load(&dir.path().join("nowhere")).expect_err("refused");
     assert!(nowhere.to_string().contains("config.json"), "{nowhere}");
 }

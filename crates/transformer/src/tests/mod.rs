@@ -1,14 +1,18 @@
 //! Tests of whole models: tiny ones with random weights.
 
 mod classification;
+mod damage;
 mod decoding;
 mod encoder_configs;
 mod encoder_families;
 mod encoder_heads;
 mod encoders;
+mod folders;
 mod generation;
 mod hostile;
 mod loading;
+#[cfg(target_os = "linux")]
+mod memory;
 mod paths;
 mod published;
 mod recompute;

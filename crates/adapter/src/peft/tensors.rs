@@ -1,0 +1,70 @@
+//! The tensors of an adapter's file, in memory as a whole: adapters are small.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pytorch_reader::{DType, PytorchReader};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+
+use super::{OLD_WEIGHTS_FILE, WEIGHTS_FILE};
+use crate::error::AdapterError;
+
+/// A tensor as the file has it.
+pub(super) struct Stored {
+    /// The name of a dtype that factors do not come in, otherwise.
+    pub(super) dtype: Result<Dtype, String>,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads the weights of a folder: safetensors, or PyTorch's own file, which PEFT wrote before. Returns which file it was.
+pub(super) fn read(folder: &Path) -> Result<(PathBuf, HashMap<String, Stored>), AdapterError> {
+    let (path, old) = (folder.join(WEIGHTS_FILE), folder.join(OLD_WEIGHTS_FILE));
+    match !path.exists() && old.exists() {
+        true => read_old(&old).map(|tensors| (old, tensors)),
+        false => read_safetensors(&path).map(|tensors| (path, tensors)),
+    }
+}
+
+fn read_safetensors(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
+    let bytes = fs::read(path).map_err(AdapterError::io(path))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| AdapterError::ConfigFile {
+        path: path.into(),
+        reason: format!("not a safetensors file, or a damaged one: {error}"),
+    })?;
+    let stored = |(key, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let stored = Stored {
+            dtype: Ok(view.dtype()),
+            shape: view.shape().to_vec(),
+            bytes: view.data().to_vec(),
+        };
+        (key.to_string(), stored)
+    };
+    Ok(file.iter().map(stored).collect())
+}
+
+/// The reader runs no Python and bounds what it allocates; it is the one under burn-store.
+fn read_old(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
+    let damaged = |reason: String| AdapterError::ConfigFile {
+        path: path.into(),
+        reason: format!("not a PyTorch file, or a damaged one: {reason}"),
+    };
+    let reader = PytorchReader::new(path).map_err(|error| damaged(error.to_string()))?;
+    let mut tensors = HashMap::new();
+    for (key, tensor) in reader.into_tensors() {
+        let stored = Stored {
+            dtype: match tensor.dtype() {
+                DType::F32 => Ok(Dtype::F32),
+                DType::F16 => Ok(Dtype::F16),
+                DType::BF16 => Ok(Dtype::BF16),
+                other => Err(format!("{other:?}")),
+            },
+            shape: tensor.shape().to_vec(),
+            bytes: tensor.read().map_err(|error| damaged(error.to_string()))?,
+        };
+        tensors.insert(key, stored);
+    }
+    Ok(tensors)
+}

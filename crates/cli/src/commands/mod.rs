@@ -1,0 +1,3 @@
+//! The commands, one module for each: its options, and `run`.
+
+pub mod score;

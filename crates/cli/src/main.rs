@@ -1,0 +1,30 @@
+//! The `burn-lora` command.
+
+mod arguments;
+mod commands;
+mod compute;
+mod failure;
+mod output;
+mod progress;
+mod source;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    let result = match arguments.command {
+        Command::Score(options) => commands::score::run(&options, &output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failed(&failure);
+            failure.kind().into()
+        }
+    }
+}
