@@ -51,9 +51,17 @@ fn read_old(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
         path: path.into(),
         reason: format!("not a PyTorch file, or a damaged one: {reason}"),
     };
+    let length = fs::metadata(path).map_err(AdapterError::io(path))?.len();
     let reader = PytorchReader::new(path).map_err(|error| damaged(error.to_string()))?;
     let mut tensors = HashMap::new();
     for (key, tensor) in reader.into_tensors() {
+        // A view that repeats its storage may claim gigabytes; a factor is stored as it is.
+        if tensor.byte_len() as u64 > length {
+            return Err(damaged(format!(
+                "`{key}` is {:?}, more than the file holds",
+                tensor.shape()
+            )));
+        }
         let stored = Stored {
             dtype: match tensor.dtype() {
                 DType::F32 => Ok(Dtype::F32),
