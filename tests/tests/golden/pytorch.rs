@@ -14,11 +14,14 @@ const TRAP: &str = "burn-lora-hostile-file-was-run";
 
 /// A folder of the model's configuration and the weights of this kind.
 fn folder(kind: &str) -> TempDir {
+    let model = Golden::open("llama_tied").model_folder();
+    folder_with(&model.join("config.json"), kind)
+}
+
+/// A folder of a configuration and the weights of this kind.
+fn folder_with(config: &Path, kind: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let config = Golden::open("llama_tied")
-        .model_folder()
-        .join("config.json");
-    fs::copy(config, folder.path().join("config.json")).unwrap();
+    fs::copy(config, folder.path().join(config.file_name().unwrap())).unwrap();
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pytorch");
     for entry in fs::read_dir(weights.join(kind)).unwrap() {
         let entry = entry.unwrap();

@@ -9,8 +9,8 @@ use super::Encoder;
 use super::families::EncoderConfig;
 use super::spec::{HeadSpec, OutputSpec, Task};
 use crate::checkpoint::Checkpoint;
-use crate::load::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError};
+use crate::load::LoadOptions;
 use crate::save::write;
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -69,6 +69,7 @@ pub(crate) trait FromCheckpoint: Module {
         Self::check(&config)?;
         options.load.check()?;
         let checkpoint = Checkpoint::open(dir)?;
+        checkpoint.check_layers(dir, config.n_layers())?;
         let keys = Self::keys(&config, &options.load.device);
         let leniency = leniency(&config, Self::head(&config));
         let found =
@@ -76,6 +77,9 @@ pub(crate) trait FromCheckpoint: Module {
                 dir: dir.into(),
                 mismatch,
             })?;
+        if let Some(tokens) = options.load.larger_vocabulary(dir, config.vocab_size())? {
+            config.set_vocab_size(tokens);
+        }
         let std = config.spec().std;
         let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
             .with_fresh(std, options.seed);

@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::named::unnamed_module;
 use super::spec::Pooling;
 use super::{Encoder, EncoderBatch, EncoderConfig, pool};
-use crate::load::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
+use crate::load::LoadOptions;
 use crate::save::write_text;
 use crate::weigh::cast;
 

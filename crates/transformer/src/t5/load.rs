@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device};
 use super::{T5, T5Config};
 use crate::checkpoint::Checkpoint;
 use crate::config::note_dtype;
-use crate::load::LoadOptions;
 use crate::error::{ConfigError, LoadError, SaveError};
+use crate::load::LoadOptions;
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -38,6 +38,9 @@ impl T5 {
                 dir: dir.into(),
                 mismatch,
             })?;
+        if let Some(tokens) = options.larger_vocabulary(dir, config.vocab_size)? {
+            config.vocab_size = tokens;
+        }
         let std = config.initializer_factor;
         let mut weights = Weights::read(&checkpoint, found.entries, options, std);
         let model = Self::build(&config, &mut weights);

@@ -270,10 +270,7 @@ fn a_new_row_is_the_mean_of_the_others() {
     let dir = changed(gpt2(), |_| {});
     let options = options().with_tokens(33).with_new_rows(NewRows::Mean);
     let decoder = Decoder::load(dir.path(), &options).expect("resized");
-    let Decoder::Gpt2(model) = decoder else {
-        panic!("GPT-2")
-    };
-    let rows = model.transformer.wte.weight.val(); // [33, n_embd]
+    let rows = decoder.trunk.tokens.weight.val(); // [33, n_embd]
     let mean = rows.clone().slice([0..31, 0..16]).mean_dim(0);
     assert_close(
         "new",

@@ -306,6 +306,10 @@ impl Family for BertConfig {
         self.num_labels = num_labels;
     }
 
+    fn set_vocab_size(&mut self, tokens: usize) {
+        self.vocab_size = tokens;
+    }
+
     fn problems(&self) -> Vec<String> {
         match self.type_vocab_size {
             0 => vec!["`type_vocab_size` is 0".into()],

@@ -219,6 +219,10 @@ impl Family for DistilBertConfig {
         self.num_labels = num_labels;
     }
 
+    fn set_vocab_size(&mut self, tokens: usize) {
+        self.vocab_size = tokens;
+    }
+
     fn fields(&self) -> Vec<(&'static str, Value)> {
         vec![
             ("vocab_size", json!(self.vocab_size)),

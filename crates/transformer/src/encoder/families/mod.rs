@@ -44,6 +44,9 @@ pub(crate) trait Family {
     fn pad_token_id(&self) -> usize;
     fn num_labels(&self) -> usize;
     fn set_num_labels(&mut self, num_labels: usize);
+
+    /// Changes the number of tokens that the embedding holds.
+    fn set_vocab_size(&mut self, tokens: usize);
     /// What is wrong with the family's own fields; [`problems`] knows what all share.
     fn problems(&self) -> Vec<String> {
         Vec::new()
@@ -246,6 +249,10 @@ impl EncoderConfig {
 
     pub(crate) fn set_num_labels(&mut self, num_labels: usize) {
         self.family_mut().set_num_labels(num_labels);
+    }
+
+    pub(crate) fn set_vocab_size(&mut self, tokens: usize) {
+        self.family_mut().set_vocab_size(tokens);
     }
 
     pub(crate) fn spec(&self) -> Spec {

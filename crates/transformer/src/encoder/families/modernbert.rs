@@ -309,6 +309,10 @@ impl Family for ModernBertConfig {
         self.num_labels = num_labels;
     }
 
+    fn set_vocab_size(&mut self, tokens: usize) {
+        self.vocab_size = tokens;
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let (types, layers) = (&self.layer_types, self.num_hidden_layers);

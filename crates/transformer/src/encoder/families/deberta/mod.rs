@@ -250,6 +250,10 @@ impl Family for DebertaConfig {
         self.num_labels = num_labels;
     }
 
+    fn set_vocab_size(&mut self, tokens: usize) {
+        self.vocab_size = tokens;
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.relative_attention && !self.pos_att_type.is_empty() {
