@@ -34,6 +34,9 @@ pub(crate) trait Family: Schema {
         local_theta: None,
     };
 
+    /// Whether heads share the width among themselves where the file has no `head_dim`.
+    const HEADS_SHARE_WIDTH: bool = false;
+
     /// Other names of fields, each with the name here.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
 
@@ -67,11 +70,26 @@ pub(super) fn read<F: Family>(map: Map<String, Value>) -> Result<F, ConfigError>
             "`rope_parameters` is {left}, expected an object for all layers"
         ));
     }
+    if F::HEADS_SHARE_WIDTH {
+        refuse_uneven_heads(&mut fields);
+    }
     F::refuse(&mut fields);
     let config = F::read(&mut fields);
     fields.finish(F::MODEL_TYPE)?;
     check(F::MODEL_TYPE, problems(&config))?;
     Ok(config)
+}
+
+fn refuse_uneven_heads(fields: &mut Fields<'_>) {
+    let size = |name: &str| fields.peek(name).and_then(Value::as_u64);
+    let (width, heads) = (size("hidden_size"), size("num_attention_heads"));
+    if let (None, Some(width), Some(heads @ 1..)) = (size("head_dim"), width, heads)
+        && width % heads > 0
+    {
+        fields.refuse(format!(
+            "`hidden_size` {width} is not a multiple of `num_attention_heads` {heads}, and there is no `head_dim`"
+        ));
+    }
 }
 
 /// All fields for writing.

@@ -53,6 +53,7 @@ impl Family for LlamaConfig {
     const ARCHITECTURE: &'static str = "LlamaForCausalLM";
     const CLASSIFIER: &'static str = "LlamaForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
 
     fn refuse(fields: &mut Fields<'_>) {
         if fields.number("pretraining_tp", 1.0) > 1.0 {

@@ -48,6 +48,7 @@ impl Family for MistralConfig {
     const ARCHITECTURE: &'static str = "MistralForCausalLM";
     const CLASSIFIER: &'static str = "MistralForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
 
     fn refuse(fields: &mut Fields<'_>) {
         if fields.value("layer_types").is_some() {

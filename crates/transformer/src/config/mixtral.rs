@@ -63,6 +63,7 @@ impl Family for MixtralConfig {
     const ARCHITECTURE: &'static str = "MixtralForCausalLM";
     const CLASSIFIER: &'static str = "MixtralForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
 
     fn contradictions(&self) -> Vec<String> {
         let experts = (self.num_experts_per_tok, self.num_local_experts);

@@ -56,6 +56,7 @@ impl Family for Phi3Config {
     const ARCHITECTURE: &'static str = "Phi3ForCausalLM";
     const CLASSIFIER: &'static str = "Phi3ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["qkv_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
 
     fn contradictions(&self) -> Vec<String> {
         let heads = ("num_attention_heads", self.num_attention_heads);

@@ -54,6 +54,7 @@ impl Family for Qwen2Config {
     const ARCHITECTURE: &'static str = "Qwen2ForCausalLM";
     const CLASSIFIER: &'static str = "Qwen2ForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
 
     fn contradictions(&self) -> Vec<String> {
         let kinds = kinds_of(

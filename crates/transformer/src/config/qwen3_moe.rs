@@ -64,6 +64,7 @@ impl Family for Qwen3MoeConfig {
     const ARCHITECTURE: &'static str = "Qwen3MoeForCausalLM";
     const CLASSIFIER: &'static str = "Qwen3MoeForSequenceClassification";
     const TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const HEADS_SHARE_WIDTH: bool = true;
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("num_local_experts", "num_experts")];
 

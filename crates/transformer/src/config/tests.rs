@@ -191,7 +191,7 @@ fn contradictions_are_refused() {
         (
             "llama",
             json!({"num_attention_heads": 1u64 << 62}),
-            "beyond all models",
+            "at most 2^24",
         ),
         ("llama", json!({"rope_theta": 0.0}), "rope_theta"),
         ("llama", json!({"rms_norm_eps": -1.0}), "rms_norm_eps"),
