@@ -162,10 +162,7 @@ fn receive(
     let continues = format!("bytes {}-", part.bytes);
     match status {
         206 if text(&response, "content-range")
-            .is_some_and(|range| range.starts_with(&continues)) =>
-        {
-            ()
-        }
+            .is_some_and(|range| range.starts_with(&continues)) => {}
         200 => part.clear().map_err(Failure::Lasting)?,
         206 | 416 => {
             part.clear().map_err(Failure::Lasting)?;

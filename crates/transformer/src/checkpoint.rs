@@ -1,6 +1,7 @@
 //! The weights of a folder: safetensors files or, failing that, PyTorch's. Opening reads what the files say of their
 //! tensors; a tensor's bytes are read when it is asked for, and nothing is kept.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -177,10 +178,13 @@ impl Checkpoint {
 
     /// Tensors that are there already are noted, not replaced.
     fn add(&mut self, name: String, entry: Entry, repeated: &mut Vec<String>) {
-        if self.entries.contains_key(&name) {
-            repeated.push(format!("`{name}` is in more than one file"));
-        } else {
-            self.entries.insert(name, entry);
+        match self.entries.entry(name) {
+            Slot::Occupied(slot) => {
+                repeated.push(format!("`{}` is in more than one file", slot.key()));
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(entry);
+            }
         }
     }
 

@@ -8,8 +8,11 @@ use super::loading::{changed, load, shard};
 use super::*;
 use proptest::prelude::*;
 
+/// The files of a folder, by name.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// The files of a small folder in one piece, and in shards.
-static FOLDERS: LazyLock<[Vec<(String, Vec<u8>)>; 2]> = LazyLock::new(|| {
+static FOLDERS: LazyLock<[Files; 2]> = LazyLock::new(|| {
     let whole = changed(llama(), |_| {});
     let sharded = changed(gpt2(), |_| {});
     shard(sharded.path());

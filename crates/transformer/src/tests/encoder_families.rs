@@ -235,7 +235,7 @@ fn low_precision_follows_f32() {
         let exact = encoder(&config);
         exact.save(dir.path(), DType::F32).expect("saved");
         let rows = batch(&[&[1, 2, 3, 4], &[5, 6, 0, 0]], &[4, 2]);
-        let real = |hidden: Tensor<3>| hidden.slice([0..1]).cast(DType::F32);
+        let real = |hidden: Tensor<3>| hidden.narrow(0, 0, 1).cast(DType::F32);
         let expected = real(exact.hidden(&rows));
         for dtype in [DType::F16, DType::BF16] {
             let options = LoadOptions::new(dtype, Device::flex());
