@@ -75,7 +75,7 @@ impl Decoder {
         let mut config = DecoderConfig::read(dir)?;
         options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        checkpoint.check_layers(dir, config.n_layers())?;
+        checkpoint.check_layers(dir, config.plan().n_inner_layers())?;
         let keys = Self::keys(&config, &options.device);
         let leniency = config.plan().leniency();
         let found =

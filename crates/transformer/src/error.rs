@@ -100,12 +100,12 @@ pub enum LoadError {
         /// All differences.
         mismatch: Box<Mismatch>,
     },
-    /// The configuration has more blocks than the files have tensors.
-    #[error("{}: config.json has {layers} layers, and there are {tensors} tensors in all", .dir.display())]
+    /// The configuration has more blocks, or experts in them, than the files have tensors.
+    #[error("{}: config.json has {layers} layers, each expert counted, and there are {tensors} tensors in all", .dir.display())]
     Layers {
         /// The folder.
         dir: PathBuf,
-        /// The blocks of the configuration.
+        /// The blocks of the configuration; one with experts counts as many times as it has them.
         layers: usize,
         /// The tensors in the files.
         tensors: usize,

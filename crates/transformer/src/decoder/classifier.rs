@@ -57,7 +57,7 @@ impl DecoderClassifier {
         check(&config, num_labels)?;
         options.load.check()?;
         let checkpoint = Checkpoint::open(dir)?;
-        checkpoint.check_layers(dir, config.n_layers())?;
+        checkpoint.check_layers(dir, config.plan().n_inner_layers())?;
         let keys = Self::keys(&config, num_labels, &options.load.device);
         let plan = config.plan();
         let leniency = Leniency {

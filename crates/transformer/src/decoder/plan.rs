@@ -145,6 +145,13 @@ impl Plan {
         windows
     }
 
+    /// Inner layers in all, each expert being one: a checkpoint has at least a tensor for each.
+    pub(crate) fn n_inner_layers(&self) -> usize {
+        let experts = self.experts.map_or(1, |experts| experts.n);
+        let of_layer = |layer: &LayerPlan| if layer.routed { experts } else { 1 };
+        self.layers.iter().map(of_layer).sum()
+    }
+
     pub(crate) fn leniency(&self) -> Leniency {
         Leniency {
             prefix: self.names.prefix,

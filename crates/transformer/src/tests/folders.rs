@@ -132,6 +132,25 @@ fn sizes_that_no_model_has_allocate_nothing() {
 }
 
 #[test]
+fn more_experts_than_tensors_allocate_nothing() {
+    for (name, decoder) in decoders() {
+        let field = match name {
+            "mixtral" => "num_local_experts",
+            "qwen3_moe" => "num_experts",
+            _ => continue,
+        };
+        let dir = tempfile::tempdir().expect("a folder");
+        decoder.save(dir.path(), DType::F32).expect("saved");
+        edit(dir.path(), field, 60_000.into());
+        let error = load(dir.path()).expect_err("refused");
+        assert!(
+            matches!(error, LoadError::Layers { layers, .. } if layers >= 60_000),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
 fn heads_that_do_not_divide_the_width_are_refused() {
     let dir = changed(llama(), |_| {});
     edit(dir.path(), "head_dim", serde_json::Value::Null);
