@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Int, Tensor};
 use burn_lora::data::check_vocab;
+use burn_lora::kernels::can_recompute;
 use burn_lora::prelude::*;
 use burn_lora::train::{Evaluation, require_dtype};
 use clap::Parser;
@@ -44,6 +45,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let dtype = options.dtype.into();
     require_dtype(choice, &device, dtype)?;
     device.seed(options.seed);
+    if options.recompute > 0 && !can_recompute(&device) {
+        return Err(format!("--recompute is built for flex and ndarray, not for {choice}").into());
+    }
     println!("device    {choice}");
 
     let tokenizer = Tokenizer::from_folder(&options.model)?;

@@ -30,7 +30,7 @@ pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entrop
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;
 pub use projection::{LowRank, add_low_rank, projection};
-pub use recompute::recompute;
+pub use recompute::{can_recompute, recompute};
 pub use rms_norm::rms_norm;
 pub use rope::{Rope, RopeTables};
 pub use rope_scaling::RopeScaling;

@@ -11,8 +11,8 @@ use burn::backend::Flex;
 use burn::backend::NdArray;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, BackendTensor, DispatchAutodiffContext, DispatchTensor,
-    DispatchTensorKind,
+    Autodiff, AutodiffBackend, Backend, BackendTensor, DispatchAutodiffContext, DispatchDevice,
+    DispatchTensor, DispatchTensorKind,
 };
 
 /// A backend that tensors of Burn's dispatching backend can be of.
@@ -50,6 +50,22 @@ macro_rules! packed {
 
 packed!("flex", Flex);
 packed!("ndarray", NdArray);
+
+/// Whether the tensors of a device can be unpacked.
+pub(crate) fn is_packed(device: &DispatchDevice) -> bool {
+    match device {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        DispatchDevice::Autodiff(device) => is_packed(device),
+        #[allow(
+            unreachable_patterns,
+            reason = "other backends are other crates' features"
+        )]
+        _ => false,
+    }
+}
 
 /// The backend inside, without autodiff around it.
 pub(crate) fn inner(kind: &DispatchTensorKind) -> &DispatchTensorKind {

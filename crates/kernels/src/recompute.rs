@@ -24,9 +24,9 @@ use burn::backend::{
     Autodiff, Backend, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, TensorMetadata,
 };
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{FloatDType, GradientCheckpointingStrategy, Tensor};
+use burn::tensor::{Device, FloatDType, GradientCheckpointingStrategy, Tensor};
 
-use crate::packed::{Packed, inner, lift, lower};
+use crate::packed::{Packed, inner, is_packed, lift, lower};
 
 /// `forward(module, x)`, of which nothing but `x` is kept: the backward computes it again (Chen et al., 2016,
 /// arXiv:1604.06174).
@@ -35,8 +35,8 @@ use crate::packed::{Packed, inner, lift, lower};
 /// compute the same both times: where it draws random numbers, `seed` makes the device draw the same ones again. Gradients
 /// reach `x` and the parameters of `module`, and not the tensors that `forward` captures.
 ///
-/// Where nothing is tracked, this is `forward(module, x)`; so it is, and everything is kept, on backends other than
-/// those that the features of this crate name.
+/// Where nothing is tracked, this is `forward(module, x)`; so it is, and everything is kept, on devices that
+/// [`can_recompute`] does not know.
 ///
 /// # Shapes
 /// - x, output: of the same number of dimensions
@@ -63,7 +63,7 @@ where
         return forward(module, x);
     };
 
-    let x = x.detach();
+    let x = at_rest(x);
     let device = x.device();
     let seeded_forward = move |module: &M, x: Tensor<D>| {
         if let Some(seed) = seed {
@@ -99,8 +99,18 @@ fn route_of(kind: &DispatchTensorKind) -> Option<Route> {
     }
 }
 
+/// Whether [`recompute`] is built for the backend of a device: so far for those on the CPU. Ask before you promise memory.
+pub fn can_recompute(device: &Device) -> bool {
+    is_packed(device.as_dispatch())
+}
+
 /// The tracked leaves of a module, by their parameters.
 type Leaves = Vec<(ParamId, DispatchTensor)>;
+
+/// The same numbers out of the graph. To detach a leaf alone would keep its setting, and with it a graph.
+fn at_rest<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.detach().set_require_grad(false)
+}
 
 /// Takes the parameters out of the graph.
 #[derive(Default)]
@@ -115,8 +125,7 @@ impl ModuleMapper for Detach {
             return param;
         }
         self.leaves.push((param.id, value.into_dispatch()));
-        // To detach alone would keep the setting, and with it a graph.
-        param.map(|value| value.detach().set_require_grad(false))
+        param.map(at_rest)
     }
 }
 
@@ -278,7 +287,9 @@ impl<B: Backend> Backward<B, 1> for Start {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, Shape};
+    use std::sync::Mutex;
+
+    use burn::tensor::{Distribution, Shape};
 
     use super::*;
 
@@ -345,6 +356,28 @@ mod tests {
                 assert!(again.iter().skip(2).all(Option::is_some));
                 assert_eq!(kept, again);
             }
+        }
+    }
+
+    #[test]
+    fn the_first_forward_keeps_nothing_and_the_backward_runs_a_second_one() {
+        for device in devices() {
+            assert!(can_recompute(&device) && can_recompute(&device.clone().inner()));
+            let block = Block::new(&device);
+            let x = Tensor::<2>::ones([4, 5], &device).require_grad();
+            let runs: Arc<Mutex<Vec<[bool; 2]>>> = Arc::default();
+            let seen = runs.clone();
+            let y = recompute(&block, x, None, move |block, x| {
+                let tracked = [x.is_tracked(), block.first.val().is_tracked()];
+                seen.lock().expect("one thread").push(tracked);
+                block.forward(x)
+            });
+            assert_eq!(*runs.lock().expect("one thread"), [[false, false]]);
+            y.sum().backward();
+            assert_eq!(
+                *runs.lock().expect("one thread"),
+                [[false, false], [true, true]]
+            );
         }
     }
 

@@ -135,7 +135,8 @@ impl Decoder {
     /// PyTorch's and PEFT's "gradient checkpointing". None at first; `usize::MAX` stands for all.
     ///
     /// Losses and gradients are the same to the last bit. With all blocks training needs the least memory and takes some
-    /// 40% longer, with a part of them the same part of both.
+    /// 40% longer, with a part of them the same part of both. Devices that
+    /// [`can_recompute`](burn_lora_kernels::can_recompute) does not know keep everything.
     pub fn with_recompute(mut self, blocks: usize) -> Self {
         self.recompute = blocks;
         self

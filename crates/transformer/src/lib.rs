@@ -68,7 +68,7 @@ pub use encoder::families::{
 };
 pub use encoder::{
     BatchError, Bias, Choices, ClassLabels, ConvLayer, Embeddings, Encoder, EncoderBatch,
-    EncoderConfig, EncoderLayer, EncoderOptions, EncoderWithHead, Head, HeadTask, Kernel, Kind,
+    EncoderConfig, EncoderLayer, EncoderWithHead, FolderOptions, Head, HeadTask, Kernel, Kind,
     LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Named, Pooling, PositionLinears,
     Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentencePooling, SequenceClassifier,
     SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,

@@ -1,4 +1,3 @@
-use burn::backend::DispatchDevice;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -11,7 +10,7 @@ use burn::backend::{Flex, flex::FlexTensor};
 
 use super::pool::Buffer;
 use super::tensor::{HostTensor, Storage};
-use crate::packed::Packed;
+use crate::packed::{Packed, is_packed};
 
 /// A backend whose tensors lie in host memory.
 pub(crate) trait Host: Packed {
@@ -28,22 +27,8 @@ pub(crate) trait Host: Packed {
 /// Whether a tensor can be an operand of [`apply`](super::apply): it lies in host memory, and `f32` computes it as well
 /// as its own dtype would.
 pub(crate) fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
-    fn is_host(device: &DispatchDevice) -> bool {
-        match device {
-            #[cfg(feature = "flex")]
-            DispatchDevice::Flex(_) => true,
-            #[cfg(feature = "ndarray")]
-            DispatchDevice::NdArray(_) => true,
-            DispatchDevice::Autodiff(device) => is_host(device),
-            #[allow(
-                unreachable_patterns,
-                reason = "other backends are other crates' features"
-            )]
-            _ => false,
-        }
-    }
     let narrow = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
-    narrow && is_host(tensor.device().as_dispatch())
+    narrow && is_packed(tensor.device().as_dispatch())
 }
 
 #[cfg(feature = "flex")]

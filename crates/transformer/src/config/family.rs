@@ -160,6 +160,20 @@ pub(super) fn sliding(
     }
 }
 
+/// [`sliding`], where the layers from one on have the window unless the file says the kind of each.
+pub(super) fn sliding_from(
+    first: Option<usize>,
+    kinds: Option<&[LayerType]>,
+    window: Option<usize>,
+) -> impl Fn(usize) -> Option<usize> {
+    let is_full = move |index| first.is_none_or(|first| index < first);
+    let kind = move |index| match is_full(index) {
+        true => LayerType::Full,
+        false => LayerType::Sliding,
+    };
+    sliding(kinds, kind, window)
+}
+
 /// Complains of `a` that is not a multiple of `b`.
 pub(super) fn multiple(a: (&str, usize), b: (&str, usize)) -> Option<String> {
     let wrong = !a.1.is_multiple_of(b.1);

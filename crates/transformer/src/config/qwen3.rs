@@ -1,6 +1,6 @@
 use burn_lora_kernels::RopeScaling;
 
-use super::family::{Family, kinds_of, llama_contradictions, llama_shape, sliding};
+use super::family::{Family, kinds_of, llama_contradictions, llama_shape, sliding_from};
 use super::schema::{LayerType, schema};
 use crate::activation::Activation;
 use crate::decoder::names::LLAMA;
@@ -69,13 +69,9 @@ impl Family for Qwen3Config {
     }
 
     fn plan(&self) -> Plan {
-        let full = self.max_window_layers.unwrap_or(usize::MAX);
-        let window = sliding(
+        let window = sliding_from(
+            self.max_window_layers,
             self.layer_types.as_deref(),
-            |index| match index < full {
-                true => LayerType::Full,
-                false => LayerType::Sliding,
-            },
             self.sliding_window.filter(|_| self.use_sliding_window),
         );
         let plan = llama_shape!(self, &LLAMA, self.hidden_act, window).plan();

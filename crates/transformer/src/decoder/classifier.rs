@@ -11,7 +11,7 @@ use super::plan::LinearForm;
 use super::scope::Scope;
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
-use crate::encoder::EncoderOptions;
+use crate::encoder::FolderOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
@@ -37,7 +37,7 @@ made_of!(DecoderClassifier { decoder, score } kept { num_labels, fresh });
 impl DecoderClassifier {
     /// Loads a Hugging Face folder in f32; see [`Self::load_with`].
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_with(dir, &EncoderOptions::new(device.clone()))
+        Self::load_with(dir, &FolderOptions::new(device.clone()))
     }
 
     /// Loads a Hugging Face folder as [`Decoder::load`] does.
@@ -48,7 +48,7 @@ impl DecoderClassifier {
     /// # Errors
     ///
     /// As [`Decoder::load`]. A head for another number of labels is mis-shaped.
-    pub fn load_with(dir: &Path, options: &EncoderOptions) -> Result<Self, LoadError> {
+    pub fn load_with(dir: &Path, options: &FolderOptions) -> Result<Self, LoadError> {
         let mut config = DecoderConfig::read(dir)?;
         let num_labels = match options.num_labels {
             Some(asked) => asked,

@@ -7,7 +7,7 @@ use burn_lora_adapter::project;
 use burn_lora_kernels::projection;
 
 use super::families::EncoderConfig;
-use super::load::{EncoderOptions, FromCheckpoint};
+use super::load::{FolderOptions, FromCheckpoint};
 use super::named::{Kind, Named, unnamed_module};
 use super::scope::{Bias, Scope};
 use super::spec::{HeadSpec, OutputSpec, Pooling, Task, TransformSpec};
@@ -202,7 +202,7 @@ impl<T: HeadTask> EncoderWithHead<T> {
 
     /// Loads a Hugging Face folder in f32; see [`Self::load_with`].
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_with(dir, &EncoderOptions::new(device.clone()))
+        Self::load_with(dir, &FolderOptions::new(device.clone()))
     }
 
     /// Loads a Hugging Face folder as [`Decoder::load`](crate::Decoder::load) does.
@@ -216,7 +216,7 @@ impl<T: HeadTask> EncoderWithHead<T> {
     ///
     /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read. Half
     /// a head is missing the other half; a head for another number of labels is mis-shaped.
-    pub fn load_with(dir: &Path, options: &EncoderOptions) -> Result<Self, LoadError> {
+    pub fn load_with(dir: &Path, options: &FolderOptions) -> Result<Self, LoadError> {
         let (mut model, fresh): (Self, _) = FromCheckpoint::load(dir, options)?;
         model.fresh = fresh;
         Ok(model)

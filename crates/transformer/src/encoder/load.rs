@@ -15,9 +15,9 @@ use crate::save::write;
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
 
-/// How an encoder is made from a folder.
+/// How a model that may want a head is made from a folder.
 #[derive(Debug, Clone)]
-pub struct EncoderOptions {
+pub struct FolderOptions {
     /// Where the weights go, and their dtype.
     pub load: LoadOptions,
     /// The labels of a head, where the folder holds an encoder without one or its configuration does not say.
@@ -26,7 +26,7 @@ pub struct EncoderOptions {
     pub seed: u64,
 }
 
-impl EncoderOptions {
+impl FolderOptions {
     /// Weights in f32, the labels of the configuration, and seed 0.
     pub fn new(device: Device) -> Self {
         Self {
@@ -60,7 +60,7 @@ pub(crate) trait FromCheckpoint: Module {
     }
 
     /// The model, and the parameters that start fresh.
-    fn load(dir: &Path, options: &EncoderOptions) -> Result<(Self, Vec<String>), LoadError> {
+    fn load(dir: &Path, options: &FolderOptions) -> Result<(Self, Vec<String>), LoadError> {
         let mut config = EncoderConfig::read(dir)?;
         if let Some(num_labels) = options.num_labels {
             config.set_num_labels(num_labels);
@@ -172,9 +172,9 @@ impl Encoder {
     ///
     /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read.
     pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let options = EncoderOptions {
+        let options = FolderOptions {
             load: options.clone(),
-            ..EncoderOptions::new(options.device.clone())
+            ..FolderOptions::new(options.device.clone())
         };
         FromCheckpoint::load(dir, &options).map(|(encoder, _)| encoder)
     }

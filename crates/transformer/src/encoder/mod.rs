@@ -48,7 +48,7 @@ pub use head::{
 };
 pub use labels::{ClassLabels, LabelError, Labels};
 pub use layer::EncoderLayer;
-pub use load::EncoderOptions;
+pub use load::FolderOptions;
 pub use named::{Kind, Named, Siblings};
 pub use qkv::Qkv;
 pub use scope::Bias;

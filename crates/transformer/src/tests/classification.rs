@@ -3,7 +3,7 @@
 use super::loading::{read, write};
 use super::paths::Paths;
 use super::*;
-use crate::{DecoderClassifier, EncoderOptions, LoadError};
+use crate::{DecoderClassifier, FolderOptions, LoadError};
 use burn::module::Module;
 use burn::tensor::DType;
 
@@ -15,10 +15,10 @@ fn classifiers() -> Vec<(&'static str, DecoderClassifier)> {
         .collect()
 }
 
-fn options(num_labels: Option<usize>) -> EncoderOptions {
-    EncoderOptions {
+fn options(num_labels: Option<usize>) -> FolderOptions {
+    FolderOptions {
         num_labels,
-        ..EncoderOptions::new(Device::flex())
+        ..FolderOptions::new(Device::flex())
     }
 }
 

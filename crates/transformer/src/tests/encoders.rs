@@ -5,7 +5,7 @@ use super::paths::Paths;
 use super::*;
 use crate::encoder::load::FromCheckpoint;
 use crate::{
-    BertConfig, ConfigError, EncoderBatch, EncoderOptions, LoadError, LoadOptions, Mismatch,
+    BertConfig, ConfigError, EncoderBatch, FolderOptions, LoadError, LoadOptions, Mismatch,
     SaveError, SequenceClassifier,
 };
 use burn::module::Module;
@@ -290,17 +290,17 @@ fn an_encoder_without_prefix_and_head_gets_a_fresh_head() {
     let again = load(dir.path()).expect("loaded");
     assert_close("the same seed", head(&loaded), head(&again), 0.0);
 
-    let options = EncoderOptions {
+    let options = FolderOptions {
         num_labels: Some(5),
         seed: 1,
-        ..EncoderOptions::new(Device::flex())
+        ..FolderOptions::new(Device::flex())
     };
     let other = SequenceClassifier::load_with(dir.path(), &options).expect("loaded");
     assert_eq!(other.forward(&batch(&[&[1, 2]], &[2])).dims(), [1, 5]);
     assert_eq!(other.config().num_labels(), 5);
-    let options = EncoderOptions {
+    let options = FolderOptions {
         seed: 1,
-        ..EncoderOptions::new(Device::flex())
+        ..FolderOptions::new(Device::flex())
     };
     let other = SequenceClassifier::load_with(dir.path(), &options).expect("loaded");
     let moved: f32 = (head(&other) - head(&loaded)).abs().max().into_scalar();
@@ -341,9 +341,9 @@ fn every_difference_is_in_one_error() {
 #[test]
 fn a_head_for_other_labels_is_mis_shaped() {
     let dir = changed(|_| {});
-    let options = EncoderOptions {
+    let options = FolderOptions {
         num_labels: Some(2),
-        ..EncoderOptions::new(Device::flex())
+        ..FolderOptions::new(Device::flex())
     };
     let error = SequenceClassifier::load_with(dir.path(), &options).expect_err("refused");
     let text = error.to_string();
@@ -377,9 +377,9 @@ fn low_precision_follows_f32() {
     let exact = classifier().forward(&batch(&rows, &lengths));
     let scale: f32 = exact.clone().abs().max().into_scalar();
     for dtype in [DType::F16, DType::BF16] {
-        let options = EncoderOptions {
+        let options = FolderOptions {
             load: LoadOptions::new(dtype, Device::flex()),
-            ..EncoderOptions::new(Device::flex())
+            ..FolderOptions::new(Device::flex())
         };
         let rounded = SequenceClassifier::load_with(dir.path(), &options).expect("loaded");
         assert_eq!(rounded.dtype(), dtype);
