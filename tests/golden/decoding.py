@@ -1,17 +1,18 @@
 """What Transformers' `generate` makes of prompts: the case `decoding` of generate.py.
 
 `cases.json` holds the requests and the tokens, `reference.safetensors` the scores of beams and the distributions that
-sampling draws from. The models are those of the cases `llama` and `gpt2`, without their adapters, and for text the small
-trained base of `datasets/`, whose tokens are parts of words.
+sampling draws from. The models are those of the cases `llama`, `gpt2`, `t5` and `mt5`, without their adapters, and for text
+the small trained base of `datasets/`, whose tokens are parts of words.
 """
 
 import json
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, LogitsProcessor
 
-MODELS = ("llama", "gpt2")
+MODELS = ("llama", "gpt2", "t5", "mt5")
+ENCODER_DECODERS = ("t5", "mt5")
 NOISE = 2e-4  # on every score; no choice may hang on less
 MIN_GAP = 2e-5  # between the scores of two answers
 NEW_TOKENS = 14
@@ -82,11 +83,23 @@ class Noise(LogitsProcessor):
         return scores + NOISE * (2 * torch.rand(scores.shape, generator=self.generator) - 1)
 
 
-def left_padded(prompts):
+def padded(model, prompts):
+    """In front for a decoder, behind for an encoder."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    behind = model.config.is_encoder_decoder
+
+    def row(values, length):
+        padding = [0] * (width - length)
+        return values + padding if behind else padding + values
+
+    ids = torch.tensor([row(prompt, len(prompt)) for prompt in prompts])
+    mask = torch.tensor([row([1] * len(prompt), len(prompt)) for prompt in prompts])
     return dict(input_ids=ids, attention_mask=mask)
+
+
+def new_tokens(model, prompts, sequences):
+    """What follows the prompts, or the token that a decoder with an encoder starts from."""
+    return sequences[:, 1 if model.config.is_encoder_decoder else max(map(len, prompts)) :]
 
 
 def run(model, prompts, options, **more):
@@ -95,13 +108,13 @@ def run(model, prompts, options, **more):
     arguments = dict(max_new_tokens=NEW_TOKENS, return_dict_in_generate=True, output_scores=True)
     if "num_return_sequences" not in options:
         arguments["num_return_sequences"] = 1
-    return model.generate(**left_padded(prompts), **(neutral | arguments | options | more))
+    return model.generate(**padded(model, prompts), **(neutral | arguments | options | more))
 
 
 def end_tokens(model, generator):
     """Tokens that the model says now and then, whatever the prompt: a random model has no end token of its own."""
     prompts = torch.randint(3, model.config.vocab_size, (64, 3), generator=generator).tolist()
-    said = run(model, prompts, {}, do_sample=False).sequences[:, 3:]
+    said = new_tokens(model, prompts, run(model, prompts, {}, do_sample=False).sequences)
     counts = said.flatten().bincount(minlength=model.config.vocab_size)
     return counts.argsort(descending=True, stable=True)[6 : 6 + EOS].tolist()
 
@@ -117,7 +130,7 @@ def sequences(model, prompts, options, **more):
     output = run(model, prompts, options, do_sample=False, **more)
     eos = (options | more).get("eos_token_id", [])
     answers = []
-    for row in output.sequences[:, max(map(len, prompts)) :].tolist():
+    for row in new_tokens(model, prompts, output.sequences).tolist():
         end = next((place for place, token in enumerate(row) if token in eos), len(row))
         answers.append(row[:end])
     count = options.get("num_return_sequences", 1)
@@ -190,8 +203,8 @@ def write(folder, root):
     cases, tensors = [], {}
     for seed, name in enumerate(MODELS):
         generator = torch.Generator().manual_seed(100 + seed)
-        model = AutoModelForCausalLM.from_pretrained(root / name / "model", dtype=torch.float32, attn_implementation="eager")
-        model = model.eval()
+        auto = AutoModelForSeq2SeqLM if name in ENCODER_DECODERS else AutoModelForCausalLM
+        model = auto.from_pretrained(root / name / "model", dtype=torch.float32, attn_implementation="eager").eval()
         vocab_size = model.config.vocab_size
         eos = end_tokens(model, generator)
         for kind, options_by_name in (("greedy", GREEDY), ("beam", BEAMS), ("sample", SAMPLES)):

@@ -162,6 +162,11 @@ FAMILIES = {
     ),
 }
 
+# Heads of masked language models that are not the transposed embedding.
+for name in ("bert", "roberta", "distilbert", "modernbert", "deberta_v2"):
+    config, arguments, targets = FAMILIES[name]
+    FAMILIES[f"{name}_untied"] = (config, dict(arguments, tie_word_embeddings=False), targets)
+
 # With these, PEFT trains and saves the head beside the adapter.
 TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS"}
 
@@ -195,6 +200,11 @@ CASES = [
     ("deberta_v3", "token", 86, False),
     ("deberta_v3", "choice", 87, False),
     ("deberta_v3", "masked", 88, False),
+    ("bert_untied", "masked", 48, True),
+    ("roberta_untied", "masked", 58, False),
+    ("distilbert_untied", "masked", 66, False),
+    ("modernbert_untied", "masked", 76, False),
+    ("deberta_v2_untied", "masked", 89, False),
 ]
 
 

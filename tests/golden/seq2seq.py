@@ -1,7 +1,7 @@
 """The encoder-decoders of generate.py."""
 
 import torch
-from transformers import T5Config
+from transformers import MT5Config, T5Config
 
 # Tokens of each row, padded on the right, and of what is to be written for it.
 ROWS = [(11, 6), (4, 9), (7, 3)]
@@ -43,12 +43,22 @@ def cases(case):
             config_removals=("scale_decoder_outputs", "dense_act_fn", "is_gated_act"),
             config_additions={"tie_word_embeddings": False},
         ),
+        case(
+            name="mt5",
+            seed=93,
+            config=MT5Config(**dict(COMMON, feed_forward_proj="gated-gelu")),
+            lora=lora,
+            seq2seq=True,
+            # As mT5 is published.
+            config_removals=("dense_act_fn", "is_gated_act"),
+            config_additions={"tie_word_embeddings": False},
+        ),
     ]
 
 
 def untie(case, model):
-    """Transformers 5 ties the head of every new T5; the published ones of 1.1 have their own."""
-    if not case.config.scale_decoder_outputs:
+    """Transformers 5 ties the head of every new T5; the published ones of 1.1 and mT5 have their own."""
+    if not getattr(case.config, "scale_decoder_outputs", False):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
 
 

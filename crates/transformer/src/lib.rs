@@ -85,7 +85,9 @@ pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
 pub use resize::NewRows;
-pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Stack};
+pub use t5::{
+    Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant,
+};
 
 #[cfg(test)]
 mod tests;

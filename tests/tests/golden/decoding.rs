@@ -7,8 +7,8 @@ use burn::tensor::DType;
 use burn_lora::data::Tokenizer;
 use burn_lora::transformer::{
     BeamSearch, Decoder, Decoding, Detokenizer, EarlyStopping, GenerateOptions, LoadOptions,
-    Sampling, Sequence, TextEvent, generate_sequences, generate_text, next_token_probabilities,
-    stream_text,
+    Sampling, Sequence, T5, TextEvent, generate_sequences, generate_text,
+    next_token_probabilities, stream_text,
 };
 use burn_lora_tests::{Golden, assert_close, on_each_device};
 use safetensors::SafeTensors;
@@ -21,11 +21,36 @@ const PROBABILITY: f32 = 1e-5;
 /// One request and what `transformers` makes of it.
 struct Case {
     name: String,
-    model: &'static str,
+    model: String,
     prompts: Vec<Vec<u32>>,
     options: GenerateOptions,
     /// The answers to each prompt; none for a distribution.
     answers: Vec<Vec<Vec<u32>>>,
+}
+
+/// A model of a case; `generate` is the same for all.
+enum Model {
+    Decoder(Decoder),
+    T5(T5),
+}
+
+impl Model {
+    fn sequences(&self, case: &Case, prompts: &[Vec<u32>]) -> Vec<Vec<Sequence>> {
+        match self {
+            Self::Decoder(model) => generate_sequences(model, prompts, &case.options),
+            Self::T5(model) => generate_sequences(model, prompts, &case.options),
+        }
+        .unwrap()
+    }
+
+    fn probabilities(&self, case: &Case) -> Vec<Vec<f32>> {
+        let (prompts, options) = (&case.prompts, &case.options);
+        match self {
+            Self::Decoder(model) => next_token_probabilities(model, prompts, options),
+            Self::T5(model) => next_token_probabilities(model, prompts, options),
+        }
+        .unwrap()
+    }
 }
 
 #[test]
@@ -33,12 +58,12 @@ fn greedy_and_beam_answers_match() {
     let reference = reference();
     let tensors = SafeTensors::deserialize(&reference).unwrap();
     on_each_case("greedy", |case, model| {
-        let actual = generate_sequences(model, &case.prompts, &case.options).unwrap();
+        let actual = model.sequences(case, &case.prompts);
         let actual: Vec<Vec<_>> = actual.into_iter().map(tokens).collect();
         assert_eq!(actual, case.answers, "{}", case.name);
     });
     on_each_case("beam", |case, model| {
-        let actual = generate_sequences(model, &case.prompts, &case.options).unwrap();
+        let actual = model.sequences(case, &case.prompts);
         let scores = actual.iter().flatten().map(|answer| answer.score.unwrap());
         let scores: Vec<f32> = scores.collect();
         let actual: Vec<Vec<_>> = actual.into_iter().map(tokens).collect();
@@ -53,7 +78,7 @@ fn an_answer_alone_is_that_in_the_batch() {
         on_each_case(kind, |case, model| {
             for (prompt, expected) in case.prompts.iter().zip(&case.answers) {
                 let prompt = std::slice::from_ref(prompt);
-                let mut alone = generate_sequences(model, prompt, &case.options).unwrap();
+                let mut alone = model.sequences(case, prompt);
                 assert_eq!(tokens(alone.remove(0)), *expected, "{}", case.name);
             }
         });
@@ -65,7 +90,7 @@ fn the_distributions_that_sampling_draws_from_match() {
     let reference = reference();
     let tensors = SafeTensors::deserialize(&reference).unwrap();
     on_each_case("sample", |case, model| {
-        let actual = next_token_probabilities(model, &case.prompts, &case.options).unwrap();
+        let actual = model.probabilities(case);
         let (actual, expected) = (actual.concat(), floats(&tensors, &case.name));
         assert_close(&case.name, &actual, &expected, PROBABILITY);
         let kept = |p: &[f32]| p.iter().map(|p| *p > 0.0).collect::<Vec<_>>();
@@ -142,20 +167,25 @@ fn tokens(answers: Vec<Sequence>) -> Vec<Vec<u32>> {
     answers.into_iter().map(|answer| answer.tokens).collect()
 }
 
-fn on_each_case(kind: &str, test: impl Fn(&Case, &Decoder)) {
+fn on_each_case(kind: &str, test: impl Fn(&Case, &Model)) {
     let cases = cases();
     on_each_device(|device| {
-        let mut count = 0;
-        for model in ["llama", "gpt2"] {
-            let decoder = Golden::open(model).base(&device);
+        for name in ["llama", "gpt2", "t5", "mt5"] {
+            let golden = Golden::open(name);
+            let options = LoadOptions::new(DType::F32, device.clone());
+            let model = match name.ends_with("t5") {
+                true => Model::T5(T5::load(&golden.model_folder(), &options).unwrap()),
+                false => Model::Decoder(golden.base(&device)),
+            };
+            let mut count = 0;
             for case in cases.iter().filter_map(|case| read(case, kind)) {
-                if case.model == model {
-                    test(&case, &decoder);
+                if case.model == name {
+                    test(&case, &model);
                     count += 1;
                 }
             }
+            assert!(count >= 5, "{count} cases of {kind} for {name}");
         }
-        assert!(count >= 10, "{count} cases of {kind}");
     });
 }
 
@@ -184,11 +214,7 @@ fn read(case: &Value, kind: &str) -> Option<Case> {
     }
     Some(Case {
         name: case["name"].as_str().unwrap().to_owned(),
-        model: match case["model"].as_str().unwrap() {
-            "llama" => "llama",
-            "gpt2" => "gpt2",
-            other => panic!("no model {other}"),
-        },
+        model: case["model"].as_str().unwrap().to_owned(),
         prompts: rows(&case["prompts"]),
         options: options(case),
         answers: answers(case),

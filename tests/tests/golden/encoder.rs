@@ -49,7 +49,7 @@ const CHOICE: [&str; 5] = [
     "modernbert_choice",
     "deberta_v3_choice",
 ];
-const MASKED: [&str; 7] = [
+const MASKED: [&str; 12] = [
     "bert_masked",
     "roberta_masked",
     "distilbert_masked",
@@ -57,6 +57,11 @@ const MASKED: [&str; 7] = [
     "deberta_masked",
     "deberta_v2_masked",
     "deberta_v3_masked",
+    "bert_untied_masked",
+    "roberta_untied_masked",
+    "distilbert_untied_masked",
+    "modernbert_untied_masked",
+    "deberta_v2_untied_masked",
 ];
 
 /// A model with a head as the cases try it.
@@ -257,8 +262,9 @@ macro_rules! on_adapted {
             }
             let golden = Golden::open("bert_token");
             $check::<burn_lora::transformer::TokenLabels>(&golden, &device);
-            let golden = Golden::open("bert_masked");
-            $check::<burn_lora::transformer::MaskedTokens>(&golden, &device);
+            for case in ["bert_masked", "bert_untied_masked"] {
+                $check::<burn_lora::transformer::MaskedTokens>(&Golden::open(case), &device);
+            }
         })
     };
 }

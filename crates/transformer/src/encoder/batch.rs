@@ -108,9 +108,18 @@ impl EncoderBatch {
         device: &Device,
     ) -> Result<Self, BatchError> {
         let problems = problems(rows, segments, limits);
-        if !problems.is_empty() {
-            return Err(BatchError { problems });
+        match problems.is_empty() {
+            true => Ok(Self::padded(rows, segments, device)),
+            false => Err(BatchError { problems }),
         }
+    }
+
+    /// As [`Self::from_rows`], of rows that were looked at before.
+    pub(crate) fn padded(
+        rows: &[Vec<u32>],
+        segments: Option<&[Vec<u32>]>,
+        device: &Device,
+    ) -> Self {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let seq = lengths.iter().copied().max().unwrap_or(0);
         let tensor = |rows: &[Vec<u32>]| -> Tensor<2, Int> {
@@ -121,11 +130,11 @@ impl EncoderBatch {
             let values: Vec<i32> = padded.collect();
             Tensor::from_data(TensorData::new(values, [rows.len(), seq]), device)
         };
-        Ok(Self {
+        Self {
             ids: tensor(rows),
             lengths,
             segments: segments.map(tensor),
-        })
+        }
     }
 }
 

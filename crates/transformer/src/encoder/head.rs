@@ -80,7 +80,7 @@ tasks! {
 pub struct Head {
     /// What comes first, if anything does.
     pub transform: Option<Transform>,
-    /// The linear layer to the labels; none where the transposed embedding is it.
+    /// The linear layer to the labels or to the vocabulary; none where the transposed embedding is it.
     pub output: Option<Named<Linear>>,
     /// Added behind the transposed embedding. `[vocab]`
     pub bias: Option<Named<Bias>>,
@@ -126,21 +126,24 @@ impl Head {
     fn build(config: &EncoderConfig, task: Task, scope: &mut Scope<'_, '_>) -> Self {
         let (spec, head) = (config.spec(), config.head(task));
         let d = spec.hidden_size;
+        let labels = match task {
+            Task::MultipleChoice => 1,
+            _ => config.num_labels(),
+        };
+        // What the transform ends in, the layer behind it, and the bias behind the transposed embedding.
         let (width, output, bias) = match head.output {
-            OutputSpec::Linear(name) => {
-                let labels = match task {
-                    Task::MultipleChoice => 1,
-                    _ => config.num_labels(),
-                };
-                (d, Some((name, labels)), None)
-            }
+            OutputSpec::Linear(name) => (d, Some((name, labels, true)), None),
             OutputSpec::Embedding { bias, .. } => (spec.embedding_size, None, bias),
+            OutputSpec::Vocabulary { name, bias, .. } => {
+                let layer = (name, spec.vocab_size, bias);
+                (spec.embedding_size, Some(layer), None)
+            }
         };
         Self {
             transform: head
                 .transform
                 .map(|transform| Transform::build(&transform, [d, width], scope)),
-            output: output.map(|(name, labels)| scope.linear(name, [width, labels], true)),
+            output: output.map(|(name, count, bias)| scope.linear(name, [width, count], bias)),
             bias: bias.map(|name| scope.bias(name, spec.vocab_size)),
             pooling: head.pooling,
         }

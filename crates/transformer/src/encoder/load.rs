@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device};
 
 use super::Encoder;
 use super::families::EncoderConfig;
-use super::spec::{HeadSpec, OutputSpec, Task};
+use super::spec::{HeadSpec, Task};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ConfigError, LoadError, SaveError};
 use crate::load::LoadOptions;
@@ -110,15 +110,8 @@ pub(crate) trait FromCheckpoint: Module {
 }
 
 fn leniency(config: &EncoderConfig, head: Option<HeadSpec>) -> Leniency {
-    let (optional, copies) = match head {
-        Some(HeadSpec {
-            modules,
-            output: OutputSpec::Embedding { copies, .. },
-            ..
-        }) => (modules, copies),
-        Some(HeadSpec { modules, .. }) => (modules, Vec::new()),
-        None => (Vec::new(), Vec::new()),
-    };
+    let head = head.map(|head| (head.modules, head.output.into_copies()));
+    let (optional, copies) = head.unwrap_or_default();
     Leniency {
         prefix: config.family().prefix_with_dot(),
         // The numbers from 0 on, which older libraries stored beside the weights.

@@ -177,6 +177,46 @@ pub(crate) enum OutputSpec {
         bias: Option<String>,
         copies: Vec<(String, String)>,
     },
+    /// A linear layer to the vocabulary, not tied to the embedding, with or without a bias; copies of what it holds.
+    Vocabulary {
+        name: String,
+        bias: bool,
+        copies: Vec<(String, String)>,
+    },
+}
+
+impl OutputSpec {
+    /// The last layer of a masked language model: the transposed `embedding`, where it is `tied` to that, or a layer of its
+    /// own. Either way Transformers calls it `decoder`, and its bias, if it has one, stands in the module `bias`.
+    pub(crate) fn of_words(tied: bool, decoder: &str, bias: Option<&str>, embedding: &str) -> Self {
+        let own = |name: &str| format!("{decoder}.{name}");
+        let apart = bias.filter(|bias| *bias != decoder);
+        let apart = apart.map(|bias| format!("{bias}.bias"));
+        match tied {
+            true => {
+                let weight = (own("weight"), embedding.to_owned());
+                let bias_copy = apart.map(|bias| (own("bias"), bias));
+                Self::Embedding {
+                    bias: bias.map(String::from),
+                    copies: std::iter::once(weight).chain(bias_copy).collect(),
+                }
+            }
+            // A bias beside that of the layer is stored, too, and nothing reads it.
+            false => Self::Vocabulary {
+                name: decoder.to_owned(),
+                bias: bias.is_some(),
+                copies: apart.map(|bias| (bias, own("bias"))).into_iter().collect(),
+            },
+        }
+    }
+
+    /// The tensors that repeat others, each with that.
+    pub(crate) fn into_copies(self) -> Vec<(String, String)> {
+        match self {
+            Self::Linear(_) => Vec::new(),
+            Self::Embedding { copies, .. } | Self::Vocabulary { copies, .. } => copies,
+        }
+    }
 }
 
 /// How one vector is made of the hidden states of a sequence.

@@ -14,9 +14,6 @@ pub enum GenerateError {
         /// All that is wrong.
         faults: Vec<RequestFault>,
     },
-    /// Inputs that an encoder cannot take. Nothing was computed.
-    #[error(transparent)]
-    Inputs(#[from] crate::encoder::BatchError),
     /// The model answered with NaN or infinity.
     #[error("the logits of prompt {row} are not finite after {tokens} new tokens")]
     NotFinite {

@@ -7,13 +7,17 @@ use crate::config::{Fields, check, parse, read_folder, to_text};
 use crate::error::ConfigError;
 use crate::nearest::nearest;
 
-const MODEL_TYPE: &str = "t5";
+/// All model types.
+const KNOWN: [(&str, T5Variant); 2] = [("t5", T5Variant::T5), ("mt5", T5Variant::Mt5)];
 
-/// `config.json` of T5 (arXiv:1910.10683), T5 1.1 and Flan-T5, its fields under the names they have there.
+/// `config.json` of T5 (arXiv:1910.10683), T5 1.1, Flan-T5 and mT5 (arXiv:2010.11934), its fields under the names they have
+/// there.
 ///
 /// [`Default`] gives T5 small. Dropout is not applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct T5Config {
+    /// Which of the family it is.
+    pub variant: T5Variant,
     /// Tokens in the embedding.
     pub vocab_size: usize,
     /// Width of the hidden states.
@@ -55,9 +59,36 @@ pub struct T5Config {
     pub extra: Map<String, Value>,
 }
 
+/// The models with T5's blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum T5Variant {
+    /// T5, T5 1.1 and Flan-T5.
+    #[default]
+    T5,
+    /// mT5: T5 1.1 over a vocabulary of many languages. What the head looks at is never scaled.
+    Mt5,
+}
+
+impl T5Variant {
+    fn model_type(self) -> &'static str {
+        match self {
+            Self::T5 => "t5",
+            Self::Mt5 => "mt5",
+        }
+    }
+
+    fn class(self) -> &'static str {
+        match self {
+            Self::T5 => "T5ForConditionalGeneration",
+            Self::Mt5 => "MT5ForConditionalGeneration",
+        }
+    }
+}
+
 impl Default for T5Config {
     fn default() -> Self {
         Self {
+            variant: T5Variant::T5,
             vocab_size: 32_128,
             d_model: 512,
             d_kv: 64,
@@ -89,21 +120,33 @@ impl T5Config {
     /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let (model_type, map) = parse(text)?;
-        if model_type != MODEL_TYPE {
+        let mut known = KNOWN.into_iter();
+        let Some((_, variant)) = known.find(|(name, _)| *name == model_type) else {
+            let names = KNOWN.map(|(name, _)| name);
             return Err(ConfigError::UnknownModel {
-                nearest: nearest(&model_type, [MODEL_TYPE]),
+                nearest: nearest(&model_type, names),
                 found: model_type,
-                known: vec![MODEL_TYPE.into()],
+                known: names.map(String::from).to_vec(),
             });
-        }
+        };
         let mut fields = Fields::new(&map);
-        let config = Self::read_fields(&mut fields);
-        fields.finish(MODEL_TYPE)?;
+        let config = Self::read_fields(variant, &mut fields);
+        fields.finish(&model_type)?;
         config.check()?;
         Ok(config)
     }
 
-    fn read_fields(fields: &mut Fields<'_>) -> Self {
+    /// The `model_type` of the file.
+    pub fn model_type(&self) -> &'static str {
+        self.variant.model_type()
+    }
+
+    /// What Transformers calls the class.
+    pub(crate) fn architecture(&self) -> &'static str {
+        self.variant.class()
+    }
+
+    fn read_fields(variant: T5Variant, fields: &mut Fields<'_>) -> Self {
         // Made of `feed_forward_proj` by Transformers, which writes them beside it.
         for name in ["model_type", "dense_act_fn", "is_gated_act"] {
             let _ = fields.value(name);
@@ -117,7 +160,12 @@ impl T5Config {
         let layers = fields.required_size("num_layers");
         let pad = token(fields, "pad_token_id", 0);
         let tied = fields.flag("tie_word_embeddings", true);
+        let (inner, scaled) = match variant {
+            T5Variant::T5 => ("relu", fields.flag("scale_decoder_outputs", tied)),
+            T5Variant::Mt5 => ("gated-gelu", false),
+        };
         Self {
+            variant,
             vocab_size: fields.required_size("vocab_size"),
             d_model: fields.required_size("d_model"),
             d_kv: fields.required_size("d_kv"),
@@ -132,9 +180,9 @@ impl T5Config {
                 .size("relative_attention_max_distance")
                 .unwrap_or(128),
             layer_norm_epsilon: fields.number("layer_norm_epsilon", 1e-6),
-            feed_forward_proj: fields.text("feed_forward_proj", "relu"),
+            feed_forward_proj: fields.text("feed_forward_proj", inner),
             tie_word_embeddings: tied,
-            scale_decoder_outputs: fields.flag("scale_decoder_outputs", tied),
+            scale_decoder_outputs: scaled,
             pad_token_id: pad,
             eos_token_id: token(fields, "eos_token_id", 1),
             decoder_start_token_id: token(fields, "decoder_start_token_id", pad),
@@ -191,7 +239,10 @@ impl T5Config {
                 problems.push(format!("`{name}` {id} is not below `vocab_size` {known}"));
             }
         }
-        check(MODEL_TYPE, problems)
+        if self.variant == T5Variant::Mt5 && self.scale_decoder_outputs {
+            problems.push("`scale_decoder_outputs` is of T5, no mT5 has it".into());
+        }
+        check(self.model_type(), problems)
     }
 
     /// The name of the inner layer's nonlinearity, and whether it is gated.
@@ -216,8 +267,8 @@ impl T5Config {
 
     fn to_map(&self) -> Map<String, Value> {
         let fields = [
-            ("architectures", json!(["T5ForConditionalGeneration"])),
-            ("model_type", json!(MODEL_TYPE)),
+            ("architectures", json!([self.architecture()])),
+            ("model_type", json!(self.model_type())),
             ("is_encoder_decoder", json!(true)),
             ("vocab_size", json!(self.vocab_size)),
             ("d_model", json!(self.d_model)),
@@ -237,7 +288,6 @@ impl T5Config {
             ("layer_norm_epsilon", json!(self.layer_norm_epsilon)),
             ("feed_forward_proj", json!(self.feed_forward_proj)),
             ("tie_word_embeddings", json!(self.tie_word_embeddings)),
-            ("scale_decoder_outputs", json!(self.scale_decoder_outputs)),
             ("pad_token_id", json!(self.pad_token_id)),
             ("eos_token_id", json!(self.eos_token_id)),
             ("decoder_start_token_id", json!(self.decoder_start_token_id)),
@@ -245,6 +295,10 @@ impl T5Config {
         ];
         let fields = fields.map(|(name, value)| (name.to_owned(), value));
         let mut map: Map<String, Value> = fields.into_iter().collect();
+        if self.variant == T5Variant::T5 {
+            let scaled = self.scale_decoder_outputs.into();
+            map.insert("scale_decoder_outputs".into(), scaled);
+        }
         for (name, value) in &self.extra {
             map.entry(name.clone()).or_insert_with(|| value.clone());
         }

@@ -3,9 +3,9 @@
 mod block;
 mod buckets;
 mod config;
-mod generate;
 mod load;
 mod loss;
+mod session;
 mod stack;
 
 use burn::nn::{Embedding, Linear};
@@ -13,7 +13,8 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_lora_adapter::project;
 
 pub use block::{T5Attention, T5Block};
-pub use config::T5Config;
+pub use config::{T5Config, T5Variant};
+pub use session::T5Session;
 pub use stack::T5Stack;
 
 use block::KeysValues;
@@ -28,7 +29,7 @@ use crate::encoder::view::padding;
 use crate::encoder::{BatchError, EncoderBatch};
 use crate::weights::Weights;
 
-/// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5.
+/// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5; and mT5 (arXiv:2010.11934).
 ///
 /// Its positions are distances, so sequences may have any length. It was trained in bf16, whose range its activations use:
 /// in f16 the larger ones overflow.
@@ -57,10 +58,40 @@ pub struct Encoded {
     padding: Option<Tensor<4>>,
 }
 
+impl Encoded {
+    /// Row `i` becomes what row `rows[i]` was. Rows may be repeated, moved and left out.
+    ///
+    /// # Panics
+    ///
+    /// If a row does not exist.
+    pub fn select(self, rows: &[usize]) -> Self {
+        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+        let index = Tensor::<1, Int>::from_ints(index.as_slice(), &self.hidden.device());
+        let of = |tensor: Tensor<4>| tensor.select(0, index.clone());
+        let keys_values = self.keys_values.into_iter();
+        Self {
+            keys_values: keys_values.map(|(k, v)| (of(k), of(v))).collect(),
+            padding: self.padding.map(of),
+            hidden: self.hidden.select(0, index.clone()),
+        }
+    }
+}
+
 /// The keys and values of the tokens that a decoder has written.
 #[derive(Debug)]
 pub struct T5Cache {
     written: KvCache,
+}
+
+impl T5Cache {
+    /// Row `i` becomes what row `rows[i]` was, as in [`KvCache::select_rows`].
+    ///
+    /// # Panics
+    ///
+    /// If a row does not exist.
+    pub fn select_rows(&mut self, rows: &[usize]) {
+        self.written.select_rows(rows, 0);
+    }
 }
 
 impl T5 {

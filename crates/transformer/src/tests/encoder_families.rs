@@ -256,12 +256,34 @@ fn a_task_without_a_head_is_refused() {
         error.to_string().contains("no DebertaForMultipleChoice"),
         "{error}"
     );
+}
+
+#[test]
+fn a_head_that_is_not_tied_is_read_and_must_be_there() {
     let untied = BertConfig {
         tie_word_embeddings: false,
         ..super::encoders::config()
     };
-    let error = MaskedLm::init(untied, &Device::flex(), 1).expect_err("refused");
-    assert!(error.to_string().contains("tie_word_embeddings"), "{error}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = MaskedLm::init(untied, &Device::flex(), 1).expect("valid");
+    assert!(model.head.output.is_some() && model.head.bias.is_none());
+    model.save(dir.path(), DType::F32).expect("saved");
+    let again = MaskedLm::load(dir.path(), &Device::flex()).expect("loaded");
+    assert!(again.fresh().is_empty());
+    let batch = EncoderBatch::new(ids(&[&[1, 2, 3]]), [3]);
+    assert_close("logits", again.forward(&batch), model.forward(&batch), 0.0);
+
+    // A tied head in a folder that says otherwise.
+    let tied = MaskedLm::init(super::encoders::config(), &Device::flex(), 1).expect("valid");
+    tied.save(dir.path(), DType::F32).expect("saved");
+    let path = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&path).expect("there");
+    let lie = text.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    assert_ne!(lie, text);
+    std::fs::write(&path, lie).expect("written");
+    let error = MaskedLm::load(dir.path(), &Device::flex()).expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains("missing: cls.predictions.decoder.weight"), "{text}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod paths;
 mod published;
 mod recompute;
 mod t5;
+mod t5_generation;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;

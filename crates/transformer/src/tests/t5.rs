@@ -1,10 +1,10 @@
 use super::paths::Paths;
 use super::*;
-use crate::{EncoderBatch, GenerateError, LoadError, LoadOptions, T5, T5Config};
+use crate::{EncoderBatch, LoadError, LoadOptions, T5, T5Config, T5Variant};
 use burn::module::Module;
 use burn::tensor::DType;
 
-fn config() -> T5Config {
+pub(super) fn config() -> T5Config {
     T5Config {
         vocab_size: 31,
         d_model: 16,
@@ -22,7 +22,7 @@ fn config() -> T5Config {
     }
 }
 
-fn original() -> T5Config {
+pub(super) fn original() -> T5Config {
     T5Config {
         feed_forward_proj: "relu".into(),
         tie_word_embeddings: true,
@@ -31,7 +31,7 @@ fn original() -> T5Config {
     }
 }
 
-fn model(config: T5Config) -> T5 {
+pub(super) fn model(config: T5Config) -> T5 {
     T5::init(config, &Device::flex(), 3).expect("a valid configuration")
 }
 
@@ -39,7 +39,7 @@ fn options() -> LoadOptions {
     LoadOptions::new(DType::F32, Device::flex())
 }
 
-fn logits(model: &T5, batch: &EncoderBatch, written: &[&[u32]]) -> Tensor<3> {
+pub(super) fn logits(model: &T5, batch: &EncoderBatch, written: &[&[u32]]) -> Tensor<3> {
     model.logits_of(model.decode(ids(written), &model.encode(batch)))
 }
 
@@ -117,30 +117,6 @@ fn token_by_token_equals_all_at_once() {
 }
 
 #[test]
-fn what_is_written_is_the_likeliest_of_each_step() {
-    let model = model(original());
-    let rows = [vec![1, 2, 3, 4], vec![5, 6]];
-    let written = model.generate(&rows, 4, &[]).expect("written");
-    for (row, written) in rows.iter().zip(&written) {
-        let batch = model.batch(std::slice::from_ref(row)).expect("it fits");
-        let mut before = vec![0];
-        for token in written {
-            let all = logits(&model, &batch, &[&before]);
-            let last = all.narrow(1, before.len() - 1, 1);
-            let best: i64 = last.argmax(2).into_scalar();
-            assert_eq!(best, i64::from(*token));
-            before.push(*token);
-        }
-    }
-    // The first token of the first row ends it, and it is no part of the answer.
-    let ended = model.generate(&rows, 4, &[written[0][0]]).expect("written");
-    assert!(ended[0].is_empty());
-    let error = model.generate(&[vec![40]], 4, &[]).expect_err("refused");
-    assert!(matches!(error, GenerateError::Inputs(_)), "{error}");
-    assert!(model.generate(&[], 4, &[]).expect("nothing").is_empty());
-}
-
-#[test]
 fn a_head_of_its_own_is_found_whatever_the_configuration_says() {
     let dir = tempfile::tempdir().expect("a folder");
     let untied = model(config());
@@ -198,8 +174,48 @@ fn all_that_is_wrong_with_a_configuration_is_said_at_once() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let again = T5Config::from_json(&config().to_json()).expect("valid");
-    assert_eq!(again.to_json(), config().to_json());
+    let multilingual = T5Config {
+        variant: T5Variant::Mt5,
+        ..config()
+    };
+    for config in [config(), original(), multilingual] {
+        let again = T5Config::from_json(&config.to_json()).expect("valid");
+        assert_eq!(again, config_read_from(&config));
+        assert_eq!(again.to_json(), config.to_json());
+    }
+}
+
+/// What reading adds: the fields of the file that mean nothing here.
+fn config_read_from(config: &T5Config) -> T5Config {
+    let mut config = config.clone();
+    for (name, value) in [
+        ("architectures", serde_json::json!([config.architecture()])),
+        ("is_encoder_decoder", true.into()),
+    ] {
+        config.extra.insert(name.into(), value);
+    }
+    config
+}
+
+#[test]
+fn an_mt5_is_what_its_fields_say_and_never_scales() {
+    let small = r#"{"model_type": "mt5", "vocab_size": 250112, "d_model": 512, "d_kv": 64, "d_ff": 1024,
+        "num_layers": 8, "num_heads": 6, "tie_word_embeddings": false}"#;
+    let config = T5Config::from_json(small).expect("valid");
+    assert_eq!(config.feed_forward_proj, "gated-gelu");
+    assert!(!config.scale_decoder_outputs);
+    let tied = small.replace("false", "true");
+    let tied = T5Config::from_json(&tied).expect("valid");
+    assert!(!tied.scale_decoder_outputs);
+    let scaled = T5Config {
+        scale_decoder_outputs: true,
+        ..config
+    };
+    let error = T5::init(scaled, &Device::flex(), 1).expect_err("refused");
+    assert!(error.to_string().contains("`scale_decoder_outputs`"), "{error}");
+    let unknown = small.replace("mt5", "umt5");
+    let error = T5Config::from_json(&unknown).expect_err("refused").to_string();
+    assert!(error.contains("`umt5`") && error.contains("nearest") && error.contains("t5, mt5"), "{error}");
 }
 
 #[test]

@@ -251,19 +251,14 @@ impl Family for BertConfig {
             modules: vec![pooler.clone(), output.into()],
         };
         let embedding = format!("{prefix}.embeddings.word_embeddings.weight");
+        let tied = self.tie_word_embeddings;
         let masked = |root: &str, transform, decoder: &str| HeadSpec {
             pooling: Pooling::First,
             transform: Some(transform),
-            output: OutputSpec::Embedding {
-                bias: Some(root.into()),
-                copies: vec![
-                    (format!("{decoder}.weight"), embedding.clone()),
-                    (format!("{decoder}.bias"), format!("{root}.bias")),
-                ],
-            },
+            output: OutputSpec::of_words(tied, decoder, Some(root), &embedding),
             modules: vec![root.into()],
         };
-        let head = match (task, roberta) {
+        Some(match (task, roberta) {
             (Task::SequenceClassification, true) => HeadSpec {
                 pooling: Pooling::First,
                 transform: Some(dense("classifier.dense", Activation::Tanh, None)),
@@ -290,8 +285,7 @@ impl Family for BertConfig {
                 let transform = dense("cls.predictions.transform.dense", activation, norm);
                 masked(root, transform, "cls.predictions.decoder")
             }
-        };
-        Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
+        })
     }
 
     fn pad_token_id(&self) -> usize {

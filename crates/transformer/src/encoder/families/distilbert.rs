@@ -172,7 +172,7 @@ impl Family for DistilBertConfig {
             activation,
             norm: norm.map(|name| (name.into(), NORM)),
         };
-        let head = match task {
+        Some(match task {
             Task::SequenceClassification | Task::MultipleChoice => HeadSpec {
                 pooling: Pooling::First,
                 transform: Some(dense("pre_classifier", Activation::Relu, None)),
@@ -192,19 +192,17 @@ impl Family for DistilBertConfig {
                     self.activation(),
                     Some("vocab_layer_norm"),
                 )),
-                output: OutputSpec::Embedding {
-                    bias: Some("vocab_projector".into()),
-                    copies: vec![(
-                        "vocab_projector.weight".into(),
-                        "distilbert.embeddings.word_embeddings.weight".into(),
-                    )],
-                },
+                output: OutputSpec::of_words(
+                    self.tie_word_embeddings,
+                    "vocab_projector",
+                    Some("vocab_projector"),
+                    "distilbert.embeddings.word_embeddings.weight",
+                ),
                 modules: ["vocab_transform", "vocab_layer_norm", "vocab_projector"]
                     .map(String::from)
                     .into(),
             },
-        };
-        Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
+        })
     }
 
     fn pad_token_id(&self) -> usize {

@@ -206,12 +206,7 @@ impl EncoderConfig {
             Some(_) => Vec::new(),
             None => {
                 let class = format!("{}{}", family.class(), task.class_ending());
-                vec![match task {
-                    Task::MaskedLm => {
-                        format!("{class} is built with `tie_word_embeddings` true only")
-                    }
-                    _ => format!("there is no {class}"),
-                }]
+                vec![format!("there is no {class}")]
             }
         };
         check(family.model_type(), missing)

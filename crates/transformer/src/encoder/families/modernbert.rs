@@ -274,13 +274,16 @@ impl Family for ModernBertConfig {
         let embedding = "model.embeddings.tok_embeddings.weight";
         let (output, last) = match task {
             Task::MaskedLm => {
-                let copies = vec![("decoder.weight".into(), embedding.into())];
-                let bias = self.decoder_bias.then(|| "decoder".into());
-                (OutputSpec::Embedding { bias, copies }, "decoder")
+                let (tied, bias) = (
+                    self.tie_word_embeddings,
+                    self.decoder_bias.then_some("decoder"),
+                );
+                let output = OutputSpec::of_words(tied, "decoder", bias, embedding);
+                (output, "decoder")
             }
             _ => (OutputSpec::Linear("classifier".into()), "classifier"),
         };
-        let head = HeadSpec {
+        Some(HeadSpec {
             pooling: match self.classifier_pooling.as_str() {
                 "mean" => Pooling::Mean,
                 _ => Pooling::First,
@@ -293,8 +296,7 @@ impl Family for ModernBertConfig {
             }),
             output,
             modules: vec!["head".into(), last.into()],
-        };
-        Some(head).filter(|_| task != Task::MaskedLm || self.tie_word_embeddings)
+        })
     }
 
     fn pad_token_id(&self) -> usize {

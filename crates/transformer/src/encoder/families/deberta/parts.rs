@@ -83,19 +83,13 @@ impl DebertaConfig {
             Task::MaskedLm if self.legacy => {
                 let norm = Some("cls.predictions.transform.LayerNorm");
                 let transform = dense("cls.predictions.transform.dense", &self.hidden_act, norm);
-                let embedding = "deberta.embeddings.word_embeddings.weight";
-                let output = OutputSpec::Embedding {
-                    bias: Some("cls.predictions".into()),
-                    copies: vec![
-                        ("cls.predictions.decoder.weight".into(), embedding.into()),
-                        (
-                            "cls.predictions.decoder.bias".into(),
-                            "cls.predictions.bias".into(),
-                        ),
-                    ],
-                };
-                let head = with(Some(transform), output, &["cls.predictions"]);
-                Some(head).filter(|_| self.tie_word_embeddings)
+                let output = OutputSpec::of_words(
+                    self.tie_word_embeddings,
+                    "cls.predictions.decoder",
+                    Some("cls.predictions"),
+                    "deberta.embeddings.word_embeddings.weight",
+                );
+                Some(with(Some(transform), output, &["cls.predictions"]))
             }
             Task::MaskedLm => {
                 let norm = Some("lm_predictions.lm_head.LayerNorm");
