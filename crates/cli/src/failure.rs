@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use burn_lora::adapter::AdapterError;
 use burn_lora::data::DataError;
 use burn_lora::train::DeviceError;
-use burn_lora::transformer::{ConfigError, LoadError};
+use burn_lora::transformer::{ConfigError, LoadError, SentenceError};
 use burn_lora_hub::HubError;
 
 /// What the exit codes mean, for `--help`.
@@ -92,6 +92,7 @@ macro_rules! failures {
 failures! {
     LoadError => Model,
     ConfigError => Model,
+    SentenceError => Model,
     AdapterError => Model,
     HubError => Hub,
     DeviceError => Device,

@@ -34,6 +34,7 @@
 mod batch;
 mod batches;
 mod encode;
+mod encoder_tokenizer;
 mod error;
 mod example;
 mod fault;
@@ -51,6 +52,7 @@ mod vocab;
 pub use batch::{Batch, BatchTensors};
 pub use batches::{BatchState, Batches};
 pub use encode::{EncodeOptions, EncodeReport, Encoded, Truncation, encode};
+pub use encoder_tokenizer::{EncodedSequence, EncoderTokenizer};
 pub use error::DataError;
 pub use example::Example;
 pub use fault::{Faults, LineFault, NoFormat, RowFault};

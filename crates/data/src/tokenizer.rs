@@ -37,22 +37,7 @@ impl Tokenizer {
     /// [`SpecialTokens::from_folder`].
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, DataError> {
         let folder = folder.as_ref();
-        let path = folder.join("tokenizer.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(DataError::NoTokenizer {
-                    folder: folder.to_path_buf(),
-                    hint: hint(folder),
-                });
-            }
-            Err(source) => return Err(DataError::Read { path, source }),
-        };
-        let inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::BadTokenizer {
-                path,
-                message: error.to_string(),
-            })?;
+        let inner = read_file(folder)?;
         let special = SpecialTokens::from_folder(folder, &inner)?;
         Self::new(inner, special)
     }
@@ -174,8 +159,7 @@ impl Tokenizer {
     /// The rows that an embedding needs for all tokens: one more than the largest id, which is more than
     /// [`Self::vocab_size`] where ids are left out.
     pub fn embedding_rows(&self) -> usize {
-        let vocabulary = self.inner.get_vocab(true);
-        vocabulary.values().max().map_or(0, |id| *id as usize + 1)
+        embedding_rows(&self.inner)
     }
 
     /// The token of an id.
@@ -194,6 +178,31 @@ impl Tokenizer {
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|error| DataError::Tokenize(error.to_string()))
     }
+}
+
+/// `tokenizer.json` of a folder, as it is.
+pub(crate) fn read_file(folder: &Path) -> Result<tokenizers::Tokenizer, DataError> {
+    let path = folder.join("tokenizer.json");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(DataError::NoTokenizer {
+                folder: folder.to_path_buf(),
+                hint: hint(folder),
+            });
+        }
+        Err(source) => return Err(DataError::Read { path, source }),
+    };
+    tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::BadTokenizer {
+        path,
+        message: error.to_string(),
+    })
+}
+
+/// The rows that an embedding needs for all tokens: one more than the largest id.
+pub(crate) fn embedding_rows(inner: &tokenizers::Tokenizer) -> usize {
+    let vocabulary = inner.get_vocab(true);
+    vocabulary.values().max().map_or(0, |id| *id as usize + 1)
 }
 
 /// What a folder without `tokenizer.json` has instead.

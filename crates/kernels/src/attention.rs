@@ -43,6 +43,8 @@ pub(crate) struct Visible {
     lengths: Vec<usize>,
     /// Under a causal mask, how many keys up to its own a query sees.
     window: Option<usize>,
+    /// Without a causal mask, how many keys to either side of its own a query sees.
+    reach: Option<usize>,
 }
 
 impl Visible {
@@ -57,6 +59,13 @@ impl Visible {
         let from = match (self.window, self.causal_from) {
             (Some(window), Some(first)) => left.max((first + query + 1).saturating_sub(window)),
             _ => left,
+        };
+        let (from, end) = match self.reach {
+            Some(reach) => (
+                from.max(query.saturating_sub(reach)),
+                end.min(query + reach + 1),
+            ),
+            None => (from, end),
         };
         from.min(end)..end
     }
@@ -151,6 +160,23 @@ impl AttentionMask {
             queries,
             keys: queries,
             lengths: lengths.to_vec(),
+            ..Visible::default()
+        };
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
+    }
+
+    /// [`right_padded`](Self::right_padded) within a window to both sides: query `i` sees the keys from `i - reach` to
+    /// `i + reach`.
+    pub fn local(queries: usize, lengths: &[usize], reach: usize, device: &Device) -> Self {
+        if reach + 1 >= queries {
+            return Self::right_padded(queries, lengths, device);
+        }
+        let is_padded = lengths.iter().any(|length| *length < queries);
+        let visible = Visible {
+            queries,
+            keys: queries,
+            lengths: if is_padded { lengths.to_vec() } else { Vec::new() },
+            reach: Some(reach),
             ..Visible::default()
         };
         Self::of(Form::Visible(Arc::new(visible)), Some(device))
@@ -368,6 +394,20 @@ mod tests {
         let last = attention(q.narrow(2, 4, 1), k, v, &mask);
         let expected = whole.narrow(2, 4, 1).into_data();
         assert_values(last, &expected.try_to_vec::<f32>().expect("f32"));
+    }
+
+    #[test]
+    fn a_window_to_both_sides_ends_at_its_reach_and_at_padding() {
+        let mask = AttentionMask::local(4, &[4, 2], 1, &device());
+        let Form::Visible(visible) = &mask.form else {
+            panic!("a range")
+        };
+        let seen = |row| -> Vec<_> { (0..4).map(|query| visible.range(row, query, 4)).collect() };
+        assert_eq!(seen(0), [0..2, 0..3, 1..4, 2..4]);
+        assert_eq!(seen(1), [0..2, 0..2, 1..2, 2..2]);
+        // As good as the whole sequence.
+        let mask = AttentionMask::local(4, &[4, 4], 3, &device());
+        assert!(matches!(mask.form, Form::All));
     }
 
     #[test]

@@ -358,6 +358,15 @@ fn attention() {
                 of([2, 2, 1, 1, 9, 4]),
                 AttentionMask::sliding(1, 8, &[0, 7], 4, &device),
             ),
+            // To both sides: within a block, and across blocks of queries and keys.
+            (
+                of([2, 4, 2, 9, 9, 8]),
+                AttentionMask::local(9, &[9, 8], 2, &device),
+            ),
+            (
+                of([1, 2, 1, 300, 300, 4]),
+                AttentionMask::local(300, &[300], 40, &device),
+            ),
         ];
         let capped = Scores {
             scale: 0.9,

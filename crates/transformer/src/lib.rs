@@ -59,7 +59,7 @@ pub use activation::Activation;
 pub use cache::KvCache;
 pub use config::{
     DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
-    LlamaConfig, MistralConfig, MixtralConfig, Phi3Config, Projection, Qwen2Config, Qwen3Config,
+    LlamaConfig, MistralConfig, MixtralConfig, ModelConfig, Phi3Config, Projection, Qwen2Config, Qwen3Config,
     Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
@@ -70,7 +70,7 @@ pub use encoder::{
     BatchError, Bias, Choices, ClassLabels, ConvLayer, Embeddings, Encoder, EncoderBatch,
     EncoderConfig, EncoderLayer, EncoderWithHead, FolderOptions, Head, HeadTask, Kernel, Kind,
     LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Named, Pooling, PositionLinears,
-    Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentencePooling, SequenceClassifier,
+    Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentenceFolder, SentencePooling, SequenceClassifier,
     SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
 };
 pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};

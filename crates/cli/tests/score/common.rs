@@ -122,3 +122,32 @@ pub fn largest_difference(ours: &Tensor, theirs: &Tensor, lengths: &[usize]) -> 
         }
     })
 }
+
+/// A tokenizer of the words `w0`, `w1` and so on, whose ids are their numbers: `w1` begins a sequence, `w2` ends each text
+/// of it.
+pub fn words_tokenizer(count: usize) -> String {
+    let word = |id: usize| format!("w{id}");
+    let vocab: serde_json::Map<_, _> = (0..count).map(|id| (word(id), id.into())).collect();
+    let special = |id: usize, kind: usize| json!({"SpecialToken": {"id": word(id), "type_id": kind}});
+    let sequence = |name: &str, kind: usize| json!({"Sequence": {"id": name, "type_id": kind}});
+    let entry = |id: usize| json!({"id": word(id), "ids": [id], "tokens": [word(id)]});
+    let added = [1, 2].map(|id| {
+        json!({
+            "id": id, "content": word(id), "single_word": true, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        })
+    });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [special(1, 0), sequence("A", 0), special(2, 0)],
+            "pair": [special(1, 0), sequence("A", 0), special(2, 0), sequence("B", 1), special(2, 1)],
+            "special_tokens": {"w1": entry(1), "w2": entry(2)},
+        },
+        "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+    })
+    .to_string()
+}

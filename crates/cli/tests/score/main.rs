@@ -2,6 +2,7 @@
 
 mod common;
 mod hub;
+mod kinds;
 mod verify;
 
 use std::fs;

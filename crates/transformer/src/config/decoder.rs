@@ -99,6 +99,9 @@ fn constants<F: Family>(_: &F) -> Constants {
 }
 
 impl DecoderConfig {
+    /// Every `model_type`.
+    pub(crate) const KNOWN: &[&str] = KNOWN;
+
     /// Reads `config.json` in a folder.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         read_folder(dir, Self::from_json)
@@ -205,6 +208,11 @@ impl DecoderConfig {
     /// What the fields mean.
     pub(crate) fn plan(&self) -> Plan {
         on_family!(self, config => config.plan())
+    }
+
+    /// The fields that mean nothing here, to be read.
+    pub(crate) fn kept(&self) -> &Map<String, Value> {
+        on_family!(self, config => &config.extra)
     }
 
     /// The fields that mean nothing here.

@@ -4,6 +4,7 @@
 //! that does not (token ids, dropout of pretraining, versions) is kept as it stands and written back by
 //! the model's `save`.
 
+mod any;
 mod decoder;
 mod family;
 mod fields;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+pub use any::ModelConfig;
 pub use decoder::DecoderConfig;
 pub use gemma2::Gemma2Config;
 pub use gemma3::Gemma3TextConfig;

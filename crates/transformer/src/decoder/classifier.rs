@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
 use crate::encoder::FolderOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
+use crate::load::LoadReport;
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -49,6 +50,14 @@ impl DecoderClassifier {
     ///
     /// As [`Decoder::load`]. A head for another number of labels is mis-shaped.
     pub fn load_with(dir: &Path, options: &FolderOptions) -> Result<Self, LoadError> {
+        Self::load_reported(dir, options).map(|(model, _)| model)
+    }
+
+    /// As [`Self::load_with`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &FolderOptions,
+    ) -> Result<(Self, LoadReport), LoadError> {
         let mut config = DecoderConfig::read(dir)?;
         let num_labels = match options.num_labels {
             Some(asked) => asked,
@@ -77,9 +86,9 @@ impl DecoderClassifier {
         let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
             .with_fresh(std, options.seed);
         let mut model = Self::build(&config, num_labels, &mut weights);
-        weights.finish()?;
+        let report = weights.finish()?;
         model.fresh = found.fresh;
-        Ok(model)
+        Ok((model, report))
     }
 
     /// A classifier with fresh f32 weights, as [`Decoder::init`] makes them.

@@ -14,6 +14,7 @@ use super::spec::{HeadSpec, OutputSpec, Pooling, Task, TransformSpec};
 use super::{Encoder, EncoderBatch, pool};
 use crate::activation::Activation;
 use crate::error::{ConfigError, LoadError, SaveError};
+use crate::load::LoadReport;
 use crate::norm::LayerNorm;
 use crate::weights::Weights;
 
@@ -220,9 +221,17 @@ impl<T: HeadTask> EncoderWithHead<T> {
     /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read. Half
     /// a head is missing the other half; a head for another number of labels is mis-shaped.
     pub fn load_with(dir: &Path, options: &FolderOptions) -> Result<Self, LoadError> {
-        let (mut model, fresh): (Self, _) = FromCheckpoint::load(dir, options)?;
+        Self::load_reported(dir, options).map(|(model, _)| model)
+    }
+
+    /// As [`Self::load_with`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &FolderOptions,
+    ) -> Result<(Self, LoadReport), LoadError> {
+        let (mut model, fresh, report): (Self, _, _) = FromCheckpoint::load(dir, options)?;
         model.fresh = fresh;
-        Ok(model)
+        Ok((model, report))
     }
 
     /// A model with fresh f32 weights: matrices normally distributed with the configuration's `initializer_range`,

@@ -10,7 +10,7 @@ use super::families::EncoderConfig;
 use super::spec::{HeadSpec, Task};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ConfigError, LoadError, SaveError};
-use crate::load::LoadOptions;
+use crate::load::{LoadOptions, LoadReport};
 use crate::save::write;
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -59,8 +59,11 @@ pub(crate) trait FromCheckpoint: Module {
         weights.into_keys()
     }
 
-    /// The model, and the parameters that start fresh.
-    fn load(dir: &Path, options: &FolderOptions) -> Result<(Self, Vec<String>), LoadError> {
+    /// The model, the parameters that start fresh, and what was done beside.
+    fn load(
+        dir: &Path,
+        options: &FolderOptions,
+    ) -> Result<(Self, Vec<String>, LoadReport), LoadError> {
         let mut config = EncoderConfig::read(dir)?;
         if let Some(num_labels) = options.num_labels {
             config.set_num_labels(num_labels);
@@ -84,8 +87,8 @@ pub(crate) trait FromCheckpoint: Module {
         let mut weights = Weights::read(&checkpoint, found.entries, &options.load, std)
             .with_fresh(std, options.seed);
         let model = Self::build(&config, &mut weights);
-        weights.finish()?;
-        Ok((model, found.fresh))
+        let report = weights.finish()?;
+        Ok((model, found.fresh, report))
     }
 
     fn init(config: EncoderConfig, device: &Device, seed: u64) -> Result<Self, ConfigError> {
@@ -165,11 +168,19 @@ impl Encoder {
     ///
     /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read.
     pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        Self::load_reported(dir, options).map(|(encoder, _)| encoder)
+    }
+
+    /// As [`Self::load_with`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &LoadOptions,
+    ) -> Result<(Self, LoadReport), LoadError> {
         let options = FolderOptions {
             load: options.clone(),
             ..FolderOptions::new(options.device.clone())
         };
-        FromCheckpoint::load(dir, &options).map(|(encoder, _)| encoder)
+        FromCheckpoint::load(dir, &options).map(|(encoder, _, report)| (encoder, report))
     }
 
     /// An encoder with fresh f32 weights: matrices normally distributed with the configuration's spread, norms 1, biases

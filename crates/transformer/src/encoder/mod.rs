@@ -52,7 +52,7 @@ pub use load::FolderOptions;
 pub use named::{Kind, Named, Siblings};
 pub use qkv::Qkv;
 pub use scope::Bias;
-pub use sentence::{SentenceEncoder, SentenceError, SentencePooling};
+pub use sentence::{SentenceEncoder, SentenceError, SentenceFolder, SentencePooling};
 pub use spec::{Pooling, Task};
 
 use batch::Limits;

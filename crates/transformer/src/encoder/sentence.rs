@@ -8,7 +8,7 @@ use super::named::unnamed_module;
 use super::spec::Pooling;
 use super::{Encoder, EncoderBatch, EncoderConfig, pool};
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
-use crate::load::LoadOptions;
+use crate::load::{LoadOptions, LoadReport};
 use crate::save::write_text;
 use crate::weigh::cast;
 
@@ -40,6 +40,37 @@ impl Default for SentencePooling {
             pooling: Pooling::Mean,
             normalize: false,
             max_length: None,
+        }
+    }
+}
+
+/// Where in a folder the encoder is, and what is made of its hidden states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentenceFolder {
+    /// The folder of the encoder and its tokenizer.
+    pub transformer: PathBuf,
+    /// What is made of the hidden states.
+    pub pooling: SentencePooling,
+}
+
+impl SentenceFolder {
+    /// Whether sentence-transformers made the folder.
+    pub fn is_one(dir: &Path) -> bool {
+        dir.join(MODULES).is_file()
+    }
+
+    /// Reads the files of sentence-transformers; a plain folder is an encoder of which the mean is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`SentenceEncoder::load`], but for the weights.
+    pub fn read(dir: &Path) -> Result<Self, SentenceError> {
+        match Self::is_one(dir) {
+            true => read_modules(dir),
+            false => Ok(Self {
+                transformer: dir.to_owned(),
+                pooling: SentencePooling::default(),
+            }),
         }
     }
 }
@@ -96,12 +127,17 @@ impl SentenceEncoder {
 
     /// As [`Self::load`], with a dtype.
     pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, SentenceError> {
-        let (model, pooling) = match dir.join(MODULES).is_file() {
-            true => read_modules(dir)?,
-            false => (dir.to_owned(), SentencePooling::default()),
-        };
-        let encoder = Encoder::load_with(&model, options)?;
-        Ok(Self { encoder, pooling })
+        Self::load_reported(dir, options).map(|(model, _)| model)
+    }
+
+    /// As [`Self::load_with`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &LoadOptions,
+    ) -> Result<(Self, LoadReport), SentenceError> {
+        let folder = SentenceFolder::read(dir)?;
+        let (encoder, report) = Encoder::load_reported(&folder.transformer, options)?;
+        Ok((Self::new(encoder, folder.pooling), report))
     }
 
     /// A sentence encoder with fresh weights; see [`Encoder::init`].
@@ -200,8 +236,7 @@ fn to_text(value: Value) -> String {
     format!("{value:#}\n")
 }
 
-/// The folder of the transformer, and how to pool.
-fn read_modules(dir: &Path) -> Result<(PathBuf, SentencePooling), SentenceError> {
+fn read_modules(dir: &Path) -> Result<SentenceFolder, SentenceError> {
     let path = dir.join(MODULES);
     let broken = |reason: String| SentenceError::File {
         path: path.clone(),
@@ -249,7 +284,10 @@ fn read_modules(dir: &Path) -> Result<(PathBuf, SentencePooling), SentenceError>
         normalize,
         max_length,
     };
-    Ok((model, pooling))
+    Ok(SentenceFolder {
+        transformer: model,
+        pooling,
+    })
 }
 
 /// A path that leads nowhere else.

@@ -23,11 +23,8 @@ impl View {
     fn new(spec: &Spec, view: &ViewSpec, batch: &EncoderBatch, dtype: DType) -> Self {
         let ([_, seq], device) = (batch.ids.dims(), batch.ids.device());
         let mask = match view.reach {
-            // As good as the whole sequence.
-            Some(reach) if reach + 1 < seq => {
-                AttentionMask::from_bias(window(seq, reach, &batch.lengths, &device))
-            }
-            _ => AttentionMask::right_padded(seq, &batch.lengths, &device),
+            Some(reach) => AttentionMask::local(seq, &batch.lengths, reach, &device),
+            None => AttentionMask::right_padded(seq, &batch.lengths, &device),
         };
         let rope = view.theta.map(|theta| {
             let d_head = spec.hidden_size / spec.n_heads;
@@ -36,19 +33,6 @@ impl View {
         });
         Self { mask, rope }
     }
-}
-
-/// Blocks what is further away than `reach`, and padding. `[batch or 1, 1, seq, seq]`
-fn window(seq: usize, reach: usize, lengths: &[usize], device: &Device) -> Tensor<4> {
-    let padded = lengths.iter().any(|length| *length < seq);
-    let lengths = if padded { lengths } else { &lengths[..1] };
-    let mut bias = vec![BLOCKED; lengths.len() * seq * seq];
-    for (at, scores) in bias.chunks_mut(seq).enumerate() {
-        let (length, query) = (lengths[at / seq], at % seq);
-        let end = (query + reach + 1).min(length);
-        scores[query.saturating_sub(reach).min(end)..end].fill(0.0);
-    }
-    on(bias, [lengths.len(), 1, seq, seq], device)
 }
 
 /// Blocks padding, `[batch, 1, 1, seq]`, unless there is none.
@@ -66,23 +50,4 @@ pub(crate) fn padding(seq: usize, lengths: &[usize], device: &Device) -> Option<
 pub(crate) fn on(bias: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
     let device = device.clone().without_autodiff();
     Tensor::from_data(TensorData::new(bias, shape), (&device, DType::F32))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_ends_at_its_reach_and_at_padding() {
-        let bias = window(4, 1, &[4, 2], &Device::flex());
-        let seen: Vec<bool> = bias.into_data().iter::<f32>().map(|x| x == 0.0).collect();
-        let rows: Vec<Vec<usize>> = seen
-            .chunks(4)
-            .map(|row| (0..4).filter(|at| row[*at]).collect())
-            .collect();
-        let whole: [&[usize]; 4] = [&[0, 1], &[0, 1, 2], &[1, 2, 3], &[2, 3]];
-        let short: [&[usize]; 4] = [&[0, 1], &[0, 1], &[1], &[]];
-        assert_eq!(rows[..4], whole);
-        assert_eq!(rows[4..], short);
-    }
 }

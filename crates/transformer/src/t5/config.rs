@@ -112,6 +112,11 @@ impl Default for T5Config {
 }
 
 impl T5Config {
+    /// Every `model_type`.
+    pub(crate) fn known() -> [&'static str; KNOWN.len()] {
+        KNOWN.map(|(name, _)| name)
+    }
+
     /// Reads `config.json` in a folder.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         read_folder(dir, Self::from_json)
@@ -122,7 +127,7 @@ impl T5Config {
         let (model_type, map) = parse(text)?;
         let mut known = KNOWN.into_iter();
         let Some((_, variant)) = known.find(|(name, _)| *name == model_type) else {
-            let names = KNOWN.map(|(name, _)| name);
+            let names = Self::known();
             return Err(ConfigError::UnknownModel {
                 nearest: nearest(&model_type, names),
                 found: model_type,

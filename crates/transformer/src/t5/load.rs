@@ -6,7 +6,7 @@ use super::{T5, T5Config};
 use crate::checkpoint::Checkpoint;
 use crate::config::note_dtype;
 use crate::error::{ConfigError, LoadError, SaveError};
-use crate::load::LoadOptions;
+use crate::load::{LoadOptions, LoadReport};
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -24,6 +24,14 @@ impl T5 {
     ///
     /// Everything that is missing, unexpected, mis-shaped or not a float, in one error, before any tensor is read.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        Self::load_reported(dir, options).map(|(model, _)| model)
+    }
+
+    /// As [`Self::load`], and what was done beside.
+    pub fn load_reported(
+        dir: &Path,
+        options: &LoadOptions,
+    ) -> Result<(Self, LoadReport), LoadError> {
         let mut config = T5Config::read(dir)?;
         options.check()?;
         let checkpoint = Checkpoint::open(dir)?;
@@ -44,8 +52,7 @@ impl T5 {
         let std = config.initializer_factor;
         let mut weights = Weights::read(&checkpoint, found.entries, options, std);
         let model = Self::build(&config, &mut weights);
-        weights.finish()?;
-        Ok(model)
+        Ok((model, weights.finish()?))
     }
 
     /// A model with fresh f32 weights, spread as the authors did. The same seed gives the same weights on every device.

@@ -99,10 +99,37 @@ impl ScoreFile {
         })
     }
 
-    /// Writes ints at the start of a row of a column.
-    pub fn ints(&mut self, name: &str, row: usize, values: &[i64]) -> Result<(), Failure> {
+    /// Writes ints at the start of a row of a column; of one with two dimensions, at the start of the line `line` of it.
+    pub fn ints(
+        &mut self,
+        name: &str,
+        row: usize,
+        line: usize,
+        values: &[i64],
+    ) -> Result<(), Failure> {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.write(name, row, 0, &bytes)
+        let width = self.width(name);
+        self.write(name, row, 8 * (line * width) as u64, &bytes)
+    }
+
+    /// Writes the whole row of a column of ints, with `padding` behind the values.
+    pub fn filled(
+        &mut self,
+        name: &str,
+        row: usize,
+        values: &[u32],
+        padding: i64,
+    ) -> Result<(), Failure> {
+        let mut whole: Vec<i64> = values.iter().map(|id| i64::from(*id)).collect();
+        whole.resize(self.width(name).max(whole.len()), padding);
+        self.ints(name, row, 0, &whole)
+    }
+
+    /// The last dimension of a column.
+    fn width(&self, name: &str) -> usize {
+        let mut columns = self.columns.iter();
+        let found = columns.find(|(column, _)| column.name == name);
+        found.map_or(0, |(column, _)| column.shape.last().copied().unwrap_or(1))
     }
 
     /// Writes floats to a row of a column, `skip` numbers after its start.
@@ -165,7 +192,7 @@ mod tests {
         let path = folder.path().join("a.safetensors");
         let columns = vec![Column::ints("x", [3]), Column::floats("y", [3, 2])];
         let mut file = ScoreFile::create(&path, 2, columns).expect("created");
-        file.ints("x", 1, &[7, 8]).expect("written");
+        file.ints("x", 1, 0, &[7, 8]).expect("written");
         file.floats("y", 0, 2, &[0.5, -1.0]).expect("written");
         let bytes = file.finish().expect("finished");
         let content = fs::read(&path).expect("read");

@@ -12,22 +12,25 @@ pub fn log_prob(logits: &[f32], token: usize) -> f32 {
 pub struct Totals {
     /// All tokens.
     pub tokens: usize,
-    /// Those with one before them.
+    /// Those that are predicted.
     pub predicted: usize,
-    /// Those whose log-probability is not finite.
+    /// Log-probabilities, or numbers of another kind of result, that are not finite.
     pub not_finite: usize,
     nll: f64,
 }
 
 impl Totals {
-    /// Counts a row by the log-probabilities of its tokens, of which the first has none.
-    pub fn add(&mut self, log_probs: &[f32]) {
-        self.tokens += log_probs.len();
-        for log_prob in log_probs.iter().skip(1) {
-            self.predicted += 1;
-            self.not_finite += usize::from(!log_prob.is_finite());
-            self.nll -= f64::from(*log_prob);
-        }
+    /// Counts tokens, and what else was computed of them.
+    pub fn add_tokens(&mut self, tokens: usize, numbers: &[f32]) {
+        self.tokens += tokens;
+        self.not_finite += numbers.iter().filter(|number| !number.is_finite()).count();
+    }
+
+    /// Counts the log-probabilities of tokens that are predicted.
+    pub fn add_predicted(&mut self, log_probs: &[f32]) {
+        self.predicted += log_probs.len();
+        self.not_finite += log_probs.iter().filter(|number| !number.is_finite()).count();
+        self.nll -= log_probs.iter().map(|number| f64::from(*number)).sum::<f64>();
     }
 
     /// The mean negative log-likelihood; NaN where nothing is predicted.
@@ -52,11 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_is_not_predicted() {
+    fn the_mean_is_of_predicted_tokens() {
         let mut totals = Totals::default();
-        totals.add(&[0.0, -1.0, -3.0]);
-        totals.add(&[0.0]);
-        assert_eq!((totals.tokens, totals.predicted), (4, 2));
+        totals.add_tokens(3, &[]);
+        totals.add_predicted(&[-1.0, -3.0]);
+        totals.add_tokens(1, &[f32::NAN, 1.0]);
+        assert_eq!((totals.tokens, totals.predicted, totals.not_finite), (4, 2, 1));
         assert_eq!(totals.mean_nll(), 2.0);
     }
 }

@@ -2,62 +2,154 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::module::Module;
 use burn_lora::adapter::{DEFAULT_NAME, peft};
-use burn_lora::transformer::{Decoder, DecoderConfig, LoadOptions, LoadReport};
+use burn_lora::transformer::{
+    Decoder, DecoderClassifier, EncoderConfig, FolderOptions, LoadOptions, LoadReport, MaskedLm, MultipleChoice,
+    SentenceEncoder, SequenceClassifier, T5, TokenClassifier,
+};
 
-use super::file::ScoreFile;
-use super::log_probs::{Totals, log_prob};
+use super::file::{Column, ScoreFile};
+use super::log_probs::Totals;
 use super::rows::Rows;
+use super::task::ScoreTask;
+use super::{decoder, encoder, seq2seq};
 use crate::failure::{Failure, Kind};
 use crate::progress::Bar;
-
-/// The logits that are on the host at once.
-const CHUNK: usize = 1 << 24;
-
-/// What is known of a model before its weights are read.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub vocab_size: usize,
-    pub max_positions: usize,
-}
 
 /// A model of any kind that has something to say of a sequence.
 pub enum Model {
     /// Predicts the next token.
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
+    /// Labels a row, as a decoder.
+    DecoderLabels(Box<DecoderClassifier>),
+    /// Predicts the token at each place.
+    Masked(Box<MaskedLm>),
+    /// Labels a row.
+    Sequence(Box<SequenceClassifier>),
+    /// Labels each token.
+    Tokens(Box<TokenClassifier>),
+    /// Chooses.
+    Choice(Box<MultipleChoice>),
+    /// Makes a vector.
+    Embedding(Box<SentenceEncoder>),
+    /// Writes.
+    T5(Box<T5>),
+}
+
+/// How a model is loaded.
+pub struct Loading<'a> {
+    pub folder: &'a Path,
+    pub options: LoadOptions,
+    pub num_labels: Option<usize>,
+    pub adapter: Option<&'a Path>,
 }
 
 impl Model {
-    /// Reads the configuration of a folder.
-    pub fn shape(folder: &Path) -> Result<Shape, Failure> {
-        let config = DecoderConfig::read(folder)?;
-        Ok(Shape {
-            vocab_size: config.vocab_size(),
-            max_positions: config.max_positions(),
+    /// Loads a folder for a task, and an adapter onto it.
+    ///
+    /// # Errors
+    ///
+    /// Among others, a head that neither the folder nor the adapter holds: it would say nothing.
+    pub fn load(
+        task: ScoreTask,
+        is_decoder: bool,
+        loading: Loading<'_>,
+    ) -> Result<(Self, LoadReport), Failure> {
+        let bar = Bar::bytes("loading");
+        let Loading {
+            folder, adapter, ..
+        } = loading;
+        let load = loading
+            .options
+            .with_progress(move |progress| bar.set(progress.bytes, progress.total_bytes));
+        let head = FolderOptions {
+            num_labels: loading.num_labels,
+            ..FolderOptions::new(load.device.clone())
+        };
+        let head = FolderOptions { load, ..head };
+        let load = &head.load;
+
+        /// A head, with what it lacks.
+        macro_rules! headed {
+            ($variant:ident, $model:ident) => {{
+                let (model, report) = $model::load_reported(folder, &head)?;
+                let fresh = model.fresh().to_vec();
+                let model = with_adapter(model, adapter)?;
+                refuse_fresh(folder, &fresh, adapter)?;
+                (Self::$variant(Box::new(model)), report)
+            }};
+        }
+        macro_rules! whole {
+            ($variant:ident, $model:ident) => {{
+                let (model, report) = $model::load_reported(folder, load)?;
+                let model = with_adapter(model, adapter)?;
+                (Self::$variant(Box::new(model)), report)
+            }};
+        }
+        Ok(match task {
+            ScoreTask::CausalLm => whole!(Decoder, Decoder),
+            ScoreTask::Sequence if is_decoder => headed!(DecoderLabels, DecoderClassifier),
+            ScoreTask::Sequence => headed!(Sequence, SequenceClassifier),
+            ScoreTask::MaskedLm => headed!(Masked, MaskedLm),
+            ScoreTask::Tokens => headed!(Tokens, TokenClassifier),
+            ScoreTask::Choice => headed!(Choice, MultipleChoice),
+            ScoreTask::Embedding => whole!(Embedding, SentenceEncoder),
+            ScoreTask::Seq2seq => whole!(T5, T5),
         })
     }
 
-    /// Loads a folder, and an adapter onto it.
-    pub fn load(
-        folder: &Path,
-        options: LoadOptions,
-        adapter: Option<&Path>,
-    ) -> Result<(Self, LoadReport), Failure> {
-        let bar = Bar::bytes("loading");
-        let options =
-            options.with_progress(move |progress| bar.set(progress.bytes, progress.total_bytes));
-        let (mut decoder, report) = Decoder::load_reported(folder, &options)?;
-        if let Some(adapter) = adapter {
-            decoder = peft::load(decoder, DEFAULT_NAME, adapter)?.0;
+    /// What is written of each row: what went into the model, then what came out of it.
+    pub fn columns(&self, rows: &Rows, with_logits: bool) -> Vec<Column> {
+        let seq = rows.longest();
+        let of_tokens = |name| match self {
+            Self::Choice(_) => Column::ints(name, [rows.choices(), seq]),
+            _ => Column::ints(name, [seq]),
+        };
+        let mut columns = vec![of_tokens("input_ids"), of_tokens("attention_mask")];
+        // Where all tokens are of one kind, Transformers' models need not be told, and some take no such argument.
+        if self.encoder().is_some_and(|config| config.segments() > 1) {
+            columns.push(of_tokens("token_type_ids"));
         }
-        Ok((Self::Decoder(decoder), report))
+        let written = rows.longest_target();
+        if let Self::T5(_) = self {
+            columns.push(Column::ints("decoder_input_ids", [written]));
+            columns.push(Column::ints("labels", [written]));
+        }
+        let logits = match self {
+            Self::Decoder(model) => vec![seq, model.vocab_size()],
+            Self::Masked(model) => vec![seq, model.config().vocab_size()],
+            Self::T5(model) => vec![written, model.config().vocab_size],
+            Self::Tokens(model) => vec![seq, model.config().num_labels()],
+            Self::Sequence(model) => vec![model.config().num_labels()],
+            Self::DecoderLabels(model) => vec![model.num_labels()],
+            Self::Choice(_) => vec![rows.choices()],
+            Self::Embedding(model) => {
+                let width = model.encoder.config().hidden_size();
+                columns.push(Column::floats("embeddings", [width]));
+                return columns;
+            }
+        };
+        if with_logits {
+            columns.push(Column::floats("logits", logits));
+        }
+        match self {
+            Self::Decoder(_) | Self::Masked(_) => columns.push(Column::floats("log_probs", [seq])),
+            Self::T5(_) => columns.push(Column::floats("log_probs", [written])),
+            _ => {}
+        }
+        columns
     }
 
-    /// The logits of a token.
-    pub fn vocab_size(&self) -> usize {
+    /// The configuration of an encoder.
+    fn encoder(&self) -> Option<&EncoderConfig> {
         match self {
-            Self::Decoder(decoder) => decoder.vocab_size(),
+            Self::Masked(model) => Some(model.config()),
+            Self::Sequence(model) => Some(model.config()),
+            Self::Tokens(model) => Some(model.config()),
+            Self::Choice(model) => Some(model.config()),
+            Self::Embedding(model) => Some(model.encoder.config()),
+            Self::Decoder(_) | Self::DecoderLabels(_) | Self::T5(_) => None,
         }
     }
 
@@ -70,11 +162,26 @@ impl Model {
     ) -> Result<Totals, Failure> {
         let bar = Bar::tokens("scoring");
         let mut totals = Totals::default();
-        let all: usize = rows.ids().iter().map(Vec::len).sum();
-        for (index, batch) in rows.ids().chunks(batch_size).enumerate() {
+        let texts = rows.all().iter().flat_map(|row| &row.sequences);
+        let sources: usize = texts.map(|text| text.ids.len()).sum();
+        let all = sources + rows.all().iter().map(|row| row.target.len()).sum::<usize>();
+        for (index, batch) in rows.all().chunks(batch_size).enumerate() {
             let first = index * batch_size;
             match self {
-                Self::Decoder(decoder) => score_decoder(decoder, batch, first, file, &mut totals)?,
+                Self::Decoder(model) => decoder::score(model, batch, first, file, &mut totals)?,
+                Self::DecoderLabels(model) => {
+                    decoder::label(model, batch, first, file, &mut totals)?;
+                }
+                Self::Masked(model) => encoder::masked(model, batch, first, file, &mut totals)?,
+                Self::Sequence(model) => {
+                    encoder::sequences(model, batch, first, file, &mut totals)?;
+                }
+                Self::Tokens(model) => encoder::tokens(model, batch, first, file, &mut totals)?,
+                Self::Choice(model) => encoder::choices(model, batch, first, file, &mut totals)?,
+                Self::Embedding(model) => {
+                    encoder::embeddings(model, batch, first, file, &mut totals)?;
+                }
+                Self::T5(model) => seq2seq::score(model, batch, first, file, &mut totals)?,
             }
             bar.set(totals.tokens as u64, all as u64);
         }
@@ -82,58 +189,34 @@ impl Model {
     }
 }
 
-fn score_decoder(
-    decoder: &Decoder,
-    batch: &[Vec<u32>],
-    first: usize,
-    file: &mut ScoreFile,
-    totals: &mut Totals,
-) -> Result<(), Failure> {
-    let hidden = decoder.hidden(padded(batch, decoder), None); // [batch, seq, hidden]
-    let vocab = decoder.vocab_size();
-    let step = (CHUNK / vocab).max(1);
-    for (at, ids) in batch.iter().enumerate() {
-        let row = first + at;
-        let tokens: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-        file.ints("input_ids", row, &tokens)?;
-        file.ints("attention_mask", row, &vec![1; ids.len()])?;
-        let mut log_probs = vec![0.0; ids.len()];
-        for start in (0..ids.len()).step_by(step) {
-            let end = (start + step).min(ids.len());
-            let states = hidden.clone().slice([at..at + 1, start..end]); // [1, step, hidden]
-            let logits = host(decoder.logits_of(states))?;
-            file.floats("logits", row, start * vocab, &logits)?;
-            // The logits at a position are those of the token that follows.
-            for (position, logits) in (start..end).zip(logits.chunks_exact(vocab)) {
-                if let Some(next) = ids.get(position + 1) {
-                    log_probs[position + 1] = log_prob(logits, *next as usize);
-                }
-            }
-        }
-        file.floats("log_probs", row, 0, &log_probs)?;
-        totals.add(&log_probs);
+fn with_adapter<M: Module>(model: M, adapter: Option<&Path>) -> Result<M, Failure> {
+    match adapter {
+        Some(adapter) => Ok(peft::load(model, DEFAULT_NAME, adapter)?.0),
+        None => Ok(model),
     }
-    Ok(())
 }
 
-/// A batch padded behind with token 0, which no token before it sees.
-fn padded(batch: &[Vec<u32>], decoder: &Decoder) -> Tensor<2, Int> {
-    let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
-    let rows = batch.iter().flat_map(|ids| {
-        let ids = ids.iter().map(|id| i64::from(*id));
-        ids.chain(std::iter::repeat(0)).take(longest)
-    });
-    let values: Vec<i64> = rows.collect();
-    let data = TensorData::new(values, [batch.len(), longest]);
-    Tensor::from_data(data, &decoder.device())
-}
-
-/// The numbers of a tensor in f32.
-fn host(tensor: Tensor<3>) -> Result<Vec<f32>, Failure> {
-    let failed =
-        |error: String| Failure::new(Kind::Device, format!("cannot read the logits: {error}"));
-    let data = tensor.cast(DType::F32).try_into_data();
-    let data = data.map_err(|error| failed(error.to_string()))?;
-    data.try_to_vec()
-        .map_err(|error| failed(format!("{error:?}")))
+/// Parameters of a head that know nothing, unless the adapter brought them.
+fn refuse_fresh(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Result<(), Failure> {
+    let adapter = adapter.map(peft::read_config).transpose()?;
+    let saved = adapter.and_then(|config| config.modules_to_save);
+    let saved = saved.unwrap_or_default();
+    let is_saved = |path: &&String| {
+        let mut parts = path.split('.');
+        parts.any(|part| saved.iter().any(|name| name == part))
+    };
+    let fresh: Vec<&str> = fresh
+        .iter()
+        .filter(|path| !is_saved(path))
+        .map(String::as_str)
+        .collect();
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} has no trained head for this task; it lacks {}; --task asks for another",
+        folder.display(),
+        fresh.join(", ")
+    );
+    Err(Failure::new(Kind::Model, reason))
 }

@@ -134,6 +134,11 @@ from_family! {
 }
 
 impl EncoderConfig {
+    /// Every `model_type`.
+    pub(crate) fn known() -> [&'static str; KNOWN.len()] {
+        KNOWN.map(|(name, _)| name)
+    }
+
     /// Reads `config.json` in a folder.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         read_folder(dir, Self::from_json)
@@ -142,7 +147,7 @@ impl EncoderConfig {
     /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let (model_type, map) = parse(text)?;
-        let names = KNOWN.map(|(name, _)| name);
+        let names = Self::known();
         let Some((_, read)) = KNOWN.into_iter().find(|(name, _)| *name == model_type) else {
             return Err(ConfigError::UnknownModel {
                 nearest: nearest(&model_type, names),
@@ -235,6 +240,16 @@ impl EncoderConfig {
     /// The longest sequence, in tokens.
     pub fn max_positions(&self) -> usize {
         self.spec().max_length
+    }
+
+    /// Kinds of segments (`token_type_ids`); 0 where the encoder knows none.
+    pub fn segments(&self) -> usize {
+        self.spec().segments
+    }
+
+    /// The fields that mean nothing here.
+    pub(crate) fn kept(&self) -> &Map<String, Value> {
+        self.family().extra()
     }
 
     /// The labels of a classifying head: `num_labels` of the file, or the number of names under `id2label`, or 2.
