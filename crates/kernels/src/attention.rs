@@ -175,7 +175,11 @@ impl AttentionMask {
         let visible = Visible {
             queries,
             keys: queries,
-            lengths: if is_padded { lengths.to_vec() } else { Vec::new() },
+            lengths: if is_padded {
+                lengths.to_vec()
+            } else {
+                Vec::new()
+            },
             reach: Some(reach),
             ..Visible::default()
         };

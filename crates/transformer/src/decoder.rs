@@ -16,8 +16,8 @@ use crate::recompute::Recomputation;
 use crate::verify::verify;
 use crate::weights::{Key, Weights};
 
+use crate::named::{Named, unnamed_module};
 pub use classifier::DecoderClassifier;
-use parts::{Named, made_of};
 use plan::{LinearForm, Plan};
 use scope::Scope;
 use trunk::Trunk;
@@ -29,7 +29,6 @@ mod experts;
 mod mlp;
 pub(crate) mod names;
 pub(crate) mod norm;
-pub(crate) mod parts;
 pub(crate) mod plan;
 pub(crate) mod scope;
 pub(crate) mod trunk;
@@ -48,7 +47,7 @@ pub struct Decoder {
     recompute: usize,
 }
 
-made_of!(Decoder { trunk, head } kept { config, plan, recompute });
+unnamed_module!(Decoder { trunk, head } with { config, plan, recompute });
 
 impl Decoder {
     /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that

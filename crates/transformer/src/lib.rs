@@ -42,6 +42,7 @@ mod finite;
 mod generation;
 mod header;
 mod load;
+mod named;
 mod nearest;
 mod norm;
 mod pickle;
@@ -59,8 +60,8 @@ pub use activation::Activation;
 pub use cache::KvCache;
 pub use config::{
     DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
-    LlamaConfig, MistralConfig, MixtralConfig, ModelConfig, Phi3Config, Projection, Qwen2Config, Qwen3Config,
-    Qwen3MoeConfig,
+    LlamaConfig, MistralConfig, MixtralConfig, ModelConfig, Phi3Config, Projection, Qwen2Config,
+    Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
 pub use encoder::families::{
@@ -68,10 +69,10 @@ pub use encoder::families::{
 };
 pub use encoder::{
     BatchError, Bias, Choices, ClassLabels, ConvLayer, Embeddings, Encoder, EncoderBatch,
-    EncoderConfig, EncoderLayer, EncoderWithHead, FolderOptions, Head, HeadTask, Kernel, Kind,
-    LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Named, Pooling, PositionLinears,
-    Qkv, RelativeEmbeddings, SentenceEncoder, SentenceError, SentenceFolder, SentencePooling, SequenceClassifier,
-    SequenceLabels, Siblings, Task, TokenClassifier, TokenLabels, Transform,
+    EncoderConfig, EncoderLayer, EncoderWithHead, FolderOptions, Head, HeadTask, Kernel,
+    LabelError, Labels, MaskedLm, MaskedTokens, MultipleChoice, Pooling, PositionLinears, Qkv,
+    RelativeEmbeddings, SentenceEncoder, SentenceError, SentenceFolder, SentencePooling,
+    SequenceClassifier, SequenceLabels, Task, TokenClassifier, TokenLabels, Transform,
 };
 pub use error::{ConfigError, LoadError, MisShaped, Mismatch, Missing, SaveError, TooLong};
 pub use fault::{FileFault, NotFinite};
@@ -82,12 +83,11 @@ pub use generation::{
     generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
+pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
 pub use resize::NewRows;
-pub use t5::{
-    Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant,
-};
+pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use burn::tensor::DType;
 use burn_lora::data::Tokenizer;
 use burn_lora::transformer::{
     BeamSearch, Decoder, Decoding, Detokenizer, EarlyStopping, GenerateOptions, LoadOptions,
-    Sampling, Sequence, T5, TextEvent, generate_sequences, generate_text,
-    next_token_probabilities, stream_text,
+    Sampling, Sequence, T5, TextEvent, generate_sequences, generate_text, next_token_probabilities,
+    stream_text,
 };
 use burn_lora_tests::{Golden, assert_close, on_each_device};
 use safetensors::SafeTensors;

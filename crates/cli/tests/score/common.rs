@@ -128,7 +128,8 @@ pub fn largest_difference(ours: &Tensor, theirs: &Tensor, lengths: &[usize]) -> 
 pub fn words_tokenizer(count: usize) -> String {
     let word = |id: usize| format!("w{id}");
     let vocab: serde_json::Map<_, _> = (0..count).map(|id| (word(id), id.into())).collect();
-    let special = |id: usize, kind: usize| json!({"SpecialToken": {"id": word(id), "type_id": kind}});
+    let special =
+        |id: usize, kind: usize| json!({"SpecialToken": {"id": word(id), "type_id": kind}});
     let sequence = |name: &str, kind: usize| json!({"Sequence": {"id": name, "type_id": kind}});
     let entry = |id: usize| json!({"id": word(id), "ids": [id], "tokens": [word(id)]});
     let added = [1, 2].map(|id| {

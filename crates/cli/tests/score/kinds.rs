@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use burn_lora::transformer::{Decoder, DecoderClassifier, DecoderConfig, FolderOptions, LoadOptions};
+use burn_lora::transformer::{
+    Decoder, DecoderClassifier, DecoderConfig, FolderOptions, LoadOptions,
+};
 use serde_json::{Value, json};
 
 use super::common::{TOLERANCE, Tensor, golden, refused, result, tensor, text, words_tokenizer};
@@ -102,11 +104,25 @@ fn difference(ours: &Tensor, theirs: &Tensor, kept: &[usize]) -> f32 {
         let pairs = ours.iter().zip(theirs).take(kept * width);
         pairs.map(|(ours, theirs)| (ours - theirs).abs())
     });
-    gaps.fold(0.0, |worst, gap| if gap > worst || gap.is_nan() { gap } else { worst })
+    gaps.fold(0.0, |worst, gap| {
+        if gap > worst || gap.is_nan() {
+            gap
+        } else {
+            worst
+        }
+    })
 }
 
 fn base(model: &Path) -> Vec<String> {
-    let words = ["score", "--model", text(model), "--ids", "ids.jsonl", "--output", "o.safetensors"];
+    let words = [
+        "score",
+        "--model",
+        text(model),
+        "--ids",
+        "ids.jsonl",
+        "--output",
+        "o.safetensors",
+    ];
     words.map(String::from).to_vec()
 }
 
@@ -151,7 +167,13 @@ fn the_logits_of_every_kind_are_those_of_transformers() {
 /// What went into the model stands in the file as Transformers would take it.
 fn check_inputs(case: &Case, reference: &Path, scores: &Path) {
     let kept = lengths(reference, "attention_mask", |mask| mask == 1);
-    for name in ["input_ids", "attention_mask", "token_type_ids", "labels", "decoder_input_ids"] {
+    for name in [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "labels",
+        "decoder_input_ids",
+    ] {
         let is_there = match name {
             "token_type_ids" => case.name.starts_with("bert") || case.name.starts_with("roberta"),
             "labels" | "decoder_input_ids" => case.task == "seq2seq",
@@ -162,12 +184,21 @@ fn check_inputs(case: &Case, reference: &Path, scores: &Path) {
         }
         let (ours, theirs) = (tensor(scores, name), tensor(reference, name));
         let width = theirs.shape[1];
-        assert_eq!(ours.ints().len(), theirs.ints().len(), "{}: {name}", case.name);
+        assert_eq!(
+            ours.ints().len(),
+            theirs.ints().len(),
+            "{}: {name}",
+            case.name
+        );
         let (ours, theirs) = (ours.ints(), theirs.ints());
         let rows = ours.chunks(width).zip(theirs.chunks(width)).zip(&kept);
         for ((ours, theirs), kept) in rows {
             // The ids at padding are anybody's choice; the labels there are not.
-            let counted = if case.task == "seq2seq" && name != "input_ids" { width } else { *kept };
+            let counted = if case.task == "seq2seq" && name != "input_ids" {
+                width
+            } else {
+                *kept
+            };
             let counted = counted.min(width);
             assert_eq!(ours[..counted], theirs[..counted], "{}: {name}", case.name);
         }
@@ -191,7 +222,10 @@ fn log_probabilities_are_of_the_token_at_each_place_or_of_the_label() {
         };
         let tokens = tensor(&scores, name).ints();
         let mask = match case.task {
-            "seq2seq" => tokens.iter().map(|token| i64::from(*token != absent)).collect(),
+            "seq2seq" => tokens
+                .iter()
+                .map(|token| i64::from(*token != absent))
+                .collect(),
             _ => tensor(&scores, "attention_mask").ints(),
         };
         let log_probs = tensor(&scores, "log_probs").floats();
@@ -265,13 +299,19 @@ fn a_decoder_labels_rows_too() {
     let asked = [&base(&language)[..], &["--task".into(), "sequence".into()]].concat();
     let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
     let error = refused(3, folder.path(), &asked);
-    assert!(error.contains("no trained head") && error.contains("score.weight"), "{error}");
+    assert!(
+        error.contains("no trained head") && error.contains("score.weight"),
+        "{error}"
+    );
     // The library gives it a fresh one, and says so.
     let options = FolderOptions::new(device.clone());
     let fresh = DecoderClassifier::load_with(&language, &options).expect("loaded");
     assert_eq!(fresh.fresh(), ["score.weight"]);
     let options = LoadOptions::new(burn::tensor::DType::F32, device);
-    assert!(Decoder::load(&saved, &options).is_err(), "a classifier is no language model");
+    assert!(
+        Decoder::load(&saved, &options).is_err(),
+        "a classifier is no language model"
+    );
 }
 
 #[test]
@@ -290,8 +330,15 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
     ["bert_sequence", "bert_choice", "t5"].map(model);
     let run = |name: &str, row: &str| {
         fs::write(at.join("rows.jsonl"), row).expect("written");
-        let arguments =
-            ["score", "--model", name, "--data", "rows.jsonl", "--output", "o.safetensors"];
+        let arguments = [
+            "score",
+            "--model",
+            name,
+            "--data",
+            "rows.jsonl",
+            "--output",
+            "o.safetensors",
+        ];
         result(at, &arguments);
         let ints = |name: &str| tensor(&at.join("o.safetensors"), name);
         (ints("input_ids"), ints)
@@ -300,10 +347,16 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
     let (ids, ints) = run("bert_sequence", r#"{"text": "w5 w6", "text_pair": "w7"}"#);
     assert_eq!(ids.ints(), [1, 5, 6, 2, 7, 2]);
     assert_eq!(ints("token_type_ids").ints(), [0, 0, 0, 0, 1, 1]);
-    let (ids, ints) = run("bert_choice", r#"{"text": "w5", "choices": ["w6", "w7 w8"]}"#);
+    let (ids, ints) = run(
+        "bert_choice",
+        r#"{"text": "w5", "choices": ["w6", "w7 w8"]}"#,
+    );
     assert_eq!(ids.shape, [1, 2, 6]);
     assert_eq!(ids.ints(), [1, 5, 2, 6, 2, 0, 1, 5, 2, 7, 8, 2]);
-    assert_eq!(ints("attention_mask").ints(), [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(
+        ints("attention_mask").ints(),
+        [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
+    );
     for row in [
         r#"{"source": "w5 w6", "target": "w9"}"#,
         r#"{"prompt": "w5 w6", "completion": "w9"}"#,
@@ -315,11 +368,21 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
     }
     let refused = |name: &str, rows: &str| {
         fs::write(at.join("rows.jsonl"), rows).expect("written");
-        let arguments =
-            ["score", "--model", name, "--data", "rows.jsonl", "--output", "o.safetensors"];
+        let arguments = [
+            "score",
+            "--model",
+            name,
+            "--data",
+            "rows.jsonl",
+            "--output",
+            "o.safetensors",
+        ];
         refused(4, at, &arguments)
     };
-    let error = refused("t5", "{\"source\": \"w5\"}\n{\"source\": 1, \"target\": \"w5\"}\nx");
+    let error = refused(
+        "t5",
+        "{\"source\": \"w5\"}\n{\"source\": 1, \"target\": \"w5\"}\nx",
+    );
     for part in [
         "3 faulty rows",
         ":1: \"target\" is missing; the row has \"source\"",
@@ -330,10 +393,16 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
     }
     let rows = "{\"text\": \"w5\"}\n{\"text\": \"w5\", \"choices\": []}\n{\"text\": \"w5\", \"choices\": [\"w6\", 1]}";
     let error = refused("bert_choice", rows);
-    assert!(error.contains("3 faulty rows") && error.contains("the choice 1 is no text"), "{error}");
+    assert!(
+        error.contains("3 faulty rows") && error.contains("the choice 1 is no text"),
+        "{error}"
+    );
     let long = format!("{{\"text\": \"{}\"}}", "w5 ".repeat(40));
     let error = refused("bert_sequence", &long);
-    assert!(error.contains("42 tokens, and the model has 30 positions"), "{error}");
+    assert!(
+        error.contains("42 tokens, and the model has 30 positions"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -351,8 +420,18 @@ fn what_a_model_cannot_be_asked_is_refused() {
         assert!(!at.join("o.safetensors").exists());
     };
     let (bert, t5) = (golden("bert_sequence/model"), golden("t5/model"));
-    check(2, &bert, &["--task", "seq2seq"], &["seq2seq", "`bert`", "masked-lm"]);
-    check(2, &t5, &["--task", "sequence"], &["`t5`", "--task takes seq2seq"]);
+    check(
+        2,
+        &bert,
+        &["--task", "seq2seq"],
+        &["seq2seq", "`bert`", "masked-lm"],
+    );
+    check(
+        2,
+        &t5,
+        &["--task", "sequence"],
+        &["`t5`", "--task takes seq2seq"],
+    );
     check(2, &bert, &["--no-logits"], &["leaves nothing"]);
     check(
         3,
@@ -369,9 +448,26 @@ fn what_a_model_cannot_be_asked_is_refused() {
     );
     let unknown = at.join("unknown");
     fs::create_dir(&unknown).expect("created");
-    fs::write(unknown.join("config.json"), r#"{"model_type": "distilbart"}"#).expect("written");
-    check(3, &unknown, &[], &["nearest: `distilbert`", "llama", "mt5", "deberta-v2"]);
-    fs::write(at.join("ids.jsonl"), r#"{"input_ids": [4, 5], "token_type_ids": [0, 2]}"#)
-        .expect("written");
-    check(4, &bert, &[], &["segment 2, and the model knows those below 2"]);
+    fs::write(
+        unknown.join("config.json"),
+        r#"{"model_type": "distilbart"}"#,
+    )
+    .expect("written");
+    check(
+        3,
+        &unknown,
+        &[],
+        &["nearest: `distilbert`", "llama", "mt5", "deberta-v2"],
+    );
+    fs::write(
+        at.join("ids.jsonl"),
+        r#"{"input_ids": [4, 5], "token_type_ids": [0, 2]}"#,
+    )
+    .expect("written");
+    check(
+        4,
+        &bert,
+        &[],
+        &["segment 2, and the model knows those below 2"],
+    );
 }

@@ -84,10 +84,16 @@ fn the_lines_for_every_kind_find_no_difference() {
     const MASKED: &str = "AutoModelForMaskedLM";
     let page = fs::read_to_string(repository().join("docs/verify.md")).expect("the page");
     let rows = [
-        ("rows", "{\"input_ids\": [4, 5, 6, 7], \"token_type_ids\": [0, 0, 1, 1]}\n[8, 9]\n[7, 7, 3]"),
+        (
+            "rows",
+            "{\"input_ids\": [4, 5, 6, 7], \"token_type_ids\": [0, 0, 1, 1]}\n[8, 9]\n[7, 7, 3]",
+        ),
         ("plain", "[4, 5, 6, 7]\n[8, 9]\n[7, 7, 3]"),
         ("choice", "[[4, 5, 6], [7, 8]]\n[[9, 3], [5, 5, 5, 6]]"),
-        ("seq2seq", "{\"input_ids\": [4, 5, 6], \"labels\": [7, 8, 9]}\n{\"input_ids\": [9], \"labels\": [4]}"),
+        (
+            "seq2seq",
+            "{\"input_ids\": [4, 5, 6], \"labels\": [7, 8, 9]}\n{\"input_ids\": [9], \"labels\": [4]}",
+        ),
     ];
     let folder = tempfile::tempdir().expect("a folder");
     for (name, rows) in rows {
@@ -95,22 +101,65 @@ fn the_lines_for_every_kind_find_no_difference() {
     }
     for (model, file, class, instead, task) in [
         ("bert_masked", "rows", MASKED, MASKED, "masked-lm"),
-        ("distilbert_untied_masked", "plain", MASKED, MASKED, "masked-lm"),
-        ("bert_token", "rows", MASKED, "AutoModelForTokenClassification", "tokens"),
+        (
+            "distilbert_untied_masked",
+            "plain",
+            MASKED,
+            MASKED,
+            "masked-lm",
+        ),
+        (
+            "bert_token",
+            "rows",
+            MASKED,
+            "AutoModelForTokenClassification",
+            "tokens",
+        ),
         ("bert_sequence", "rows", LABELS, LABELS, "sequence"),
         ("bert_regression", "rows", LABELS, LABELS, "sequence"),
         ("roberta_sequence", "plain", LABELS, LABELS, "sequence"),
         ("deberta_v3_sequence", "plain", LABELS, LABELS, "sequence"),
-        ("modernbert_choice", "choice", LABELS, "AutoModelForMultipleChoice", "choice"),
-        ("bert_sequence", "plain", "AutoModel.", "AutoModel.", "embedding"),
-        ("t5", "seq2seq", "AutoModelForSeq2SeqLM", "AutoModelForSeq2SeqLM", "seq2seq"),
-        ("mt5", "seq2seq", "AutoModelForSeq2SeqLM", "AutoModelForSeq2SeqLM", "seq2seq"),
+        (
+            "modernbert_choice",
+            "choice",
+            LABELS,
+            "AutoModelForMultipleChoice",
+            "choice",
+        ),
+        (
+            "bert_sequence",
+            "plain",
+            "AutoModel.",
+            "AutoModel.",
+            "embedding",
+        ),
+        (
+            "t5",
+            "seq2seq",
+            "AutoModelForSeq2SeqLM",
+            "AutoModelForSeq2SeqLM",
+            "seq2seq",
+        ),
+        (
+            "mt5",
+            "seq2seq",
+            "AutoModelForSeq2SeqLM",
+            "AutoModelForSeq2SeqLM",
+            "seq2seq",
+        ),
     ] {
         assert!(page.contains(instead), "the page names {instead}");
         let folder = folder.path();
         let model = golden(model).join("model");
         let arguments = [
-            "score", "--model", text(&model), "--ids", file, "--task", task, "--output",
+            "score",
+            "--model",
+            text(&model),
+            "--ids",
+            file,
+            "--task",
+            task,
+            "--output",
             "scores.safetensors",
         ];
         result(folder, &arguments);
@@ -127,10 +176,20 @@ fn the_lines_for_a_decoder_that_labels_find_no_difference() {
     let model = DecoderClassifier::init(config, 3, &Device::flex(), 5).expect("valid");
     model.save(folder.path(), DType::F32).expect("saved");
     fs::write(folder.path().join("ids"), "[4, 5, 6, 7]\n[8, 9]").expect("written");
-    let arguments = ["score", "--model", ".", "--ids", "ids", "--output", "scores.safetensors"];
+    let arguments = [
+        "score",
+        "--model",
+        ".",
+        "--ids",
+        "ids",
+        "--output",
+        "scores.safetensors",
+    ];
     result(folder.path(), &arguments);
     let blocks = blocks("python");
-    let script = blocks.iter().find(|block| block.contains("torch.cat(theirs)"));
+    let script = blocks
+        .iter()
+        .find(|block| block.contains("torch.cat(theirs)"));
     let script = script.expect("the block").replace("DIR", ".");
     if let Some(difference) = printed(folder.path(), &script) {
         assert!(difference <= 1e-4, "{difference}");

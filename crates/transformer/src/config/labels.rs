@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::fields::Fields;
 
-/// The number of labels: `num_labels`, or the number of names under `id2label`, or 2.
+/// The number of labels: `num_labels`, or the number of names under `id2label`, or 2. The names stay among the fields that
+/// are kept.
 pub(crate) fn read(fields: &mut Fields<'_>) -> usize {
     let stated = fields.size("num_labels");
     let names = match fields.value("id2label") {
@@ -15,6 +16,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> usize {
             None
         }
     };
+    fields.keep("id2label");
     let named = names.map(Map::len);
     if let Some(names) = names {
         let numbers = (0..names.len()).map(|index| index.to_string());

@@ -13,7 +13,7 @@ mod gemma3;
 mod gpt2;
 mod gpt3;
 mod gpt_neox;
-mod labels;
+pub(crate) mod labels;
 mod llama;
 mod mistral;
 mod mixtral;

@@ -5,11 +5,11 @@ use burn_lora_adapter::project;
 use burn_lora_kernels::{AttentionMask, RopeTables, Scores, attention_with};
 
 use super::norm::Norm;
-use super::parts::{Named, Shown, made_of, one_of};
 use super::plan::{AttentionPlan, NormPlan, QkvForm};
 use super::scope::Scope;
 use crate::cache::LayerWriter;
 use crate::decoder::names::BlockNames;
+use crate::named::{Named, Shown, one_of, unnamed_module};
 
 /// Grouped-query attention.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct Attention {
     scores: Scores,
 }
 
-made_of!(Attention { qkv, q_norm, k_norm, out } kept { scores });
+unnamed_module!(Attention { qkv, q_norm, k_norm, out } with { scores });
 
 /// What makes queries, keys and values.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub(crate) struct SeparateQkv {
     d_head: usize,
 }
 
-made_of!(SeparateQkv { q, k, v } kept { d_head });
+unnamed_module!(SeparateQkv { q, k, v } with { d_head });
 
 /// One projection for all.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub(crate) struct FusedQkv {
     d_head: usize,
 }
 
-made_of!(FusedQkv { qkv } kept { per_head, n_heads, n_kv_heads, d_head });
+unnamed_module!(FusedQkv { qkv } with { per_head, n_heads, n_kv_heads, d_head });
 
 /// What the layers of a forward pass share, as far as it concerns one of them.
 pub(crate) struct Surroundings<'a> {

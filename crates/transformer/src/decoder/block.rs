@@ -4,10 +4,10 @@ use super::attention::{Attention, Surroundings};
 use super::experts::Experts;
 use super::mlp::{Mlp, MlpNames};
 use super::norm::Norm;
-use super::parts::{Named, made_of, one_of};
 use super::plan::{MlpForm, Plan, Residual};
 use super::scope::Scope;
 use crate::cache::LayerWriter;
+use crate::named::{Named, one_of, unnamed_module};
 
 /// One block: attention and an inner layer beside the residual stream, as [`Residual`] says.
 #[derive(Debug, Clone)]
@@ -21,14 +21,14 @@ pub(crate) struct Block {
     residual: Residual,
 }
 
-made_of!(Block {
+unnamed_module!(Block {
     norm_1,
     attention,
     post_norm_1,
     norm_2,
     inner,
     post_norm_2,
-} kept { residual });
+} with { residual });
 
 /// The inner layer, or experts in its place.
 #[derive(Debug, Clone)]

@@ -6,7 +6,6 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_lora_adapter::project;
 
 use super::Decoder;
-use super::parts::{Named, made_of};
 use super::plan::LinearForm;
 use super::scope::Scope;
 use crate::checkpoint::Checkpoint;
@@ -14,6 +13,7 @@ use crate::config::DecoderConfig;
 use crate::encoder::FolderOptions;
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
 use crate::load::LoadReport;
+use crate::named::{Named, unnamed_module};
 use crate::save::{dtype_name, write};
 use crate::verify::{Leniency, verify};
 use crate::weights::{Key, Weights};
@@ -33,7 +33,7 @@ pub struct DecoderClassifier {
     fresh: Vec<String>,
 }
 
-made_of!(DecoderClassifier { decoder, score } kept { num_labels, fresh });
+unnamed_module!(DecoderClassifier { decoder, score } with { num_labels, fresh });
 
 impl DecoderClassifier {
     /// Loads a Hugging Face folder in f32; see [`Self::load_with`].
@@ -138,7 +138,7 @@ impl DecoderClassifier {
 
     /// Opens the head for training. An adapter that is attached afterwards closes it again with the rest of the base.
     pub fn train_head(mut self) -> Self {
-        self.score = self.score.with(|score| score.set_require_grad(true));
+        self.score = self.score.map_inner(|score| score.set_require_grad(true));
         self
     }
 

@@ -4,9 +4,9 @@ use burn_lora_adapter::project;
 
 use super::mlp::{Mlp, MlpNames};
 use super::names::BlockNames;
-use super::parts::{Named, made_of};
 use super::plan::{ExpertsPlan, MlpForm, MlpPlan};
 use super::scope::Scope;
+use crate::named::{Named, unnamed_module};
 
 /// A mixture of experts (arXiv:2401.04088): `sum over a token's experts e of p_e expert_e(x)`, with `p = softmax(router(x))`
 /// of which a token keeps the largest.
@@ -22,7 +22,7 @@ pub(crate) struct Experts {
     normalize: bool,
 }
 
-made_of!(Experts { router, experts } kept { top_k, normalize });
+unnamed_module!(Experts { router, experts } with { top_k, normalize });
 
 impl Experts {
     pub(crate) fn build(

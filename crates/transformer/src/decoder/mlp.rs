@@ -2,10 +2,10 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn_lora_adapter::project;
 
-use super::parts::{Named, made_of};
 use super::plan::{MlpForm, MlpPlan};
 use super::scope::Scope;
 use crate::activation::Activation;
+use crate::named::{Named, unnamed_module};
 
 /// The inner layer of a block, or an expert.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Mlp {
     activation: Activation,
 }
 
-made_of!(Mlp { gate, up, down } kept { form, activation });
+unnamed_module!(Mlp { gate, up, down } with { form, activation });
 
 /// The names of an inner layer's parts.
 pub(crate) struct MlpNames {

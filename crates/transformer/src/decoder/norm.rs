@@ -1,7 +1,7 @@
 use burn::tensor::{DType, Tensor};
 use burn_lora_kernels::rms_norm;
 
-use super::parts::one_of;
+use crate::named::one_of;
 use crate::norm::{LayerNorm, RmsNorm};
 
 /// Which norm a family has.

@@ -3,8 +3,8 @@
 use burn::nn::{Embedding, Linear};
 
 use super::norm::{Norm, NormKind};
-use super::parts::Named;
 use super::plan::{LinearForm, NormPlan};
+use crate::named::Named;
 use crate::weights::Weights;
 
 /// The place of a module, under whose name its parts ask for their parameters.

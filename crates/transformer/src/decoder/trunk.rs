@@ -7,10 +7,10 @@ use burn_lora_kernels::{AttentionMask, RopeTables};
 use super::attention::Surroundings;
 use super::block::Block;
 use super::norm::Norm;
-use super::parts::{Named, made_of};
 use super::plan::Plan;
 use super::scope::Scope;
 use crate::cache::{KvCache, LayerWriter};
+use crate::named::{Named, unnamed_module};
 use crate::positions::Positions;
 use crate::recompute::Recomputation;
 
@@ -26,7 +26,7 @@ pub(crate) struct Trunk {
     plan: Arc<Plan>,
 }
 
-made_of!(Trunk { tokens, positions, blocks, last_norm } kept { plan });
+unnamed_module!(Trunk { tokens, positions, blocks, last_norm } with { plan });
 
 impl Trunk {
     pub(crate) fn build(plan: &Arc<Plan>, scope: &mut Scope<'_, '_>) -> Self {

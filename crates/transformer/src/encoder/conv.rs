@@ -2,10 +2,10 @@ use burn::module::{Module, Param};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module::conv1d};
 
-use super::named::{Named, unnamed_module};
 use super::scope::{Bias, Scope};
 use super::spec::{ConvSpec, Spec};
 use crate::activation::Activation;
+use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 
 /// `norm(y + activation(conv(x)))`, x being the embeddings and y what the first block makes of them (DeBERTa-v2).

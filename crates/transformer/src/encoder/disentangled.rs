@@ -8,11 +8,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_lora_adapter::project;
 
 use super::batch::EncoderBatch;
-use super::named::{Named, unnamed_module};
 use super::qkv::Qkv;
 use super::scope::Scope;
 use super::spec::{Buckets, Disentangled, PositionProjections, Spec};
 use super::view::padding;
+use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 use crate::weigh::weigh;
 

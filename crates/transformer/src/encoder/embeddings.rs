@@ -3,9 +3,9 @@ use burn::tensor::Tensor;
 use burn_lora_adapter::project;
 
 use super::batch::EncoderBatch;
-use super::named::{Named, unnamed_module};
 use super::scope::Scope;
 use super::spec::Spec;
+use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 
 /// `norm(word + position + segment)`, as far as an encoder has them.

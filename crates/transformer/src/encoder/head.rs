@@ -8,13 +8,13 @@ use burn_lora_kernels::projection;
 
 use super::families::EncoderConfig;
 use super::load::{FolderOptions, FromCheckpoint};
-use super::named::{Kind, Named, unnamed_module};
 use super::scope::{Bias, Scope};
 use super::spec::{HeadSpec, OutputSpec, Pooling, Task, TransformSpec};
 use super::{Encoder, EncoderBatch, pool};
 use crate::activation::Activation;
 use crate::error::{ConfigError, LoadError, SaveError};
 use crate::load::LoadReport;
+use crate::named::{Kind, Named, unnamed_module};
 use crate::norm::LayerNorm;
 use crate::weights::Weights;
 

@@ -1,63 +1,6 @@
-//! Labels: their names in configurations, and those of a batch.
+//! The labels of a batch.
 
-use serde_json::{Map, Value};
 use thiserror::Error;
-
-use crate::config::Fields;
-
-/// The number of labels. Their names, if the file has them, stay among the fields that are kept.
-pub(crate) fn read_labels(fields: &mut Fields<'_>) -> usize {
-    let stated = fields.size("num_labels");
-    let names = match fields.value("id2label") {
-        None => None,
-        Some(Value::Object(names)) => Some(names.clone()),
-        Some(other) => {
-            fields.refuse(format!("`id2label` is {other}, expected an object"));
-            None
-        }
-    };
-    if let Some(names) = &names {
-        let count = names.len();
-        let nameless: Vec<String> = (0..count)
-            .map(|index| index.to_string())
-            .filter(|index| !names.contains_key(index))
-            .collect();
-        if !nameless.is_empty() {
-            let nameless = nameless.join(", ");
-            fields.refuse(format!(
-                "`id2label` has {count} names, but none for {nameless}"
-            ));
-        }
-        if let Some(stated) = stated.filter(|stated| *stated != count) {
-            fields.refuse(format!(
-                "`num_labels` is {stated}, but `id2label` has {count} names"
-            ));
-        }
-    }
-    let named = names.as_ref().map(Map::len);
-    fields.keep("id2label");
-    stated.or(named).unwrap_or(2)
-}
-
-/// Names as many labels as there are: Transformers takes the number from the names.
-pub(crate) fn write_labels(
-    map: &mut Map<String, Value>,
-    num_labels: usize,
-    extra: &Map<String, Value>,
-) {
-    let names = extra.get("id2label").and_then(Value::as_object);
-    if names.is_some_and(|names| names.len() == num_labels) {
-        return;
-    }
-    let name = |index: usize| format!("LABEL_{index}");
-    let labels = || 0..num_labels;
-    let by_index: Map<_, _> = labels()
-        .map(|at| (at.to_string(), name(at).into()))
-        .collect();
-    let by_name: Map<_, _> = labels().map(|at| (name(at), at.into())).collect();
-    map.insert("id2label".into(), by_index.into());
-    map.insert("label2id".into(), by_name.into());
-}
 
 /// What the rows of a batch are to be called.
 #[derive(Debug, Clone, PartialEq)]

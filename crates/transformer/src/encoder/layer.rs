@@ -4,12 +4,12 @@ use burn_lora_adapter::project;
 use burn_lora_kernels::attention;
 
 use super::disentangled::{PositionLinears, RelativeRows};
-use super::named::{Named, unnamed_module};
 use super::qkv::Qkv;
 use super::scope::Scope;
 use super::spec::{NormOrder, Spec};
 use super::view::View;
 use crate::activation::Activation;
+use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 
 /// One block: attention, then the inner layer, each added to what it started from, and a norm behind or in front of each.

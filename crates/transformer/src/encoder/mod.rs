@@ -21,7 +21,6 @@ pub(crate) mod labels;
 mod layer;
 pub(crate) mod load;
 pub(crate) mod loss;
-pub(crate) mod named;
 mod qkv;
 pub(crate) mod scope;
 mod sentence;
@@ -33,6 +32,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::error::TooLong;
+use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 use crate::recompute::Recomputation;
 use crate::weights::Weights;
@@ -49,14 +49,12 @@ pub use head::{
 pub use labels::{ClassLabels, LabelError, Labels};
 pub use layer::EncoderLayer;
 pub use load::FolderOptions;
-pub use named::{Kind, Named, Siblings};
 pub use qkv::Qkv;
 pub use scope::Bias;
 pub use sentence::{SentenceEncoder, SentenceError, SentenceFolder, SentencePooling};
 pub use spec::{Pooling, Task};
 
 use batch::Limits;
-use named::unnamed_module;
 use scope::Scope;
 use spec::Spec;
 use view::View;

@@ -3,9 +3,9 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn_lora_adapter::project;
 
-use super::named::{Named, Siblings, unnamed_module};
 use super::scope::Scope;
 use super::spec::{QkvLayout, Spec};
+use crate::named::{Named, Siblings, unnamed_module};
 
 unnamed_module!(Qkv { linears, added } with { layout, n_heads });
 

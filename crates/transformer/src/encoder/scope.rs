@@ -2,8 +2,8 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::Tensor;
 
-use super::named::Named;
 use super::spec::NormSpec;
+use crate::named::Named;
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::weights::Weights;
 

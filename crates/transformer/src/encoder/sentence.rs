@@ -4,11 +4,11 @@ use burn::tensor::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::named::unnamed_module;
 use super::spec::Pooling;
 use super::{Encoder, EncoderBatch, EncoderConfig, pool};
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
 use crate::load::{LoadOptions, LoadReport};
+use crate::named::unnamed_module;
 use crate::save::write_text;
 use crate::weigh::cast;
 

@@ -5,8 +5,8 @@ use burn_lora_adapter::project;
 use super::T5Config;
 use crate::activation::Activation;
 use crate::cache::LayerWriter;
-use crate::encoder::named::{Named, Siblings, unnamed_module};
 use crate::encoder::scope::Scope;
+use crate::named::{Named, Siblings, unnamed_module};
 use crate::norm::RmsNorm;
 use crate::weigh::weigh;
 

@@ -23,10 +23,10 @@ use stack::Cross;
 use crate::cache::KvCache;
 use crate::decoder::tied_head;
 use crate::encoder::batch::Limits;
-use crate::encoder::named::{Named, unnamed_module};
 use crate::encoder::scope::Scope;
 use crate::encoder::view::padding;
 use crate::encoder::{BatchError, EncoderBatch};
+use crate::named::{Named, unnamed_module};
 use crate::weights::Weights;
 
 /// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5; and mT5 (arXiv:2010.11934).

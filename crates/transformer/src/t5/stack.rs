@@ -5,9 +5,9 @@ use super::T5Config;
 use super::block::{KeysValues, T5Block};
 use super::buckets::Buckets;
 use crate::cache::KvCache;
-use crate::encoder::named::{Named, unnamed_module};
 use crate::encoder::scope::Scope;
 use crate::encoder::view::{BLOCKED, on};
+use crate::named::{Named, unnamed_module};
 use crate::norm::RmsNorm;
 
 /// The blocks of the encoder or of the decoder.

@@ -278,12 +278,18 @@ fn a_head_that_is_not_tied_is_read_and_must_be_there() {
     tied.save(dir.path(), DType::F32).expect("saved");
     let path = dir.path().join("config.json");
     let text = std::fs::read_to_string(&path).expect("there");
-    let lie = text.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    let lie = text.replace(
+        "\"tie_word_embeddings\": true",
+        "\"tie_word_embeddings\": false",
+    );
     assert_ne!(lie, text);
     std::fs::write(&path, lie).expect("written");
     let error = MaskedLm::load(dir.path(), &Device::flex()).expect_err("refused");
     let text = error.to_string();
-    assert!(text.contains("missing: cls.predictions.decoder.weight"), "{text}");
+    assert!(
+        text.contains("missing: cls.predictions.decoder.weight"),
+        "{text}"
+    );
 }
 
 #[test]

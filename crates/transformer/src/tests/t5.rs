@@ -212,10 +212,18 @@ fn an_mt5_is_what_its_fields_say_and_never_scales() {
         ..config
     };
     let error = T5::init(scaled, &Device::flex(), 1).expect_err("refused");
-    assert!(error.to_string().contains("`scale_decoder_outputs`"), "{error}");
+    assert!(
+        error.to_string().contains("`scale_decoder_outputs`"),
+        "{error}"
+    );
     let unknown = small.replace("mt5", "umt5");
-    let error = T5Config::from_json(&unknown).expect_err("refused").to_string();
-    assert!(error.contains("`umt5`") && error.contains("nearest") && error.contains("t5, mt5"), "{error}");
+    let error = T5Config::from_json(&unknown)
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.contains("`umt5`") && error.contains("nearest") && error.contains("t5, mt5"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -29,8 +29,14 @@ impl Totals {
     /// Counts the log-probabilities of tokens that are predicted.
     pub fn add_predicted(&mut self, log_probs: &[f32]) {
         self.predicted += log_probs.len();
-        self.not_finite += log_probs.iter().filter(|number| !number.is_finite()).count();
-        self.nll -= log_probs.iter().map(|number| f64::from(*number)).sum::<f64>();
+        self.not_finite += log_probs
+            .iter()
+            .filter(|number| !number.is_finite())
+            .count();
+        self.nll -= log_probs
+            .iter()
+            .map(|number| f64::from(*number))
+            .sum::<f64>();
     }
 
     /// The mean negative log-likelihood; NaN where nothing is predicted.
@@ -60,7 +66,10 @@ mod tests {
         totals.add_tokens(3, &[]);
         totals.add_predicted(&[-1.0, -3.0]);
         totals.add_tokens(1, &[f32::NAN, 1.0]);
-        assert_eq!((totals.tokens, totals.predicted, totals.not_finite), (4, 2, 1));
+        assert_eq!(
+            (totals.tokens, totals.predicted, totals.not_finite),
+            (4, 2, 1)
+        );
         assert_eq!(totals.mean_nll(), 2.0);
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use burn::module::Module;
 use burn_lora::adapter::{DEFAULT_NAME, peft};
 use burn_lora::transformer::{
-    Decoder, DecoderClassifier, EncoderConfig, FolderOptions, LoadOptions, LoadReport, MaskedLm, MultipleChoice,
-    SentenceEncoder, SequenceClassifier, T5, TokenClassifier,
+    Decoder, DecoderClassifier, EncoderConfig, FolderOptions, LoadOptions, LoadReport, MaskedLm,
+    MultipleChoice, SentenceEncoder, SequenceClassifier, T5, TokenClassifier,
 };
 
 use super::file::{Column, ScoreFile};

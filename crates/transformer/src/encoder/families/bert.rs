@@ -2,8 +2,7 @@ use serde_json::{Map, Value, json};
 
 use super::Family;
 use crate::activation::Activation;
-use crate::config::Fields;
-use crate::encoder::labels::read_labels;
+use crate::config::{Fields, labels};
 use crate::encoder::spec::{
     HeadSpec, LearnedPositions, Names, NormOrder, NormSpec, OutputSpec, Pooling, QkvLayout, Spec,
     Task, TransformSpec, ViewSpec,
@@ -109,7 +108,7 @@ impl Default for BertConfig {
 impl BertConfig {
     pub(super) fn read_fields(variant: BertVariant, fields: &mut Fields<'_>) -> Self {
         fields.one_of("position_embedding_type", "absolute", &["absolute"]);
-        let num_labels = read_labels(fields);
+        let num_labels = labels::read(fields);
         let pad = if variant.is_roberta() { 1 } else { 0 };
         Self {
             variant,

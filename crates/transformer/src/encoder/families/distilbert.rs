@@ -2,8 +2,7 @@ use serde_json::{Map, Value, json};
 
 use super::Family;
 use crate::activation::Activation;
-use crate::config::Fields;
-use crate::encoder::labels::read_labels;
+use crate::config::{Fields, labels};
 use crate::encoder::spec::{
     HeadSpec, LearnedPositions, Names, NormOrder, NormSpec, OutputSpec, Pooling, QkvLayout, Spec,
     Task, TransformSpec, ViewSpec,
@@ -79,7 +78,7 @@ impl Default for DistilBertConfig {
 
 impl DistilBertConfig {
     pub(super) fn read_fields(fields: &mut Fields<'_>) -> Self {
-        let num_labels = read_labels(fields);
+        let num_labels = labels::read(fields);
         Self {
             vocab_size: fields.required_size("vocab_size"),
             dim: fields.required_size("dim"),

@@ -15,9 +15,8 @@ pub use deberta::{DebertaConfig, DebertaVersion};
 pub use distilbert::DistilBertConfig;
 pub use modernbert::ModernBertConfig;
 
-use super::labels::write_labels;
 use super::spec::{HeadSpec, Spec, Task};
-use crate::config::{Fields, check, note_dtype, parse, read_folder, to_text};
+use crate::config::{Fields, check, labels, note_dtype, parse, read_folder, to_text};
 use crate::error::ConfigError;
 use crate::nearest::nearest;
 use crate::save::dtype_name;
@@ -189,10 +188,10 @@ impl EncoderConfig {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value)),
         );
-        write_labels(&mut map, family.num_labels(), family.extra());
         for (name, value) in family.extra() {
             map.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        labels::write(&mut map, family.num_labels());
         map
     }
 

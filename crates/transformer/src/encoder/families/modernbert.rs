@@ -2,8 +2,7 @@ use serde_json::{Map, Value, json};
 
 use super::Family;
 use crate::activation::Activation;
-use crate::config::Fields;
-use crate::encoder::labels::read_labels;
+use crate::config::{Fields, labels};
 use crate::encoder::spec::{
     HeadSpec, Names, NormOrder, NormSpec, OutputSpec, Pooling, QkvLayout, Spec, Task,
     TransformSpec, ViewSpec,
@@ -129,7 +128,7 @@ impl ModernBertConfig {
         if fields.value("rope_scaling").is_some() {
             fields.refuse("`rope_scaling`: no scaling of rotary positions is built for ModernBERT");
         }
-        let num_labels = read_labels(fields);
+        let num_labels = labels::read(fields);
         let layers = fields.required_size("num_hidden_layers");
         let every = fields.size("global_attn_every_n_layers").unwrap_or(3);
         let mut config = Self {

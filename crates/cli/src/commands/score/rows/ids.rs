@@ -219,7 +219,11 @@ mod tests {
         assert!(error.contains("1 token_type_ids for 2 tokens"), "{error}");
         let choices = "{\"input_ids\": [[1], []]}\n{\"input_ids\": [1]}\n{\"input_ids\": [[1]], \"token_type_ids\": []}";
         let error = read_as(choices, ScoreTask::Choice).expect_err("refused");
-        for part in ["choice 1 is empty", "choice 0 is no list", "not one list for each choice"] {
+        for part in [
+            "choice 1 is empty",
+            "choice 0 is no list",
+            "not one list for each choice",
+        ] {
             assert!(error.contains(part), "{part} in {error}");
         }
     }
@@ -241,6 +245,9 @@ mod tests {
         let failure = rows.check(limits(9, 9)).expect_err("refused");
         let error = failure.chain()[0].clone();
         assert!(error.contains(":2: segment 2"), "{error}");
-        assert!(error.contains(":3: 1 choices, and the first row has 2"), "{error}");
+        assert!(
+            error.contains(":3: 1 choices, and the first row has 2"),
+            "{error}"
+        );
     }
 }

@@ -101,7 +101,9 @@ impl Rows {
                 .find(|id| **id as usize >= limits.vocab_size)
             {
                 let known = limits.vocab_size;
-                return Some(format!("token {id}, and the model knows those below {known}"));
+                return Some(format!(
+                    "token {id}, and the model knows those below {known}"
+                ));
             }
             let longest = texts.map(Vec::len).max().unwrap_or(0);
             if longest > limits.max_positions {
@@ -114,7 +116,9 @@ impl Rows {
             let known = limits.segments;
             let unknown = segments.find(|id| known > 0 && **id as usize >= known);
             if let Some(id) = unknown {
-                return Some(format!("segment {id}, and the model knows those below {known}"));
+                return Some(format!(
+                    "segment {id}, and the model knows those below {known}"
+                ));
             }
             let found = row.sequences.len();
             (found != choices).then(|| format!("{found} choices, and the first row has {choices}"))

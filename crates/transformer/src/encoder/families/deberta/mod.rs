@@ -3,8 +3,7 @@ mod parts;
 use serde_json::{Map, Value, json};
 
 use super::Family;
-use crate::config::Fields;
-use crate::encoder::labels::read_labels;
+use crate::config::{Fields, labels};
 use crate::encoder::spec::{HeadSpec, Spec, Task};
 
 /// `config.json` of DeBERTa (arXiv:2006.03654), v2 and v3 (arXiv:2111.09543), its fields under the names they have there.
@@ -121,7 +120,7 @@ impl DebertaConfig {
             fields.refuse("`talking_head` true is not built");
         }
         fields.one_of("norm_rel_ebd", "none", &["none", "layer_norm"]);
-        let num_labels = read_labels(fields);
+        let num_labels = labels::read(fields);
         let hidden_size = fields.required_size("hidden_size");
         let pooler = fields.size("pooler_hidden_size").unwrap_or(hidden_size);
         if pooler != hidden_size {
