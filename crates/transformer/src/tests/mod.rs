@@ -15,6 +15,7 @@ mod loading;
 mod memory;
 mod paths;
 mod published;
+mod published_encoders;
 mod recompute;
 mod t5;
 mod t5_generation;

@@ -9,8 +9,82 @@ fn ones() -> Value {
     vec![1.0; 48].into()
 }
 
+/// A Pythia by its shape: hidden size, layers, heads, and the rows of its embedding.
+fn pythia(hidden: usize, layers: usize, heads: usize, vocab: usize) -> Value {
+    json!({"model_type": "gpt_neox", "hidden_act": "gelu", "hidden_size": hidden, "intermediate_size": 4 * hidden,
+        "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "num_attention_heads": heads,
+        "num_hidden_layers": layers, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": false,
+        "use_parallel_residual": true, "vocab_size": vocab})
+}
+
+/// Five layers with a window to one without.
+fn gemma3_layers(count: usize) -> Value {
+    let kind = |layer: usize| match layer % 6 {
+        5 => "full_attention",
+        _ => "sliding_attention",
+    };
+    (0..count).map(kind).collect()
+}
+
 fn published() -> Vec<(&'static str, usize, Value)> {
     vec![
+        (
+            "Llama-2-7b",
+            6_738_415_616,
+            json!({"model_type": "llama", "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008,
+                "max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32,
+                "num_key_value_heads": 32, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null,
+                "tie_word_embeddings": false, "vocab_size": 32000}),
+        ),
+        (
+            "Llama-3.1-8B",
+            8_030_261_248,
+            json!({"model_type": "llama", "attention_bias": false, "hidden_act": "silu", "hidden_size": 4096,
+                "intermediate_size": 14336, "max_position_embeddings": 131072, "mlp_bias": false,
+                "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1,
+                "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+                "rope_theta": 500000.0, "tie_word_embeddings": false, "vocab_size": 128256}),
+        ),
+        (
+            "SmolLM2-135M",
+            134_515_008,
+            json!({"model_type": "llama", "attention_bias": false, "hidden_act": "silu", "hidden_size": 576,
+                "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192,
+                "mlp_bias": false, "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+                "pad_token_id": null, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false,
+                "rope_scaling": null, "rope_theta": 100000, "tie_word_embeddings": true, "vocab_size": 49152}),
+        ),
+        (
+            "Qwen2.5-7B",
+            7_615_616_512,
+            json!({"model_type": "qwen2", "hidden_act": "silu", "hidden_size": 3584, "intermediate_size": 18944,
+                "max_position_embeddings": 131072, "max_window_layers": 28, "num_attention_heads": 28,
+                "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+                "sliding_window": 131072, "tie_word_embeddings": false, "use_mrope": false,
+                "use_sliding_window": false, "vocab_size": 152064}),
+        ),
+        (
+            "gemma-3-270m",
+            268_098_176,
+            json!({"model_type": "gemma3_text", "_sliding_window_pattern": 6, "attention_bias": false,
+                "attn_logit_softcapping": null, "final_logit_softcapping": null, "head_dim": 256,
+                "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 640, "intermediate_size": 2048,
+                "layer_types": gemma3_layers(18), "max_position_embeddings": 32768, "num_attention_heads": 4,
+                "num_hidden_layers": 18, "num_key_value_heads": 1, "query_pre_attn_scalar": 256,
+                "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000.0, "rope_scaling": null,
+                "rope_theta": 1000000.0, "sliding_window": 512, "use_bidirectional_attention": false,
+                "vocab_size": 262144}),
+        ),
+        (
+            "phi-4",
+            14_659_507_200,
+            json!({"model_type": "phi3", "attention_bias": false, "hidden_act": "silu", "hidden_size": 5120,
+                "intermediate_size": 17920, "max_position_embeddings": 16384, "num_attention_heads": 40,
+                "num_hidden_layers": 40, "num_key_value_heads": 10, "original_max_position_embeddings": 16384,
+                "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 250000, "sliding_window": null,
+                "tie_word_embeddings": false, "vocab_size": 100352}),
+        ),
         (
             "Llama-3.2-1B",
             1_235_814_400,
@@ -105,14 +179,14 @@ fn published() -> Vec<(&'static str, usize, Value)> {
             json!({"model_type": "gpt2", "activation_function": "gelu_new", "n_ctx": 1024, "n_embd": 768,
                 "n_head": 12, "n_layer": 12, "n_positions": 1024, "layer_norm_epsilon": 1e-05, "vocab_size": 50257}),
         ),
-        (
-            "pythia-160m",
-            162_322_944,
-            json!({"model_type": "gpt_neox", "hidden_act": "gelu", "hidden_size": 768, "intermediate_size": 3072,
-                "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "num_attention_heads": 12,
-                "num_hidden_layers": 12, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": false,
-                "use_parallel_residual": true, "vocab_size": 50304}),
-        ),
+        ("pythia-70m", 70_426_624, pythia(512, 6, 8, 50304)),
+        ("pythia-160m", 162_322_944, pythia(768, 12, 12, 50304)),
+        ("pythia-410m", 405_334_016, pythia(1024, 24, 16, 50304)),
+        ("pythia-1b", 1_011_781_632, pythia(2048, 16, 8, 50304)),
+        ("pythia-1.4b", 1_414_647_808, pythia(2048, 24, 16, 50304)),
+        ("pythia-2.8b", 2_775_208_960, pythia(2560, 32, 32, 50304)),
+        ("pythia-6.9b", 6_857_302_016, pythia(4096, 32, 32, 50432)),
+        ("pythia-12b", 11_846_072_320, pythia(5120, 36, 40, 50688)),
         (
             "Mixtral-8x7B",
             46_702_792_704,
