@@ -127,7 +127,28 @@ impl Gpt3Shape {
         };
         self.n_layers as u64 * targets.iter().map(of_layer).sum::<u64>()
     }
+
+    /// The memory of full training but for activations, in bytes: of each parameter in f32 the value, its gradient and the
+    /// two moments of AdamW.
+    pub fn training_bytes(&self) -> u64 {
+        TRAINED_BYTES * self.parameters()
+    }
+
+    /// The memory of training an adapter but for activations, in bytes: the frozen base at so many bytes a parameter (4 of
+    /// f32, 2 of f16 and bf16), and for each parameter of the adapter what full training has for all.
+    pub fn lora_training_bytes(
+        &self,
+        bytes_per_weight: usize,
+        rank: usize,
+        targets: &[Projection],
+    ) -> u64 {
+        let base = bytes_per_weight as u64 * self.parameters();
+        base + TRAINED_BYTES * self.lora_parameters(rank, targets)
+    }
 }
+
+/// Four numbers of f32.
+const TRAINED_BYTES: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -185,6 +206,18 @@ mod tests {
         assert!((35..=38).contains(&(checkpoint / 1_000_000)));
         assert_eq!(2 * large.parameters() / 1_000_000_000, 349);
         assert_eq!(large.lora_parameters(1, &Projection::ALL), 96 * 18 * 12_288);
+    }
+
+    #[test]
+    fn an_adapter_needs_the_memory_of_the_frozen_base() {
+        let large = Gpt3Shape::named("175B").expect("known");
+        let gigabytes = |bytes: u64| bytes / 1_000_000_000;
+        // In f16, at the rank of the paper's large table; the adapter is 0.3 of it.
+        let adapter = large.lora_training_bytes(2, 4, &[Query, Value]);
+        assert_eq!(gigabytes(adapter), 349);
+        assert_eq!(adapter - 2 * large.parameters(), 16 * 18_874_368);
+        // The paper's 1.2 TB keeps some of this in f16.
+        assert_eq!(gigabytes(large.training_bytes()), 2_793);
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub(super) fn encoders() -> Vec<(&'static str, EncoderConfig)> {
     };
     vec![
         ("bert", bert().into()),
+        (
+            "bert_untied",
+            BertConfig {
+                tie_word_embeddings: false,
+                ..bert()
+            }
+            .into(),
+        ),
         ("roberta", variant(BertVariant::Roberta).into()),
         ("xlm_roberta", variant(BertVariant::XlmRoberta).into()),
         (
