@@ -406,6 +406,45 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
 }
 
 #[test]
+fn a_tokenizer_larger_than_the_embedding_is_refused_or_gets_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    for (name, rows) in [("distilbert_untied_masked", 40), ("mt5", 45)] {
+        let model = at.join(name);
+        fs::create_dir(&model).expect("created");
+        for file in ["config.json", "model.safetensors"] {
+            let from = golden(name).join("model").join(file);
+            fs::copy(from, model.join(file)).expect("copied");
+        }
+        let tokens = rows + 3;
+        fs::write(model.join("tokenizer.json"), words_tokenizer(tokens)).expect("written");
+        let row = format!(r#"{{"text": "w{rows}", "source": "w{rows}", "target": "w5"}}"#);
+        fs::write(at.join("rows.jsonl"), row).expect("written");
+        let arguments = [
+            "score",
+            "--model",
+            name,
+            "--data",
+            "rows.jsonl",
+            "--output",
+            "o.safetensors",
+        ];
+        let error = refused(3, at, &arguments);
+        for part in [
+            format!("has {tokens}"),
+            format!("{rows} rows"),
+            "--resize".into(),
+        ] {
+            assert!(error.contains(&part), "{part} in {error}");
+        }
+        let found = result(at, &[&arguments[..], &["--resize-embeddings"]].concat());
+        assert_eq!(found["new_rows"], 3, "{name}");
+        let logits = tensor(&at.join("o.safetensors"), "logits");
+        assert_eq!(logits.shape[2], tokens, "{name}");
+    }
+}
+
+#[test]
 fn what_a_model_cannot_be_asked_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
