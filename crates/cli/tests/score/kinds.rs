@@ -166,41 +166,34 @@ fn the_logits_of_every_kind_are_those_of_transformers() {
 
 /// What went into the model stands in the file as Transformers would take it.
 fn check_inputs(case: &Case, reference: &Path, scores: &Path) {
-    let kept = lengths(reference, "attention_mask", |mask| mask == 1);
-    for name in [
-        "input_ids",
-        "attention_mask",
-        "token_type_ids",
-        "labels",
-        "decoder_input_ids",
-    ] {
-        let is_there = match name {
-            "token_type_ids" => case.name.starts_with("bert") || case.name.starts_with("roberta"),
-            "labels" | "decoder_input_ids" => case.task == "seq2seq",
-            _ => true,
-        };
-        if !is_there {
-            continue;
-        }
+    let tokens = lengths(reference, "attention_mask", |mask| mask == 1);
+    let has_segments = case.name.starts_with("bert") || case.name.starts_with("roberta");
+    let mut counted = vec![
+        ("input_ids", tokens.clone()),
+        ("attention_mask", tokens.clone()),
+    ];
+    if has_segments {
+        counted.push(("token_type_ids", tokens));
+    }
+    if case.task == "seq2seq" {
+        let written = lengths(reference, "labels", |label| label != -100);
+        let width = tensor(reference, "labels").shape[1];
+        counted.push(("labels", vec![width; written.len()]));
+        counted.push(("decoder_input_ids", written));
+    }
+    for (name, counted) in counted {
         let (ours, theirs) = (tensor(scores, name), tensor(reference, name));
         let width = theirs.shape[1];
-        assert_eq!(
-            ours.ints().len(),
-            theirs.ints().len(),
-            "{}: {name}",
-            case.name
-        );
         let (ours, theirs) = (ours.ints(), theirs.ints());
-        let rows = ours.chunks(width).zip(theirs.chunks(width)).zip(&kept);
-        for ((ours, theirs), kept) in rows {
-            // The ids at padding are anybody's choice; the labels there are not.
-            let counted = if case.task == "seq2seq" && name != "input_ids" {
-                width
-            } else {
-                *kept
-            };
-            let counted = counted.min(width);
-            assert_eq!(ours[..counted], theirs[..counted], "{}: {name}", case.name);
+        assert_eq!(ours.len(), theirs.len(), "{}: {name}", case.name);
+        let rows = ours.chunks(width).zip(theirs.chunks(width)).zip(&counted);
+        for ((ours, theirs), counted) in rows {
+            assert_eq!(
+                ours[..*counted],
+                theirs[..*counted],
+                "{}: {name}",
+                case.name
+            );
         }
     }
 }
@@ -327,7 +320,9 @@ fn texts_pairs_choices_and_targets_are_tokens_of_the_folders_tokenizer() {
         }
         fs::write(model.join("tokenizer.json"), words_tokenizer(40)).expect("written");
     };
-    ["bert_sequence", "bert_choice", "t5"].map(model);
+    for name in ["bert_sequence", "bert_choice", "t5"] {
+        model(name);
+    }
     let run = |name: &str, row: &str| {
         fs::write(at.join("rows.jsonl"), row).expect("written");
         let arguments = [
