@@ -11,7 +11,7 @@ use crate::failure::Failure;
 /// Reads a JSON list of rows, or a row a line.
 pub fn read(path: &Path, task: ScoreTask, longest: Option<usize>) -> Result<Rows, Failure> {
     let text = read_text(path)?;
-    let rows: Vec<_> = values(&text)
+    let rows: Vec<_> = values(&text, task)
         .into_iter()
         .map(|(place, value)| {
             let row = value.and_then(|value| row(&value, task));
@@ -26,10 +26,14 @@ pub fn read(path: &Path, task: ScoreTask, longest: Option<usize>) -> Result<Rows
 }
 
 /// Each row with its place.
-fn values(text: &str) -> Vec<(String, Result<Value, String>)> {
+fn values(text: &str, task: ScoreTask) -> Vec<(String, Result<Value, String>)> {
     let whole: Option<Vec<Value>> = serde_json::from_str(text).ok();
-    // A list of ids is one row; any other list holds the rows.
-    let is_list = |whole: &Vec<Value>| whole.iter().all(|row| !row.is_u64());
+    // A list of ids is one row, of a choice a list of such lists; any other list holds the rows.
+    let holds_ids = |row: &Value| match row.as_array() {
+        Some(list) => task == ScoreTask::Choice && list.iter().any(Value::is_u64),
+        None => row.is_u64(),
+    };
+    let is_list = |whole: &Vec<Value>| !whole.iter().any(holds_ids);
     if let Some(list) = whole.filter(is_list) {
         let rows = (1..).zip(list);
         return rows
