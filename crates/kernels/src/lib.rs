@@ -1,8 +1,8 @@
 //! Operations that fine-tuning spends its time in.
 //!
 //! A function here is the seam between a model and the way an operation is computed. On Burn's CPU backends (features
-//! `flex` and `ndarray`) it is computed by a form written by hand, with its own backward; everywhere else by the
-//! [`portable`] form, composed from tensor operations. Every function
+//! `flex` and `ndarray`) and on GPUs (`cuda`, `wgpu`, `vulkan`, `metal`, `rocm`) it is computed by a form written by hand,
+//! with its own backward; everywhere else by the [`portable`] form, composed from tensor operations. Every function
 //! - takes and returns tensors of the model's dtype,
 //! - computes statistics (means, maxima, sums of exponentials) in `f32` when that dtype is `f16` or `bf16`,
 //! - lets gradients through to every float operand, and keeps nothing for an operand that is not tracked.
@@ -10,10 +10,14 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod gelu;
 #[cfg(feature = "host")]
 mod host;
 mod layer_norm;
+#[cfg(any(feature = "host", feature = "cube"))]
+mod operation;
 mod packed;
 pub mod portable;
 mod precision;
