@@ -1,6 +1,7 @@
 //! Every hand-written form against the portable one and against difference quotients.
 //!
 //! Sizes are odd, so that no loop comes out even; padding, grouped heads, views and half precision have cases of their own.
+//! On which devices, `BURN_LORA_TEST_DEVICES` says (`flex,ndarray,cuda,vulkan,wgpu,gl`): on the CPU backends without it.
 
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, Tolerance};
 
@@ -21,11 +22,51 @@ struct Case<'a> {
 fn devices() -> Vec<Device> {
     vec![
         #[cfg(feature = "flex")]
-        Device::flex().autodiff(),
+        wanted("flex", || Device::flex().autodiff()),
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "so Burn 0.22 calls it, and still has it")]
-        Device::ndarray().autodiff(),
+        wanted("ndarray", || Device::ndarray().autodiff()),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A device, if the tests are to run on it.
+fn wanted(name: &str, device: impl Fn() -> Device) -> Option<Device> {
+    let on_cpu = ["flex", "ndarray"].contains(&name);
+    let named = match std::env::var("BURN_LORA_TEST_DEVICES") {
+        Ok(names) => names.split(',').any(|each| each.trim() == name),
+        Err(_) => on_cpu,
+    };
+    named.then(device)
+}
+
+/// The GPUs that the tests are to run on.
+#[cfg(feature = "cube")]
+pub(crate) fn gpus() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "cuda")]
+        wanted("cuda", || Device::cuda(0).autodiff()),
+        #[cfg(feature = "vulkan")]
+        wanted("vulkan", || {
+            Device::vulkan(burn::tensor::DeviceKind::DefaultDevice).autodiff()
+        }),
+        #[cfg(feature = "wgpu")]
+        wanted("wgpu", || {
+            Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff()
+        }),
+        // WGSL, whatever other compilers are built in.
+        #[cfg(feature = "wgpu")]
+        wanted("gl", || {
+            use burn::backend::{WgpuBackend, WgpuDevice, WgpuDeviceKind};
+            let device = WgpuDevice::new(WgpuDeviceKind::DefaultDevice);
+            Device::new(device.on(WgpuBackend::Gl)).autodiff()
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn random(size: usize, device: &Device) -> Tensor<1> {
@@ -60,11 +101,102 @@ fn close(a: &Tensor<1>, b: &Tensor<1>, tolerance: f32) {
     a.assert_approx_eq::<f32>(&b, Tolerance::absolute(tolerance).set_relative(tolerance));
 }
 
+/// Whether a GPU computes with tensors of this dtype.
+#[cfg(all(feature = "cube", feature = "flex"))]
+pub(crate) fn has(gpu: &Device, dtype: DType) -> bool {
+    gpu.supports_dtype(dtype)
+}
+
+/// Without a backward.
+#[cfg(all(feature = "cube", feature = "flex"))]
+fn run_untracked(
+    operation: Operation<'_>,
+    operands: &[Tensor<1>],
+) -> (f64, Tensor<1>, Vec<Option<Tensor<1>>>) {
+    let operands: Vec<_> = operands.iter().map(|x| x.clone().inner()).collect();
+    (0.0, operation(&operands), Vec::new())
+}
+
+/// Equal but for this share of a number and of the mean of all.
+#[cfg(all(feature = "cube", feature = "flex"))]
+#[track_caller]
+pub(crate) fn near(a: &Tensor<1>, b: &Tensor<1>, tolerance: f32, name: &str) {
+    let numbers = |x: &Tensor<1>| -> Vec<f32> { x.to_data().iter::<f32>().collect() };
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len(), "{name}");
+    let mean = b.iter().map(|b| b.abs()).sum::<f32>() / b.len().max(1) as f32;
+    for (index, (a, b)) in a.iter().zip(&b).enumerate() {
+        // Not `>`: NaN is not near.
+        let near = (a - b).abs() <= tolerance * (b.abs() + mean.max(1e-3));
+        assert!(near, "{name}: {a} for {b} at {index}, mean {mean}");
+    }
+}
+
 impl Case<'_> {
     fn check(&self) {
         for device in devices() {
             self.check_on(&device);
         }
+        #[cfg(all(feature = "cube", feature = "flex"))]
+        for device in gpus() {
+            self.check_on_gpu(&device);
+        }
+    }
+
+    /// Against the portable form in `f32` on the CPU, in each dtype that the GPU has, of operands that have it.
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    fn check_on_gpu(&self, gpu: &Device) {
+        for (dtype, tolerance) in [
+            (DType::F32, 1e-5),
+            (DType::F16, 1e-2),
+            (DType::BF16, 1e-2),
+        ] {
+            if dtype == DType::F32 || has(gpu, dtype) {
+                self.check_dtype_on_gpu(gpu, dtype, tolerance);
+            }
+        }
+    }
+
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    fn check_dtype_on_gpu(&self, gpu: &Device, dtype: DType, tolerance: f32) {
+        let name = format!("{} in {dtype:?} on {gpu:?}", self.name);
+        #[expect(clippy::print_stdout, reason = "shown where a test fails")]
+        {
+            println!("{name}");
+        }
+        let cpu = Device::flex().autodiff();
+        let rounded = |size: usize| random(size, &cpu).cast(dtype).cast(DType::F32);
+        let operands: Vec<_> = self.sizes.iter().map(|size| rounded(*size)).collect();
+        let all = vec![true; operands.len()];
+        let weights = rounded((self.portable)(&operands).dims()[0]);
+        let (_, y, grads) = run(self.portable, &operands, &all, Some(&weights));
+
+        let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (gpu, dtype));
+        let operands: Vec<_> = operands.iter().map(there).collect();
+        let weights = Some(there(&weights));
+        let result = |x: &[Tensor<1>]| {
+            let y = (self.ours)(x);
+            let dtype = weights.as_ref().map_or(dtype, Tensor::dtype);
+            if y.dtype() == dtype { y } else { y.cast(dtype) }
+        };
+        let (_, ours, ours_grads) = run(&result, &operands, &all, weights.as_ref());
+        near(&ours, &y, tolerance, &name);
+        for (index, (ours, grad)) in ours_grads.iter().zip(&grads).enumerate() {
+            let (ours, grad) = (ours.as_ref().expect(&name), grad.as_ref().expect(&name));
+            near(ours, grad, tolerance, &format!("{name}, gradient {index}"));
+        }
+        for only in 0..operands.len() {
+            let tracked: Vec<bool> = (0..operands.len()).map(|index| index == only).collect();
+            let (_, _, alone) = run(&result, &operands, &tracked, weights.as_ref());
+            for (index, grad) in alone.iter().enumerate() {
+                assert_eq!(grad.is_some(), index == only, "{name}, operand {index}");
+            }
+            let (alone, together) = (alone[only].as_ref(), ours_grads[only].as_ref());
+            let name = format!("{name}, gradient {only} alone");
+            near(alone.expect(&name), together.expect(&name), tolerance, &name);
+        }
+        let (_, ours, _) = run_untracked(&result, &operands);
+        near(&ours, &y, tolerance, &name);
     }
 
     fn check_on(&self, device: &Device) {
@@ -304,6 +436,29 @@ fn rotation() {
             }
         }
     }
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    for (gpu, rope) in gpus()
+        .iter()
+        .flat_map(|gpu| ropes.iter().map(move |rope| (gpu, rope)))
+    {
+        for (rows, swap) in [(1, false), (2, false), (1, true), (2, true)] {
+            let tables = |device: &Device| {
+                rope.tables(&positions[..rows * seq], rows, DType::F32, device)
+            };
+            let (here, there) = (tables(&Device::flex()), tables(gpu));
+            let view = |x: &[Tensor<1>]| match swap {
+                false => x[0].clone().reshape([batch, seq, heads, d]),
+                true => x[0].clone().reshape([batch, heads, seq, d]).swap_dims(1, 2),
+            };
+            let case = Case {
+                name: "rotation",
+                sizes: &[batch * seq * heads * d],
+                ours: &|x| flat(there.apply(view(x))),
+                portable: &|x| flat(here.apply_portable(view(x))),
+            };
+            case.check_on_gpu(gpu);
+        }
+    }
 }
 
 #[test]
@@ -414,6 +569,7 @@ fn projection() {
         (1, 3, 5, 1),
         (5, 33, 17, 4),
         (203, 65, 130, 8),
+        (70, 64, 96, 16),
         (130, 40, 9, 3),
     ] {
         for bias in [false, true] {
@@ -535,13 +691,62 @@ fn linear_cross_entropy() {
                 };
                 case.check_on(&device);
             }
+            #[cfg(all(feature = "cube", feature = "flex"))]
+            for device in gpus() {
+                cross_entropy_on_gpu(&device, [n, d, vocab], tied, softcap);
+            }
         }
     }
 }
 
+#[cfg(all(feature = "cube", feature = "flex"))]
+fn cross_entropy_on_gpu(
+    gpu: &Device,
+    [n, d, vocab]: [usize; 3],
+    tied: bool,
+    softcap: Option<f64>,
+) {
+    let labels = |device: &Device| {
+        let targets: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
+        let weights: Vec<f32> = (0..n).map(|i| (i % 3) as f32 * 0.5).collect();
+        (
+            Tensor::<1, Int>::from_ints(targets.as_slice(), device),
+            Tensor::<1>::from_floats(weights.as_slice(), device),
+        )
+    };
+    let (here, there) = (labels(&Device::flex()), labels(&gpu.clone().inner()));
+    let weight = |x: &Tensor<1>| match tied {
+        false => x.clone().reshape([d, vocab]),
+        true => x.clone().reshape([vocab, d]).transpose(),
+    };
+    let case = Case {
+        name: "linear_cross_entropy",
+        sizes: &[n * d, d * vocab],
+        ours: &|x| {
+            let hidden = x[0].clone().reshape([n, d]);
+            let (targets, weights) = there.clone();
+            crate::linear_cross_entropy_with(hidden, weight(&x[1]), targets, weights, softcap)
+        },
+        portable: &|x| {
+            let hidden = x[0].clone().reshape([n, d]);
+            let (targets, weights) = here.clone();
+            portable::linear_cross_entropy_with(hidden, weight(&x[1]), targets, weights, softcap)
+        },
+    };
+    case.check_on_gpu(gpu);
+}
+
+/// The devices of all kinds.
+fn all_devices() -> Vec<Device> {
+    let mut all = devices();
+    #[cfg(feature = "cube")]
+    all.extend(gpus());
+    all
+}
+
 #[test]
 fn nan_is_never_hidden() {
-    for device in devices() {
+    for device in all_devices() {
         let nan = Tensor::<2>::full([2, 40], f32::NAN, &device);
         let ones = Tensor::<1>::ones([40], &device);
         let seen = |y: Tensor<1>| assert!(y.contains_nan().into_scalar::<bool>());
@@ -576,7 +781,7 @@ fn nan_is_never_hidden() {
 
 #[test]
 fn no_rows_have_gradients_of_zero() {
-    for device in devices() {
+    for device in all_devices() {
         let x = Tensor::<2>::zeros([0, 40], &device).require_grad();
         let weight = Tensor::<1>::ones([40], &device).require_grad();
         let matrix = Tensor::<2>::ones([40, 3], &device).require_grad();

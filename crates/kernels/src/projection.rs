@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -37,6 +39,10 @@ pub fn projection<const D: usize>(
     #[cfg(feature = "host")]
     if host::takes(&x) && host::takes(&weight) {
         return host::projection(x, weight, bias, low_rank);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) && cube::takes(&weight) {
+        return cube::projection(x, weight, bias, low_rank);
     }
     portable::projection(x, weight, bias, low_rank)
 }

@@ -1,13 +1,14 @@
 use std::any::{Any, TypeId};
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Cube, DispatchDevice, DispatchTensor};
+use burn::backend::{BackendTensor, Cube, DispatchDevice, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::operation::{Form, Operation, Reads, route};
+use crate::packed::Packed;
 
 /// Operations on numbers in a GPU's memory.
 #[derive(Clone, Debug)]
@@ -46,6 +47,23 @@ pub(super) fn same<A: 'static, B: 'static>(value: A) -> B {
     let value: &mut dyn Any = &mut value;
     let same = value.downcast_mut::<Option<B>>().and_then(Option::take);
     same.expect("tensors without fusion")
+}
+
+/// A tensor's memory, out of the graph.
+///
+/// # Panics
+/// If it is not on a GPU.
+pub(super) fn primitive<const D: usize, K: BasicOps>(tensor: Tensor<D, K>) -> CubeTensor {
+    let mut kind = tensor.into_dispatch().kind;
+    if let DispatchTensorKind::Autodiff(inner) = kind {
+        kind = *inner;
+    }
+    match Cube::unpack(kind) {
+        BackendTensor::Float(tensor) => same(tensor),
+        BackendTensor::Int(tensor) => same(tensor),
+        BackendTensor::Autodiff(tensor) => same(tensor.into_primitive()),
+        other => panic!("not numbers of a GPU: {other:?}"),
+    }
 }
 
 /// Whether a tensor can be an operand of [`apply`]: a GPU has it, and `f32` computes it as well as its own dtype would.

@@ -1,10 +1,16 @@
 //! New tensors, views of tensors, and how wide a kernel may read them.
 
+use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_std::Metadata;
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
+
+/// Units that work on one row, or on neighbouring vectors.
+pub(super) const UNITS: u32 = 256;
 
 /// A tensor of this shape beside another one, row after row without gaps, its numbers not yet written.
 pub(super) fn empty(beside: &CubeTensor, shape: &[usize], dtype: DType) -> CubeTensor {
@@ -58,8 +64,49 @@ pub(super) fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
     let supported = tensors.first().map_or(1, |tensor| {
         tensor.client.properties().hardware.max_vector_size
     });
-    while size > 1 && (!width.is_multiple_of(size) || size > supported) {
+    let starts = |tensor: &CubeTensor| {
+        tensor.handle.offset_start.unwrap_or(0) as usize / tensor.dtype.size()
+    };
+    let even = |size: usize| {
+        let starts = tensors.iter().all(|tensor| starts(tensor).is_multiple_of(size));
+        starts && width.is_multiple_of(size) && size <= supported
+    };
+    while size > 1 && !even(size) {
         size /= 2;
     }
     size
+}
+
+/// The whole memory of a tensor, as a kernel takes it.
+pub(super) fn buffer(tensor: &CubeTensor) -> BufferArg {
+    let length = tensor.handle.size() as usize / tensor.dtype.size();
+    // SAFETY: as long as the tensor's own memory.
+    unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), length) }
+}
+
+/// The type of a tensor's numbers, as a kernel takes it.
+pub(super) fn elem(tensor: &CubeTensor) -> ElemType {
+    dtype_to_storage_type(tensor.dtype)
+}
+
+/// So many cubes, whatever a device's limit for one axis: there may be more than were asked for.
+pub(super) fn cubes(client: &Client, count: usize) -> CubeCount {
+    cubecl::calculate_cube_count_elemwise(client, count, CubeDim::new_1d(1))
+}
+
+/// Cubes of [`UNITS`] for so many independent pieces of work.
+pub(super) fn cubes_for(client: &Client, pieces: usize) -> CubeCount {
+    cubes(client, pieces.div_ceil(UNITS as usize))
+}
+
+/// Some rows of a matrix without gaps, sharing its memory.
+pub(super) fn rows_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTensor {
+    let width = width(matrix);
+    let bytes = |rows: usize| (rows * width * matrix.dtype.size()) as u64;
+    let behind = rows(matrix) - from - count;
+    let handle = matrix.handle.clone().offset_start(bytes(from));
+    let mut part = reshaped(matrix.clone(), &[rows(matrix), width]);
+    part.handle = handle.offset_end(bytes(behind));
+    part.meta.shape_mut()[0] = count;
+    part
 }

@@ -3,9 +3,31 @@
 //! An [`Operation`] of the form [`OnDevice`] launches kernels on the memory of Burn's own tensors, in the order of their
 //! stream; [`apply`] takes it into the autodiff graph. Numbers are read in the dtype of the tensor and computed in `f32`.
 
+mod adamw;
 mod apply;
+#[cfg(feature = "cuda")]
+pub(crate) mod attention;
+mod columns;
+mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda_source;
+mod elementwise;
+mod gelu;
+mod low_rank;
 mod memory;
-pub(crate) mod product;
+mod norm;
+mod product;
+mod projection;
+mod reduce;
+mod rope;
+mod silu;
 
 pub(crate) use crate::operation::Operation;
+pub(crate) use adamw::adamw;
 pub(crate) use apply::{OnDevice, Saved, apply, takes};
+pub(crate) use cross_entropy::cross_entropy;
+pub(crate) use gelu::{Gelu, gelu};
+pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use projection::projection;
+pub(crate) use rope::{DeviceAngles, rotate};
+pub(crate) use silu::silu_mul;
