@@ -71,6 +71,17 @@ pub fn adamw<const D: usize>(
     portable::adamw(parameter, gradient, moments, step)
 }
 
+/// A step of many parameters, which a GPU takes in few launches: those of [`adamw`] inside of `body` wait for its end.
+///
+/// On a GPU, results of [`adamw`] have their values only after that: nobody may read them inside. Elsewhere this is
+/// `body()`.
+pub fn adamw_together<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "cube")]
+    return cube::together(body);
+    #[cfg(not(feature = "cube"))]
+    body()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 
 mod adamw;
 mod attention;
+mod clip;
 mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
@@ -28,8 +29,9 @@ mod rope;
 mod rope_scaling;
 mod silu;
 
-pub use adamw::{AdamWStep, adamw};
+pub use adamw::{AdamWStep, adamw, adamw_together};
 pub use attention::{AttentionMask, Scores, attention, attention_with};
+pub use clip::clip_norm;
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;

@@ -7,6 +7,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_data::BatchTensors;
+use burn_lora_kernels::adamw_together;
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -114,7 +115,7 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
             Some(max_norm) => clip_global_norm(&self, grads, max_norm),
             None => grads,
         };
-        optim.step(learning_rate, self, grads)
+        adamw_together(|| optim.step(learning_rate, self, grads))
     }
 }
 

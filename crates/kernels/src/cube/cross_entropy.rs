@@ -154,11 +154,7 @@ impl CrossEntropy {
 
 /// `cap tanh(z / cap)`
 #[cube]
-fn bounded<N: Size>(
-    z: Vector<f32, N>,
-    cap: f32,
-    #[comptime] capped: bool,
-) -> Vector<f32, N> {
+fn bounded<N: Size>(z: Vector<f32, N>, cap: f32, #[comptime] capped: bool) -> Vector<f32, N> {
     if comptime!(capped) {
         slope_of::<N>(z, cap) * Vector::new(cap)
     } else {

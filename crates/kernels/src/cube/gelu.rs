@@ -48,12 +48,7 @@ impl Operation<OnDevice> for Gelu {
         (y, saved)
     }
 
-    fn backward(
-        &self,
-        mut saved: Saved,
-        grad: CubeTensor,
-        _: &[bool],
-    ) -> Vec<Option<CubeTensor>> {
+    fn backward(&self, mut saved: Saved, grad: CubeTensor, _: &[bool]) -> Vec<Option<CubeTensor>> {
         let (x, grad) = (saved.take_input(0), contiguous(grad));
         let dx = empty(&x, x.meta.shape(), grad.dtype);
         let size = vector_size(&[&x, &grad], width(&x));

@@ -68,7 +68,9 @@ pub(super) fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
         tensor.handle.offset_start.unwrap_or(0) as usize / tensor.dtype.size()
     };
     let even = |size: usize| {
-        let starts = tensors.iter().all(|tensor| starts(tensor).is_multiple_of(size));
+        let starts = tensors
+            .iter()
+            .all(|tensor| starts(tensor).is_multiple_of(size));
         starts && width.is_multiple_of(size) && size <= supported
     };
     while size > 1 && !even(size) {

@@ -7,6 +7,7 @@ mod adamw;
 mod apply;
 #[cfg(feature = "cuda")]
 pub(crate) mod attention;
+mod clip;
 mod columns;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -14,6 +15,7 @@ pub(crate) mod cuda_source;
 mod elementwise;
 mod gelu;
 mod low_rank;
+mod many;
 mod memory;
 mod norm;
 mod product;
@@ -23,8 +25,9 @@ mod rope;
 mod silu;
 
 pub(crate) use crate::operation::Operation;
-pub(crate) use adamw::adamw;
+pub(crate) use adamw::{adamw, together};
 pub(crate) use apply::{OnDevice, Saved, apply, takes};
+pub(crate) use clip::clip;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use gelu::{Gelu, gelu};
 pub(crate) use norm::{layer_norm, rms_norm};

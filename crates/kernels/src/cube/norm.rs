@@ -90,7 +90,12 @@ impl Operation<OnDevice> for Norm {
 
     /// With `z = (x - mean) r`, `r` the inverse deviation, and `h = g w`: `dx = r (h - mean(h) - z mean(h z))`,
     /// `dw = sum of g z`, `db = sum of g`. Without centering, the mean of x and `mean(h)` are not taken off.
-    fn backward(&self, saved: Saved, grad: CubeTensor, tracked: &[bool]) -> Vec<Option<CubeTensor>> {
+    fn backward(
+        &self,
+        saved: Saved,
+        grad: CubeTensor,
+        tracked: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
         let (x, weight) = (saved.input(0), saved.input(1));
         let grad = contiguous(grad);
         let dx = empty(x, x.meta.shape(), grad.dtype);
@@ -224,8 +229,8 @@ fn backward<X: Float, W: Float, G: Float, S: Float, N: Size>(
     let mut hs = Vector::<f32, N>::new(0.0f32);
     let mut products = Vector::<f32, N>::new(0.0f32);
     for i in range_stepped(unit, vectors, units) {
-        let h = Vector::<f32, N>::cast_from(grad[from + i])
-            * Vector::<f32, N>::cast_from(weight[i]);
+        let h =
+            Vector::<f32, N>::cast_from(grad[from + i]) * Vector::<f32, N>::cast_from(weight[i]);
         let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
         hs += h;
         products += h * z;
@@ -238,8 +243,8 @@ fn backward<X: Float, W: Float, G: Float, S: Float, N: Size>(
         h_mean = cube_sum(Vector::vector_sum(hs), team) / count;
     }
     for i in range_stepped(unit, vectors, units) {
-        let h = Vector::<f32, N>::cast_from(grad[from + i])
-            * Vector::<f32, N>::cast_from(weight[i]);
+        let h =
+            Vector::<f32, N>::cast_from(grad[from + i]) * Vector::<f32, N>::cast_from(weight[i]);
         let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
         let result = (h - Vector::new(h_mean) - z * Vector::new(hz)) * Vector::new(r);
         dx[from + i] = Vector::cast_from(result);

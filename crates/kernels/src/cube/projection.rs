@@ -103,7 +103,11 @@ impl Operation<OnDevice> for Projection {
         let g = as_matrix(grad); // [m, n]
         let mut grads: Vec<Option<CubeTensor>> = tracked.iter().map(|_| None).collect();
         if tracked[1] {
-            grads[1] = Some(product(transposed(saved.input(0).clone()), g.clone(), g.dtype));
+            grads[1] = Some(product(
+                transposed(saved.input(0).clone()),
+                g.clone(),
+                g.dtype,
+            ));
         }
         if self.bias && tracked[2] {
             grads[2] = Some(column_sums(&g, None));

@@ -1,5 +1,5 @@
-use burn::backend::tensor::FloatTensor;
 use burn::backend::DispatchDevice;
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorData};
 
 #[cfg(feature = "ndarray")]

@@ -26,8 +26,8 @@ mod rows;
 mod silu;
 mod tensor;
 
-pub(crate) use adamw::adamw;
 pub(crate) use crate::operation::Operation;
+pub(crate) use adamw::adamw;
 pub(crate) use apply::{InMemory, Output, Saved, apply};
 pub(crate) use attention::attention;
 pub(crate) use backend::takes;
