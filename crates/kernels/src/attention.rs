@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
@@ -64,7 +64,7 @@ impl Visible {
     }
 
     /// What of the keys of one row of the batch is not padding.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cube")]
     pub(crate) fn keys_of(&self, row: usize, keys: usize) -> Range<usize> {
         let left = self.left.get(row).copied().unwrap_or(0);
         let end = self.lengths.get(row).copied().unwrap_or(keys);
@@ -72,17 +72,17 @@ impl Visible {
     }
 
     /// Whether rows of the batch differ in their keys.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cube")]
     pub(crate) fn is_padded(&self) -> bool {
         !self.left.is_empty() || !self.lengths.is_empty()
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cube")]
     pub(crate) fn causal_from(&self) -> Option<usize> {
         self.causal_from
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cube")]
     pub(crate) fn window(&self) -> Option<usize> {
         self.causal_from.and(self.window)
     }
@@ -279,17 +279,21 @@ pub fn attention_with(
             Form::Bias(_) => {}
         }
     }
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cube")]
     {
         let visible = match &mask.form {
             Form::All => Some(None),
             Form::Visible(visible) => Some(Some(visible.clone())),
             Form::Bias(_) => None,
         };
-        if let Some(visible) = visible
-            && cube::attention::takes([&q, &k, &v], visible.as_deref(), scores)
-        {
-            return cube::attention::attention(q, k, v, visible, scores);
+        if let Some(visible) = visible {
+            #[cfg(feature = "cuda")]
+            if cube::attention::takes([&q, &k, &v], visible.as_deref(), scores) {
+                return cube::attention::attention(q, k, v, visible, scores);
+            }
+            if [&q, &k, &v].into_iter().all(cube::takes) {
+                return cube::batched_attention(q, k, v, visible, scores);
+            }
         }
     }
     portable::attention_with(q, k, v, mask, scores)

@@ -479,47 +479,58 @@ fn attention() {
         keys,
         d,
     };
-    for device in devices() {
+    let cases_on = |device: &Device| {
         let padded =
-            |queries, left: &[usize]| AttentionMask::causal_left_padded(queries, 0, left, &device);
-        let cases = [
+            |queries, left: &[usize]| AttentionMask::causal_left_padded(queries, 0, left, device);
+        vec![
             (of([1, 1, 1, 1, 1, 1]), AttentionMask::none()),
             (of([2, 3, 3, 7, 7, 5]), AttentionMask::none()),
-            (of([2, 4, 2, 9, 9, 8]), AttentionMask::causal(9, 0, &device)),
+            (of([2, 4, 2, 9, 9, 8]), AttentionMask::causal(9, 0, device)),
             // More than one block of queries and of keys.
             (
                 of([1, 2, 1, 131, 301, 4]),
-                AttentionMask::causal(131, 170, &device),
+                AttentionMask::causal(131, 170, device),
             ),
             (of([2, 2, 2, 70, 70, 4]), padded(70, &[0, 66])),
             (
                 of([3, 2, 1, 11, 11, 6]),
-                AttentionMask::right_padded(11, &[11, 4, 1], &device),
+                AttentionMask::right_padded(11, &[11, 4, 1], device),
             ),
             // Windows: within a block, across blocks of keys, behind a cache, with padding that some queries outlive.
             (
                 of([2, 4, 2, 9, 9, 8]),
-                AttentionMask::sliding(9, 0, &[], 3, &device),
+                AttentionMask::sliding(9, 0, &[], 3, device),
             ),
             (
                 of([1, 2, 1, 131, 301, 4]),
-                AttentionMask::sliding(131, 170, &[], 40, &device),
+                AttentionMask::sliding(131, 170, &[], 40, device),
             ),
             (
                 of([2, 2, 2, 70, 70, 4]),
-                AttentionMask::sliding(70, 0, &[0, 66], 2, &device),
+                AttentionMask::sliding(70, 0, &[0, 66], 2, device),
             ),
             (
                 of([2, 2, 1, 1, 9, 4]),
-                AttentionMask::sliding(1, 8, &[0, 7], 4, &device),
+                AttentionMask::sliding(1, 8, &[0, 7], 4, device),
             ),
-        ];
-        let capped = Scores {
-            scale: 0.9,
-            softcap: Some(1.5),
+        ]
+    };
+    let capped = Scores {
+        scale: 0.9,
+        softcap: Some(1.5),
+    };
+    for device in all_devices() {
+        // Where the portable form is computed: on a CPU on the same device.
+        let on_gpu = !devices().contains(&device);
+        let here = if on_gpu {
+            Device::flex()
+        } else {
+            device.clone()
         };
-        for ((s, mask), capped) in cases
+        let (cases, portables) = (cases_on(&device), cases_on(&here));
+        for (((s, mask), (_, portable_mask)), capped) in cases
             .iter()
+            .zip(&portables)
             .flat_map(|case| [None, Some(capped)].map(move |capped| (case, capped)))
         {
             let scores = capped.unwrap_or(Scores::of_width(s.d));
@@ -551,9 +562,14 @@ fn attention() {
                 },
                 portable: &|x| {
                     let (q, k, v) = operands(x);
-                    real(portable::attention_with(q, k, v, mask, scores))
+                    real(portable::attention_with(q, k, v, portable_mask, scores))
                 },
             };
+            #[cfg(all(feature = "cube", feature = "flex"))]
+            if on_gpu {
+                case.check_on_gpu(&device);
+                continue;
+            }
             case.check_on(&device);
             #[cfg(feature = "flex")]
             if device == Device::flex().autodiff() && s.batch == 2 && s.queries < 10 {

@@ -11,13 +11,14 @@ use super::memory::{
 };
 use super::product::{product, product_into};
 use super::reduce::{Team, cube_max, cube_sum};
+use super::softcap::{bounded, tanh_of};
 use super::{OnDevice, Operation, Saved, apply};
 
-/// Logits that exist at a time.
-const CHUNK_BYTES: usize = 128 << 20;
+/// Logits that exist at a time: few in tests, so that small ones have more than one chunk.
+const CHUNK_BYTES: usize = if cfg!(test) { 8 << 20 } else { 128 << 20 };
 
 /// Fewer rows at a time would not fill a GPU.
-const FEWEST_ROWS: usize = 512;
+const FEWEST_ROWS: usize = if cfg!(test) { 128 } else { 512 };
 
 /// `targets` and `weights` have one number for each row of `hidden`. A target outside of the vocabulary makes the loss
 /// NaN: to look at them first would wait for the device.
@@ -152,27 +153,6 @@ impl CrossEntropy {
     }
 }
 
-/// `cap tanh(z / cap)`
-#[cube]
-fn bounded<N: Size>(z: Vector<f32, N>, cap: f32, #[comptime] capped: bool) -> Vector<f32, N> {
-    if comptime!(capped) {
-        slope_of::<N>(z, cap) * Vector::new(cap)
-    } else {
-        z
-    }
-}
-
-/// `tanh(z / cap)` by an exponential that stays finite.
-#[cube]
-fn slope_of<N: Size>(z: Vector<f32, N>, cap: f32) -> Vector<f32, N> {
-    let one = Vector::<f32, N>::new(1.0f32);
-    let limit = Vector::<f32, N>::new(20.0f32);
-    let x = z / Vector::new(cap);
-    let x = max(min(x, limit), Vector::new(-20.0f32));
-    let e = (x + x).exp();
-    (e - one) / (e + one)
-}
-
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn lose<X: Float, I: Int, N: Size>(
@@ -259,7 +239,7 @@ fn lose<X: Float, I: Int, N: Size>(
                     }
                 }
                 if comptime!(capped) {
-                    let t = slope_of::<N>(raw, cap);
+                    let t = tanh_of::<N>(raw, cap);
                     d *= Vector::new(1.0f32) - t * t;
                 }
                 logits[from + i] = Vector::cast_from(d);

@@ -41,9 +41,10 @@ pub(super) fn reshaped(tensor: CubeTensor, shape: &[usize]) -> CubeTensor {
     }
 }
 
-/// A matrix seen with rows and columns exchanged.
+/// Matrices seen with rows and columns exchanged.
 pub(super) fn transposed(mut tensor: CubeTensor) -> CubeTensor {
-    tensor.meta.swap(0, 1);
+    let rank = tensor.meta.rank();
+    tensor.meta.swap(rank - 2, rank - 1);
     tensor
 }
 

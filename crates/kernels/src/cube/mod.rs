@@ -7,6 +7,7 @@ mod adamw;
 mod apply;
 #[cfg(feature = "cuda")]
 pub(crate) mod attention;
+mod batched_attention;
 mod clip;
 mod columns;
 mod cross_entropy;
@@ -23,10 +24,12 @@ mod projection;
 mod reduce;
 mod rope;
 mod silu;
+mod softcap;
 
 pub(crate) use crate::operation::Operation;
 pub(crate) use adamw::{adamw, together};
 pub(crate) use apply::{OnDevice, Saved, apply, takes};
+pub(crate) use batched_attention::attention as batched_attention;
 pub(crate) use clip::clip;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use gelu::{Gelu, gelu};

@@ -11,13 +11,16 @@ use cubek::std::InputBinding;
 
 use super::memory::{elem, empty};
 
-/// `a b` in this dtype, of two matrices or views of them.
+/// `a b` in this dtype, of two matrices or as many of each, or views of them.
 ///
 /// # Shapes
-/// - a: `[m, k]`, b: `[k, n]`, output: `[m, n]` without gaps
+/// - a: `[..., m, k]`, b: `[..., k, n]`, output: `[..., m, n]` without gaps
 pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
-    let [m, n] = [a.meta.shape()[0], b.meta.shape()[1]];
-    let out = empty(&a, &[m, n], dtype);
+    let mut shape = a.meta.shape().to_vec();
+    if let (Some(last), Some(n)) = (shape.last_mut(), b.meta.shape().last()) {
+        *last = *n;
+    }
+    let out = empty(&a, &shape, dtype);
     product_into(a, b, out.clone());
     out
 }
@@ -84,6 +87,11 @@ fn strategies(a: &CubeTensor, b: &CubeTensor) -> Vec<Strategy> {
 
 /// Whether two buffers of a tile pay: all sides are long.
 fn is_large(a: &CubeTensor, b: &CubeTensor) -> bool {
-    let sides = [a.meta.shape()[0], a.meta.shape()[1], b.meta.shape()[1]];
+    let last = a.meta.rank() - 1;
+    let sides = [
+        a.meta.shape()[last - 1],
+        a.meta.shape()[last],
+        b.meta.shape()[last],
+    ];
     sides.iter().all(|side| *side >= 256)
 }
