@@ -95,3 +95,111 @@ fn is_large(a: &CubeTensor, b: &CubeTensor) -> bool {
     ];
     sides.iter().all(|side| *side >= 256)
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::time::Instant;
+
+    use burn::tensor::{DType, Distribution, Tensor};
+    use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
+    use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+    use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
+    use cubek::matmul::routine::BlueprintStrategy::Inferred;
+    use cubek::matmul::tiled::Strategy as Tiled;
+
+    use super::*;
+    use crate::comparison::{gpus, has};
+    use crate::cube::apply::primitive;
+    use crate::cube::memory::transposed;
+
+    /// What the choice of strategies rests on: run it with `--ignored --nocapture` on a device of each class.
+    #[test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stdout, reason = "its result")]
+    fn speed_of_each_strategy() {
+        let double = |specialized| DoubleBufferingArgs {
+            specialized,
+            ..Default::default()
+        };
+        let simple = |multi_rows| SimpleArgs {
+            multi_rows,
+            ..Default::default()
+        };
+        let ordered = |row_count| OrderedSelectionArgs {
+            partition_k: Some(2),
+            row_count: Some(row_count),
+            rows_per_plane: Some(2),
+            ..Default::default()
+        };
+        let all: Vec<Strategy> = vec![
+            MultiLevel::SimpleCyclicCmma(Inferred(simple(false))).into(),
+            MultiLevel::SimpleCyclicCmma(Inferred(simple(true))).into(),
+            MultiLevel::SimpleCyclicMma(Inferred(simple(true))).into(),
+            MultiLevel::SimpleTmaMma(Inferred(simple(true))).into(),
+            MultiLevel::DoubleCyclicCmma(Inferred(double(false))).into(),
+            MultiLevel::DoubleCyclicCmma(Inferred(double(true))).into(),
+            MultiLevel::DoubleCyclicMma(Inferred(double(false))).into(),
+            MultiLevel::DoubleTmaMma(Inferred(double(true))).into(),
+            MultiLevel::SpecializedTmaMma(Default::default()).into(),
+            MultiLevel::SpecializedTmaCmma(Default::default()).into(),
+            MultiLevel::OrderedDoubleCmma(Inferred(ordered(8))).into(),
+            MultiLevel::OrderedDoubleMma(Inferred(ordered(8))).into(),
+            Tiled::Cmma(Default::default()).into(),
+            MultiLevel::SimpleUnit(Default::default()).into(),
+            MultiLevel::DoubleUnit(Default::default()).into(),
+        ];
+        // m, k, n, and which side is a transposed view.
+        let shapes = [
+            (4096, 2048, 2048, ' '),
+            (4096, 8192, 2048, 'b'),
+            (4096, 2048, 16, ' '),
+            (4096, 2048, 16, 'b'),
+        ];
+        for gpu in gpus() {
+            let gpu = gpu.inner();
+            for (m, k, n, turned) in shapes {
+                let dtype = match has(&gpu, DType::BF16) {
+                    true => DType::BF16,
+                    false => DType::F16,
+                };
+                let matrix = |rows: usize, cols: usize, turned: bool| {
+                    let shape = if turned { [cols, rows] } else { [rows, cols] };
+                    let x = Tensor::<2>::random(shape, Distribution::Default, &gpu).cast(dtype);
+                    let x = primitive(x);
+                    if turned { transposed(x) } else { x }
+                };
+                let (a, b) = (matrix(m, k, turned == 'a'), matrix(k, n, turned == 'b'));
+                let out = empty(&a, &[m, n], dtype);
+                for strategy in &all {
+                    let started = Instant::now();
+                    let run = |times: usize| -> Result<f64, String> {
+                        let started = Instant::now();
+                        for _ in 0..times {
+                            launch(strategy, &a, &b, &out)?;
+                        }
+                        gpu.sync().map_err(|error| format!("{error:?}"))?;
+                        Ok(started.elapsed().as_secs_f64() / times as f64)
+                    };
+                    let name = strategy.to_string();
+                    let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(2)));
+                    match first {
+                        Ok(Ok(_)) => {
+                            let compiled = started.elapsed().as_secs_f64();
+                            let seconds = run(20).unwrap_or(f64::NAN);
+                            let rate = 2e-12 * (m * k * n) as f64 / seconds;
+                            println!(
+                                "{m}x{k}x{n}{turned} {name}: {rate:.1} TFLOP/s, {:.3} ms, compiled {compiled:.1} s",
+                                seconds * 1e3
+                            );
+                        }
+                        Ok(Err(error)) => {
+                            let error: String = error.chars().take(90).collect();
+                            println!("{m}x{k}x{n}{turned} {name}: {error}");
+                        }
+                        Err(_) => println!("{m}x{k}x{n}{turned} {name}: panic"),
+                    }
+                }
+            }
+        }
+    }
+}
