@@ -378,6 +378,32 @@ fn silu_mul() {
 }
 
 #[test]
+fn select_rows() {
+    for (n, d) in [(1, 5), (77, 64)] {
+        // Every second row, from the last to the first.
+        let rows: Vec<i32> = (0..n as i32).rev().step_by(2).collect();
+        let select = |x: &[Tensor<1>]| {
+            let device = x[0].device().inner();
+            let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &device);
+            (x[0].clone().reshape([n, d]), rows)
+        };
+        let case = Case {
+            name: "select_rows",
+            sizes: &[n * d],
+            ours: &|x| {
+                let (x, rows) = select(x);
+                flat(crate::select_rows(x, rows))
+            },
+            portable: &|x| {
+                let (x, rows) = select(x);
+                flat(x.select(0, rows))
+            },
+        };
+        case.check();
+    }
+}
+
+#[test]
 fn gelu() {
     for size in [5, 20_001] {
         let exact = Case {

@@ -27,6 +27,7 @@ mod recompute;
 mod rms_norm;
 mod rope;
 mod rope_scaling;
+mod select_rows;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_together};
@@ -40,6 +41,7 @@ pub use recompute::{can_recompute, recompute};
 pub use rms_norm::rms_norm;
 pub use rope::{Rope, RopeTables};
 pub use rope_scaling::RopeScaling;
+pub use select_rows::select_rows;
 pub use silu::silu_mul;
 
 /// Gives back to the system the memory that the CPU kernels keep for coming results.

@@ -23,6 +23,7 @@ mod product;
 mod projection;
 mod reduce;
 mod rope;
+mod select_rows;
 mod silu;
 mod softcap;
 
@@ -36,4 +37,5 @@ pub(crate) use gelu::{Gelu, gelu};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use projection::projection;
 pub(crate) use rope::{DeviceAngles, rotate};
+pub(crate) use select_rows::select_rows;
 pub(crate) use silu::silu_mul;
