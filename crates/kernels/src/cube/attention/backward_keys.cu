@@ -2,15 +2,21 @@
 // heads that share the keys, that see any of them. Scores are computed transposed, so that each product's left side is
 // in registers already.
 //
-// Also defined in front of this text: QUERIES, the queries of a tile, and PART of them at a time; RESIDENT.
+// Also defined in front of this text: QUERIES, the queries of a tile; RESIDENT.
 
-#define WARPS (THREADS / 32)
-#define KEYS (WARPS * 16)
-#define TILE (QUERIES * ROW)
+#if GROUPED && D == 64
+#define Left Renewed
+#else
+// There are no registers for more.
+#define Left Kept
+#endif
+// How many queries at a time: warps alone need registers for the right sides, too.
+#define PART (GROUPED ? QUERIES : QUERIES / 2)
+#define KEYS (THREADS / 2)
+#define TILE TILE_OF(QUERIES)
 // Keys and values lie where the second stage of queries and gradients comes later, or where both come.
 #define FITS (KEYS <= QUERIES)
 #define KEYS_AT (FITS ? 2 * TILE : 0)
-#define MEMORY (FITS || 4 * TILE > 2 * KEYS * ROW ? 4 * TILE : 2 * KEYS * ROW)
 
 // One tile of queries, their gradients and statistics.
 struct Tiles {
@@ -34,8 +40,9 @@ attention_backward_keys(const half_t *__restrict__ q, const half_t *__restrict__
                         const half_t *__restrict__ dy, const float *__restrict__ stats,
                         const float *__restrict__ deltas, half_t *__restrict__ dk, half_t *__restrict__ dv,
                         const __grid_constant__ Args a) {
-    __shared__ __align__(16) half_t memory[MEMORY];
+    __shared__ __align__(1024) half_t memory[4 * TILE];
     __shared__ __align__(16) float statistics[2][2 * QUERIES];
+    static_assert(KEYS <= 2 * QUERIES, "room for keys and values");
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int kv_heads = a.kv_heads, group = static_cast<int>(a.heads) / kv_heads;
     const int queries = a.queries, keys = a.keys;
@@ -66,21 +73,16 @@ attention_backward_keys(const half_t *__restrict__ q, const half_t *__restrict__
     const int count = each * group;
 
     copy_tile<KEYS>(memory + KEYS_AT, k, a.k[2], first, keys);
-    copy_tile<KEYS>(memory + KEYS_AT + KEYS * ROW, v, a.v[2], first, keys);
+    copy_tile<KEYS>(memory + KEYS_AT + TILE_OF(KEYS), v, a.v[2], first, keys);
     commit();
     if (FITS && count > 0) source.copy(a, memory, statistics[0], 0, begin * QUERIES);
     commit();
     wait<1>();
-    __syncthreads();
     pair_t key[D / 16][4], value[D / 16][4];
-#pragma unroll
-    for (int kk = 0; kk < D / 16; kk++) {
-        const unsigned at = shared_address(memory + KEYS_AT + warp * 16 * ROW) + down_first() + kk * 32;
-        load(key[kk], at);
-        load(value[kk], at + KEYS * ROW * 2);
-    }
-    __syncthreads();
+    load_left<KEYS>(key, memory + KEYS_AT, warp * 16);
+    load_left<KEYS>(value, memory + KEYS_AT + TILE_OF(KEYS), warp * 16);
     if (!FITS) {
+        __syncthreads();
         if (count > 0) source.copy(a, memory, statistics[0], 0, begin * QUERIES);
         commit();
     }
@@ -94,29 +96,22 @@ attention_backward_keys(const half_t *__restrict__ q, const half_t *__restrict__
             head++;
         }
         wait<0>();
-        __syncthreads();
         const int stage = step & 1;
         if (step + 1 < count)
             source.copy(a, memory + (stage ^ 1) * 2 * TILE, statistics[stage ^ 1], head, (begin + tile) * QUERIES);
         commit();
-        const unsigned q_at = shared_address(memory + stage * 2 * TILE);
+        const half_t *q_tile = memory + stage * 2 * TILE;
 #pragma unroll
         for (int part = 0; part < QUERIES; part += PART) {
-            if (seen.none(query + part, query + part + PART - 1, mine, 16)) continue;
-            float p[PART / 8][4] = {}, ds[PART / 8][4] = {};
-#pragma unroll
-            for (int kk = 0; kk < D / 16; kk++)
-#pragma unroll
-                for (int n = 0; n < PART / 16; n++) {
-                    const unsigned at = q_at + along_first() + ((part + n * 16) * ROW + kk * 16) * 2;
-                    pair_t b[4];
-                    load(b, at);
-                    multiply(p[2 * n], key[kk], b[0], b[1]);
-                    multiply(p[2 * n + 1], key[kk], b[2], b[3]);
-                    load(b, at + TILE * 2);
-                    multiply(ds[2 * n], value[kk], b[0], b[1]);
-                    multiply(ds[2 * n + 1], value[kk], b[2], b[3]);
-                }
+            if (!GROUPED && seen.none(query + part, query + part + PART - 1, mine, 16)) continue;
+            float p[PART / 8][4], ds[PART / 8][4];
+            const Left left_key(a, key, step), left_value(a, value, step);
+            begin_products();
+            times_rows<QUERIES, PART>(p, left_key.now, q_tile, part);
+            times_rows<QUERIES, PART>(ds, left_value.now, q_tile + TILE, part);
+            end_products();
+            settle(p);
+            settle(ds);
             const bool whole = seen.all(query + part, query + part + PART - 1, mine, 16);
             const float *log_sums = statistics[stage] + part + (lane & 3) * 2;
 #pragma unroll
@@ -139,33 +134,21 @@ attention_backward_keys(const half_t *__restrict__ q, const half_t *__restrict__
                     }
                 }
             }
-#pragma unroll
-            for (int kk = 0; kk < PART / 16; kk++) {
-                pair_t left[4], left_ds[4];
-                pack_block(left, p[2 * kk], p[2 * kk + 1]);
-                pack_block(left_ds, ds[2 * kk], ds[2 * kk + 1]);
-#pragma unroll
-                for (int n = 0; n < D / 16; n++) {
-                    const unsigned at = q_at + down_first() + ((part + kk * 16) * ROW + n * 16) * 2;
-                    pair_t b[4];
-                    load_transposed(b, at + TILE * 2);
-                    multiply(dv_acc[2 * n], left, b[0], b[1]);
-                    multiply(dv_acc[2 * n + 1], left, b[2], b[3]);
-                    load_transposed(b, at);
-                    multiply(dk_acc[2 * n], left_ds, b[0], b[1]);
-                    multiply(dk_acc[2 * n + 1], left_ds, b[2], b[3]);
-                }
-            }
+            pair_t left[PART / 16][4], left_ds[PART / 16][4];
+            pack_left(left, p);
+            pack_left(left_ds, ds);
+            begin_products();
+            times_columns<QUERIES, PART>(dv_acc, left, q_tile + TILE, part);
+            times_columns<QUERIES, PART>(dk_acc, left_ds, q_tile, part);
+            end_products();
+            settle(dv_acc);
+            settle(dk_acc);
         }
     }
 
     wait<0>();
-    __syncthreads();
-    half_t *out = memory + warp * 16 * ROW;
+    half_t *through = memory + warp * 16 * ROW;
     const float scale = static_cast<float>(a.scale);
-    put_rows(out, dk_acc, scale, scale);
-    put_rows(out + KEYS * ROW, dv_acc, 1.0f, 1.0f);
-    __syncwarp();
-    store_rows(dk, kv_heads * D, out, mine, keys);
-    store_rows(dv, kv_heads * D, out + KEYS * ROW, mine, keys);
+    store_rows(dk, kv_heads * D, dk_acc, scale, scale, through, mine, keys);
+    store_rows(dv, kv_heads * D, dv_acc, 1.0f, 1.0f, through, mine, keys);
 }

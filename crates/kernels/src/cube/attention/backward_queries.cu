@@ -1,22 +1,29 @@
 // The gradient of the queries, and of each query the sum over dy * y: a block of threads has 16 queries for each of its
 // warps and walks over the keys that any of them sees. Probabilities are computed again from the logarithms of the sums.
 //
-// Also defined in front of this text: KEYS, the keys of a tile, and PART of them at a time; RESIDENT.
+// Also defined in front of this text: KEYS, the keys of a tile; RESIDENT.
 
-#define WARPS (THREADS / 32)
-#define QUERIES (WARPS * 16)
-#define TILE (KEYS * ROW)
+#if GROUPED && D == 64
+#define Left Renewed
+#else
+// There are no registers for more.
+#define Left Kept
+#endif
+// How many keys at a time.
+#define PART 32
+#define QUERIES (THREADS / 2)
+#define TILE TILE_OF(KEYS)
 // Queries and gradients lie where the second stage of keys and values comes later, or where both come.
 #define FITS (QUERIES <= KEYS)
 #define QUERIES_AT (FITS ? 2 * TILE : 0)
-#define MEMORY (FITS || 4 * TILE > 2 * QUERIES * ROW ? 4 * TILE : 2 * QUERIES * ROW)
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 attention_backward_queries(const half_t *__restrict__ q, const half_t *__restrict__ k, const half_t *__restrict__ v,
                            const half_t *__restrict__ y, const half_t *__restrict__ dy,
                            const float *__restrict__ stats, float *__restrict__ deltas, half_t *__restrict__ dq,
                            const __grid_constant__ Args a) {
-    __shared__ __align__(16) half_t memory[MEMORY];
+    __shared__ __align__(1024) half_t memory[4 * TILE];
+    static_assert(QUERIES <= 2 * KEYS, "room for queries and gradients");
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int heads = a.heads, queries = a.queries, keys = a.keys;
     const int row = blockIdx.x / heads, head = blockIdx.x % heads;
@@ -39,7 +46,7 @@ attention_backward_queries(const half_t *__restrict__ q, const half_t *__restric
     const int end = seen.to(last) > seen.from(first) ? (seen.to(last) + KEYS - 1) / KEYS : begin;
 
     copy_tile<QUERIES>(memory + QUERIES_AT, q, a.q[2], first, queries);
-    copy_tile<QUERIES>(memory + QUERIES_AT + QUERIES * ROW, dy, a.dy[2], first, queries);
+    copy_tile<QUERIES>(memory + QUERIES_AT + TILE_OF(QUERIES), dy, a.dy[2], first, queries);
     commit();
     if (FITS && begin < end) {
         copy_tile<KEYS>(memory, k, a.k[2], begin * KEYS, keys);
@@ -47,16 +54,11 @@ attention_backward_queries(const half_t *__restrict__ q, const half_t *__restric
     }
     commit();
     wait<1>();
-    __syncthreads();
     pair_t query[D / 16][4], grad[D / 16][4];
-#pragma unroll
-    for (int kk = 0; kk < D / 16; kk++) {
-        const unsigned at = shared_address(memory + QUERIES_AT + warp * 16 * ROW) + down_first() + kk * 32;
-        load(query[kk], at);
-        load(grad[kk], at + QUERIES * ROW * 2);
-    }
-    __syncthreads();
+    load_left<QUERIES>(query, memory + QUERIES_AT, warp * 16);
+    load_left<QUERIES>(grad, memory + QUERIES_AT + TILE_OF(QUERIES), warp * 16);
     if (!FITS) {
+        __syncthreads();
         if (begin < end) {
             copy_tile<KEYS>(memory, k, a.k[2], begin * KEYS, keys);
             copy_tile<KEYS>(memory + TILE, v, a.v[2], begin * KEYS, keys);
@@ -91,7 +93,6 @@ attention_backward_queries(const half_t *__restrict__ q, const half_t *__restric
     for (int tile = begin; tile < end; tile++) {
         const int key = tile * KEYS;
         wait<0>();
-        __syncthreads();
         const half_t *k_tile = memory + ((tile - begin) & 1) * 2 * TILE;
         if (tile + 1 < end) {
             half_t *next = memory + ((tile + 1 - begin) & 1) * 2 * TILE;
@@ -99,24 +100,17 @@ attention_backward_queries(const half_t *__restrict__ q, const half_t *__restric
             copy_tile<KEYS>(next + TILE, v, a.v[2], key + KEYS, keys);
         }
         commit();
-        const unsigned k_at = shared_address(k_tile);
 #pragma unroll
         for (int part = 0; part < KEYS; part += PART) {
-            if (seen.none(mine, mine + 15, key + part, PART)) continue;
-            float s[PART / 8][4] = {}, ds[PART / 8][4] = {};
-#pragma unroll
-            for (int kk = 0; kk < D / 16; kk++)
-#pragma unroll
-                for (int n = 0; n < PART / 16; n++) {
-                    const unsigned at = k_at + along_first() + ((part + n * 16) * ROW + kk * 16) * 2;
-                    pair_t b[4];
-                    load(b, at);
-                    multiply(s[2 * n], query[kk], b[0], b[1]);
-                    multiply(s[2 * n + 1], query[kk], b[2], b[3]);
-                    load(b, at + TILE * 2);
-                    multiply(ds[2 * n], grad[kk], b[0], b[1]);
-                    multiply(ds[2 * n + 1], grad[kk], b[2], b[3]);
-                }
+            if (!GROUPED && seen.none(mine, mine + 15, key + part, PART)) continue;
+            float s[PART / 8][4], ds[PART / 8][4];
+            const Left left(a, query, tile), left_grad(a, grad, tile);
+            begin_products();
+            times_rows<KEYS, PART>(s, left.now, k_tile, part);
+            times_rows<KEYS, PART>(ds, left_grad.now, k_tile + TILE, part);
+            end_products();
+            settle(s);
+            settle(ds);
             const bool whole = seen.all(mine, mine + 15, key + part, PART);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -135,26 +129,16 @@ attention_backward_queries(const half_t *__restrict__ q, const half_t *__restric
                         if (SOFTCAP) x *= scores.slope(score);
                     }
             }
-#pragma unroll
-            for (int kk = 0; kk < PART / 16; kk++) {
-                pair_t d[4];
-                pack_block(d, ds[2 * kk], ds[2 * kk + 1]);
-#pragma unroll
-                for (int n = 0; n < D / 16; n++) {
-                    pair_t b[4];
-                    load_transposed(b, k_at + down_first() + ((part + kk * 16) * ROW + n * 16) * 2);
-                    multiply(acc[2 * n], d, b[0], b[1]);
-                    multiply(acc[2 * n + 1], d, b[2], b[3]);
-                }
-            }
+            pair_t d[PART / 16][4];
+            pack_left(d, ds);
+            begin_products();
+            times_columns<KEYS, PART>(acc, d, k_tile, part);
+            end_products();
+            settle(acc);
         }
     }
 
     wait<0>();
-    __syncthreads();
-    half_t *out = memory + warp * 16 * ROW;
     const float scale = static_cast<float>(a.scale);
-    put_rows(out, acc, scale, scale);
-    __syncwarp();
-    store_rows(dq, heads * D, out, mine, queries);
+    store_rows(dq, heads * D, acc, scale, scale, memory + warp * 16 * ROW, mine, queries);
 }

@@ -102,11 +102,6 @@ impl Operation<OnDevice> for Attention {
         let y = positions_first(&q, shape.queries, shape.heads);
         let log_sums = empty(&q, &shape.statistics(), DType::F32);
         let kernel = shape.kernel(&FORWARD, "attention_forward", shape.forward());
-        let blocks = [
-            shape.batch * shape.heads,
-            shape.query_blocks(shape.forward()),
-            1,
-        ];
         let tensors = [
             (&q, Access::Reads),
             (&k, Access::Reads),
@@ -116,7 +111,7 @@ impl Operation<OnDevice> for Attention {
         ];
         let numbers = shape.numbers([&q, &k, &v, &q]);
         // SAFETY: the kernel looks where queries and keys end.
-        unsafe { kernel.launch(blocks, &tensors, numbers) };
+        unsafe { kernel.launch(shape.query_blocks(), &tensors, numbers) };
 
         let mut saved = Saved::default();
         if tracked.contains(&true) {
@@ -144,7 +139,6 @@ impl Operation<OnDevice> for Attention {
         let deltas = empty(q, &shape.statistics(), DType::F32);
         let dq = positions_first(q, shape.queries, shape.heads);
         let tiles = shape.backward_queries();
-        let blocks = [shape.batch * shape.heads, shape.query_blocks(tiles), 1];
         let tensors = [
             (q, Access::Reads),
             (k, Access::Reads),
@@ -158,14 +152,13 @@ impl Operation<OnDevice> for Attention {
         // The sums that the other kernel needs come from this one, so it runs whether or not q is tracked.
         let kernel = shape.kernel(&BACKWARD_QUERIES, "attention_backward_queries", tiles);
         // SAFETY: the kernel looks where queries and keys end.
-        unsafe { kernel.launch(blocks, &tensors, numbers.clone()) };
+        unsafe { kernel.launch(shape.query_blocks(), &tensors, numbers.clone()) };
 
         let mut gradients = vec![tracked[0].then_some(dq), None, None];
         if tracked[1] || tracked[2] {
             let dk = positions_first(k, shape.keys, shape.kv_heads);
             let dv = positions_first(v, shape.keys, shape.kv_heads);
             let tiles = shape.backward_keys();
-            let blocks = [shape.batch * shape.kv_heads, shape.key_blocks(tiles), 1];
             let tensors = [
                 (q, Access::Reads),
                 (k, Access::Reads),
@@ -178,7 +171,7 @@ impl Operation<OnDevice> for Attention {
             ];
             let kernel = shape.kernel(&BACKWARD_KEYS, "attention_backward_keys", tiles);
             // SAFETY: as above.
-            unsafe { kernel.launch(blocks, &tensors, numbers) };
+            unsafe { kernel.launch(shape.key_blocks(), &tensors, numbers) };
             gradients[1] = tracked[1].then_some(dk);
             gradients[2] = tracked[2].then_some(dv);
         }
@@ -188,13 +181,18 @@ impl Operation<OnDevice> for Attention {
 
 /// Itself where the kernels can read it in pieces of 16 bytes, or a copy.
 fn aligned(tensor: CubeTensor) -> CubeTensor {
+    let starts = |tensor: &CubeTensor| tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
     let strides = tensor.meta.strides();
     let rows = strides[..3].iter().all(|stride| stride.is_multiple_of(8));
-    let start = tensor.handle.offset_start.unwrap_or(0);
-    if rows && strides[3] == 1 && start.is_multiple_of(16) && !tensor.meta.is_tiled() {
+    if rows && strides[3] == 1 && starts(&tensor) && !tensor.meta.is_tiled() {
         return tensor;
     }
-    contiguous(tensor)
+    let tensor = contiguous(tensor);
+    if starts(&tensor) {
+        tensor
+    } else {
+        tensor.copy()
+    }
 }
 
 /// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`: what comes behind attention reads

@@ -7,8 +7,15 @@ use crate::attention::{Scores, Visible};
 /// Of how many rows of a batch the kernels' parameters, at most 4 KiB, hold the bounds.
 pub(super) const PADDED_ROWS: usize = 448;
 
-/// Statistics of a head's queries are kept for whole tiles of any kernel.
-const WHOLE_TILES: usize = 128;
+/// Threads of a block: the four warps that multiply together on Hopper.
+const UNITS: usize = 128;
+
+/// Queries, or keys, of a block: 16 of each warp.
+const ROWS: usize = UNITS / 2;
+
+/// How one kernel divides its work.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles(&'static [(&'static str, usize)]);
 
 /// The sizes of an attention, and who sees what.
 pub(super) struct Shape<'a> {
@@ -21,15 +28,6 @@ pub(super) struct Shape<'a> {
     half: bool,
     visible: Option<&'a Visible>,
     scores: Scores,
-}
-
-/// How one kernel divides its work.
-#[derive(Clone, Copy)]
-pub(super) struct Tiles {
-    units: u32,
-    /// Queries, or keys, of a block of threads.
-    rows: usize,
-    defines: &'static [(&'static str, usize)],
 }
 
 impl<'a> Shape<'a> {
@@ -59,87 +57,64 @@ impl<'a> Shape<'a> {
     }
 
     fn stat_row(&self) -> usize {
-        self.queries.next_multiple_of(WHOLE_TILES)
+        self.queries.next_multiple_of(ROWS)
     }
 
-    pub(super) fn query_blocks(&self, tiles: Tiles) -> usize {
-        self.queries.div_ceil(tiles.rows)
+    /// Blocks of the kernels that go by queries.
+    pub(super) fn query_blocks(&self) -> [usize; 3] {
+        [self.batch * self.heads, self.queries.div_ceil(ROWS), 1]
     }
 
-    pub(super) fn key_blocks(&self, tiles: Tiles) -> usize {
-        self.keys.div_ceil(tiles.rows)
+    /// Blocks of the kernel that goes by keys.
+    pub(super) fn key_blocks(&self) -> [usize; 3] {
+        [self.batch * self.kv_heads, self.keys.div_ceil(ROWS), 1]
     }
 
-    // The divisions below were the fastest of those that fit an H100's registers and shared memory, at 4 x 1024 and
-    // 1 x 8192 tokens with 32 heads of 8 keys' heads.
+    // The divisions below were the fastest of those that fit an H100's registers and 48 KiB of shared memory, at 4 x 1024
+    // and 1 x 8192 tokens with 32 heads, four to a key head.
 
     pub(super) fn forward(&self) -> Tiles {
-        let (rows, defines): (_, &[_]) = if self.d > 64 {
-            (
-                64,
-                &[("BLOCKS", 1), ("KEYS", 64), ("STAGES", 1), ("RESIDENT", 2)],
-            )
+        Tiles(if self.d > 64 {
+            &[("KEYS", 64), ("STAGES", 1), ("RESIDENT", 2)]
         } else {
-            (
-                128,
-                &[("BLOCKS", 2), ("KEYS", 64), ("STAGES", 1), ("RESIDENT", 2)],
-            )
-        };
-        Tiles {
-            units: 128,
-            rows,
-            defines,
-        }
+            &[("KEYS", 64), ("STAGES", 2), ("RESIDENT", 4)]
+        })
     }
 
     pub(super) fn backward_queries(&self) -> Tiles {
-        let defines: &[_] = if self.d > 64 {
-            &[("KEYS", 32), ("PART", 32), ("RESIDENT", 2)]
+        Tiles(if self.d > 64 {
+            &[("KEYS", 32), ("RESIDENT", 2)]
         } else {
-            &[("KEYS", 64), ("PART", 32), ("RESIDENT", 3)]
-        };
-        Tiles {
-            units: 128,
-            rows: 64,
-            defines,
-        }
+            &[("KEYS", 64), ("RESIDENT", 3)]
+        })
     }
 
     pub(super) fn backward_keys(&self) -> Tiles {
-        let defines: &[_] = if self.d > 64 {
-            &[("QUERIES", 32), ("PART", 16), ("RESIDENT", 2)]
+        Tiles(if self.d > 64 {
+            &[("QUERIES", 32), ("RESIDENT", 2)]
         } else {
-            &[("QUERIES", 64), ("PART", 32), ("RESIDENT", 2)]
-        };
-        Tiles {
-            units: 128,
-            rows: 64,
-            defines,
-        }
+            &[("QUERIES", 64), ("RESIDENT", 2)]
+        })
     }
 
     pub(super) fn kernel(
         &self,
         text: &'static CudaText,
         entry: &'static str,
-        tiles: Tiles,
+        Tiles(tiles): Tiles,
     ) -> CudaSource {
         let seen = |of: fn(&Visible) -> bool| usize::from(self.visible.is_some_and(of));
         let defines = [
             ("D", self.d),
             ("HALF", self.half.into()),
-            ("THREADS", tiles.units as usize),
+            ("THREADS", UNITS),
             ("CAUSAL", seen(|visible| visible.causal_from().is_some())),
             ("WINDOW", seen(|visible| visible.window().is_some())),
             ("PADDED", seen(Visible::is_padded) * PADDED_ROWS),
             ("SOFTCAP", self.scores.softcap.is_some().into()),
         ];
-        CudaSource::new(
-            text,
-            entry,
-            tiles.units,
-            defines.into_iter().chain(tiles.defines.iter().copied()),
-        )
+        let defines = defines.into_iter().chain(tiles.iter().copied());
+        CudaSource::new(text, entry, UNITS as u32, defines)
     }
 
     /// The kernels' `Args`, with the strides of queries, keys, values and the result's gradient.

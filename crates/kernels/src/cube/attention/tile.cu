@@ -21,9 +21,17 @@ struct Args {
 #endif
 };
 
-// Rows of a tile, 16 bytes longer than needed: eight rows' 16-byte pieces then lie in different banks.
+// Whether groups of four warps multiply by reading the right side from shared memory themselves, as Hopper has it: then a
+// tile is made of columns of 64, each row's 16-byte pieces exchanged by the number of the row. Else every warp loads the
+// right side, and a row is 16 bytes longer than needed. In both, the same piece of eight rows lies in different banks.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && D % 64 == 0
+#define GROUPED 1
+#else
+#define GROUPED 0
+#endif
 #define ROW (D + 8)
 #define PIECES (D / 8)
+#define TILE_OF(ROWS) ((ROWS) * (GROUPED ? D : ROW))
 #define INFINITE __int_as_float(0x7f800000)
 #define LOG2E 1.4426950408889634f
 
@@ -39,8 +47,22 @@ __device__ __forceinline__ void copy_piece(unsigned to, const void *from, bool r
 
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
+// Until all but the last N groups of copies are there, for all threads.
 template <int N> __device__ __forceinline__ void wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#if GROUPED
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+    __syncthreads();
+}
+
+// Where a piece of 16 bytes lies in a tile.
+template <int ROWS> __device__ __forceinline__ int place(int row, int piece) {
+#if GROUPED
+    return (piece / 8) * ROWS * 64 + row * 64 + ((piece ^ row) & 7) * 8;
+#else
+    return row * ROW + piece * 8;
+#endif
 }
 
 // Rows `first..` of a matrix into a tile; zeros past the last one.
@@ -54,7 +76,7 @@ __device__ __forceinline__ void copy_tile(half_t *tile, const half_t *from, long
         int row = at / PIECES, piece = at % PIECES;
         bool real = first + row < rows;
         const half_t *p = from + (real ? first + row : 0) * stride + piece * 8;
-        copy_piece(to + (row * ROW + piece * 8) * 2, p, real);
+        copy_piece(to + place<ROWS>(row, piece) * 2, p, real);
     }
 }
 
@@ -68,29 +90,140 @@ __device__ __forceinline__ void load_transposed(pair_t r[4], unsigned from) {
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from));
 }
 
-// Where a lane's row of the four 8x8 matrices lies in a 16x16 block, in bytes. Left sides, and right sides read
-// transposed, go down the rows first; right sides read as they lie go along the columns first.
-__device__ __forceinline__ unsigned down_first() {
+// A warp's 16 rows of a tile as the left sides of products.
+template <int ROWS> __device__ __forceinline__ void load_left(pair_t r[D / 16][4], const half_t *tile, int first) {
     int lane = threadIdx.x & 31;
-    return ((lane & 15) * ROW + (lane >> 4) * 8) * 2;
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+        load(r[kk], shared_address(tile + place<ROWS>(first + (lane & 15), kk * 2 + (lane >> 4))));
 }
 
-__device__ __forceinline__ unsigned along_first() {
-    int lane = threadIdx.x & 31;
-    return (((lane & 7) + (lane >> 4) * 8) * ROW + ((lane >> 3) & 1) * 8) * 2;
-}
-
-// c[16x8] += a[16x16] b[16x8]
-__device__ __forceinline__ void multiply(float c[4], const pair_t a[4], pair_t b0, pair_t b1) {
 #if HALF
 #define TYPES "f16.f16"
 #else
 #define TYPES "bf16.bf16"
 #endif
-    asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPES ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+
+#if GROUPED
+#define FOUR(C) "+f"(C[0]), "+f"(C[1]), "+f"(C[2]), "+f"(C[3])
+
+// 32 or 64 columns (+)= a[16 of each warp x 16] b, where b lies in shared memory.
+template <int TRANSPOSED>
+__device__ __forceinline__ void group_multiply(float (&c)[4][4], const pair_t a[4], unsigned long long b, int add) {
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPES
+                 " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, p, 1, 1, %22;}"
+                 : FOUR(c[0]), FOUR(c[1]), FOUR(c[2]), FOUR(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANSPOSED));
 }
+
+template <int TRANSPOSED>
+__device__ __forceinline__ void group_multiply(float (&c)[8][4], const pair_t a[4], unsigned long long b, int add) {
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES
+                 " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"
+                 "%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %38;}"
+                 : FOUR(c[0]), FOUR(c[1]), FOUR(c[2]), FOUR(c[3]), FOUR(c[4]), FOUR(c[5]), FOUR(c[6]), FOUR(c[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TRANSPOSED));
+}
+
+// Rows of 128 bytes, eight of them 1024 bytes from the next eight.
+__device__ __forceinline__ unsigned long long descriptor(const half_t *at) {
+    return (1ull << 62) | (64ull << 32) | (1ull << 16) | ((shared_address(at) & 0x3ffff) >> 4);
+}
+
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+__device__ __forceinline__ void end_products() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
+// That these numbers are what the products left.
+template <int N> __device__ __forceinline__ void settle(float (&c)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; n++) asm volatile("" : FOUR(c[n])::"memory");
+}
+
+// c = a b^T, b some rows of a tile.
+template <int ROWS, int N>
+__device__ __forceinline__ void times_rows(float (&c)[N / 8][4], const pair_t (&a)[D / 16][4], const half_t *tile, int first) {
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+        group_multiply<0>(c, a[kk], descriptor(tile + (kk / 4) * ROWS * 64 + first * 64 + (kk % 4) * 16), kk > 0);
+}
+
+// c += a b, b some rows of a tile.
+template <int ROWS, int N>
+__device__ __forceinline__ void times_columns(float (&c)[D / 8][4], const pair_t (&a)[N / 16][4], const half_t *tile, int first) {
+#pragma unroll
+    for (int kk = 0; kk < N / 16; kk++)
+#pragma unroll
+        for (int half = 0; half < D / 64; half++)
+            group_multiply<1>(reinterpret_cast<float (&)[8][4]>(c[half * 8]), a[kk],
+                              descriptor(tile + half * ROWS * 64 + (first + kk * 16) * 64), 1);
+}
+
+// The assembler up to CUDA 13.0 takes registers that hold the left side of a product through all of a loop for free once
+// the product is done, and writes the left side of another product of the loop over them. It has been seen to where both
+// products have the same shape, so there every round gets new ones: what it differs by is 0, which only we know.
+struct Renewed {
+    pair_t now[D / 16][4];
+
+    __device__ __forceinline__ Renewed(const Args &a, const pair_t (&of)[D / 16][4], int round) {
+        const pair_t zero = static_cast<pair_t>(a.batch >> 32) & round;
+#pragma unroll
+        for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) now[kk][i] = of[kk][i] ^ zero;
+    }
+};
+#else
+// c[16x8] += a[16x16] b[16x8]
+__device__ __forceinline__ void multiply(float c[4], const pair_t a[4], pair_t b0, pair_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPES ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void begin_products() {}
+__device__ __forceinline__ void end_products() {}
+template <int N> __device__ __forceinline__ void settle(float (&)[N][4]) {}
+
+// c = a b^T, b some rows of a tile.
+template <int ROWS, int N>
+__device__ __forceinline__ void times_rows(float (&c)[N / 8][4], const pair_t (&a)[D / 16][4], const half_t *tile, int first) {
+    int lane = threadIdx.x & 31;
+    const unsigned at = shared_address(tile + (first + (lane & 7) + (lane >> 4) * 8) * ROW + ((lane >> 3) & 1) * 8);
+#pragma unroll
+    for (int n = 0; n < N / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) c[n][e] = 0.0f;
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+        for (int n = 0; n < N / 16; n++) {
+            pair_t b[4];
+            load(b, at + (n * 16 * ROW + kk * 16) * 2);
+            multiply(c[2 * n], a[kk], b[0], b[1]);
+            multiply(c[2 * n + 1], a[kk], b[2], b[3]);
+        }
+}
+
+// c += a b, b some rows of a tile.
+template <int ROWS, int N>
+__device__ __forceinline__ void times_columns(float (&c)[D / 8][4], const pair_t (&a)[N / 16][4], const half_t *tile, int first) {
+    int lane = threadIdx.x & 31;
+    const unsigned at = shared_address(tile + (first + (lane & 15)) * ROW + (lane >> 4) * 8);
+#pragma unroll
+    for (int kk = 0; kk < N / 16; kk++)
+#pragma unroll
+        for (int n = 0; n < D / 16; n++) {
+            pair_t b[4];
+            load_transposed(b, at + (kk * 16 * ROW + n * 16) * 2);
+            multiply(c[2 * n], a[kk], b[0], b[1]);
+            multiply(c[2 * n + 1], a[kk], b[2], b[3]);
+        }
+}
+#endif
 
 __device__ __forceinline__ pair_t pack(float low, float high) {
     pair_t r;
@@ -113,12 +246,20 @@ __device__ __forceinline__ float2 unpack(pair_t p) {
     return r;
 }
 
-// The left side of a product, from the accumulators of two neighbouring 16x8 blocks.
-__device__ __forceinline__ void pack_block(pair_t a[4], const float left[4], const float right[4]) {
-    a[0] = pack(left[0], left[1]);
-    a[1] = pack(left[2], left[3]);
-    a[2] = pack(right[0], right[1]);
-    a[3] = pack(right[2], right[3]);
+// The left side of a product that needs no new registers.
+struct Kept {
+    const pair_t (&now)[D / 16][4];
+
+    __device__ __forceinline__ Kept(const Args &, const pair_t (&of)[D / 16][4], int) : now(of) {}
+};
+
+// Accumulators as the left side of a product.
+template <int N> __device__ __forceinline__ void pack_left(pair_t (&a)[N / 2][4], const float (&c)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        a[n / 2][(n % 2) * 2] = pack(c[n][0], c[n][1]);
+        a[n / 2][(n % 2) * 2 + 1] = pack(c[n][2], c[n][3]);
+    }
 }
 
 __device__ __forceinline__ float exp2_of(float x) {
@@ -191,27 +332,25 @@ struct Seen {
     }
 };
 
-// 16 rows of accumulators into a tile, as halves.
-__device__ __forceinline__ void put_rows(half_t *tile, float acc[D / 8][4], float upper, float lower) {
+// A warp's 16 rows of accumulators, times a factor for the upper and the lower eight, into memory, up to the last row that
+// there is. They go through shared memory, so that 16 bytes at a time are written.
+__device__ __forceinline__ void store_rows(half_t *to, long long stride, float (&acc)[D / 8][4], float upper, float lower,
+                                           half_t *through, int first, int rows) {
     int lane = threadIdx.x & 31;
-    half_t *at = tile + (lane >> 2) * ROW + (lane & 3) * 2;
+    half_t *at = through + (lane >> 2) * ROW + (lane & 3) * 2;
+    __syncwarp();
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
         *reinterpret_cast<pair_t *>(at + n * 8) = pack(acc[n][0] * upper, acc[n][1] * upper);
         *reinterpret_cast<pair_t *>(at + 8 * ROW + n * 8) = pack(acc[n][2] * lower, acc[n][3] * lower);
     }
-}
-
-// 16 rows of a tile into memory, by one warp, up to the last row that there is.
-__device__ __forceinline__ void store_rows(half_t *to, long long stride, const half_t *tile, int first, int rows) {
-    int lane = threadIdx.x & 31;
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < (16 * PIECES + 31) / 32; i++) {
-        int at = lane + i * 32;
-        int row = at / PIECES, piece = at % PIECES;
-        if (at < 16 * PIECES && first + row < rows) {
-            int4 piece_of = *reinterpret_cast<const int4 *>(tile + row * ROW + piece * 8);
-            *reinterpret_cast<int4 *>(to + (first + row) * stride + piece * 8) = piece_of;
-        }
+        int piece = lane + i * 32, row = piece / PIECES;
+        piece %= PIECES;
+        if (row < 16 && first + row < rows)
+            *reinterpret_cast<int4 *>(to + (first + row) * stride + piece * 8) =
+                *reinterpret_cast<const int4 *>(through + row * ROW + piece * 8);
     }
 }
