@@ -96,5 +96,5 @@ pub(crate) fn apply<O: Operation<OnDevice>, const N: usize, const D: usize>(
     inputs: [DispatchTensor; N],
     dtype: DType,
 ) -> Tensor<D> {
-    Tensor::from_dispatch(route::<Cube, _, O, N>(op, inputs, dtype))
+    Tensor::from_dispatch(route::<Cube, OnDevice, O, N>(op, inputs, dtype))
 }

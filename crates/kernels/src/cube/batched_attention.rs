@@ -436,7 +436,7 @@ fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
         sums = sums * (largest - larger).exp() + (z - larger).exp();
         largest = larger;
     }
-    let mut own = largest.extract(0);
+    let mut own = largest.extract(0usize);
     #[unroll]
     for lane in 1..lanes {
         own = max(own, largest.extract(lane));

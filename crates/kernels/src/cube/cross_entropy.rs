@@ -155,7 +155,7 @@ impl CrossEntropy {
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn lose<X: Float, I: Int, N: Size>(
+fn lose<X: Float, I: Numeric, N: Size>(
     logits: &mut [Vector<X, N>],
     targets: &[I],
     weights: &[f32],
@@ -186,7 +186,7 @@ fn lose<X: Float, I: Int, N: Size>(
         sums = sums * (largest - larger).exp() + (z - larger).exp();
         largest = larger;
     }
-    let mut own = largest.extract(0);
+    let mut own = largest.extract(0usize);
     #[unroll]
     for lane in 1..lanes {
         own = max(own, largest.extract(lane));
@@ -203,7 +203,7 @@ fn lose<X: Float, I: Int, N: Size>(
     let place = min(target / lanes, vectors - 1);
     let z = bounded::<N>(Vector::cast_from(logits[from + place]), cap, capped);
     let hit = target % lanes;
-    let mut chosen = z.extract(0);
+    let mut chosen = z.extract(0usize);
     #[unroll]
     for lane in 1..lanes {
         if hit == lane {

@@ -58,9 +58,9 @@ pub(super) fn rows(tensor: &CubeTensor) -> usize {
     tensor.meta.num_elements() / width(tensor).max(1)
 }
 
-/// How many numbers a kernel may read at a time, of rows this wide, each of at most 16 bytes together.
+/// How many numbers a kernel may read at a time, of rows this wide: 16 bytes of the narrowest.
 pub(super) fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
-    let widest = tensors.iter().map(|tensor| 16 / tensor.dtype.size()).min();
+    let widest = tensors.iter().map(|tensor| 16 / tensor.dtype.size()).max();
     let mut size = widest.unwrap_or(1);
     let supported = tensors.first().map_or(1, |tensor| {
         tensor.client.properties().hardware.max_vector_size

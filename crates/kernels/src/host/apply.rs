@@ -103,9 +103,9 @@ pub(crate) fn apply<O: Operation<InMemory>, const N: usize, const D: usize>(
 ) -> Tensor<D> {
     Tensor::from_dispatch(match inner(&inputs[0].kind) {
         #[cfg(feature = "flex")]
-        DispatchTensorKind::Flex(_) => route::<Flex, _, O, N>(op, inputs, dtype),
+        DispatchTensorKind::Flex(_) => route::<Flex, InMemory, O, N>(op, inputs, dtype),
         #[cfg(feature = "ndarray")]
-        DispatchTensorKind::NdArray(_) => route::<NdArray, _, O, N>(op, inputs, dtype),
+        DispatchTensorKind::NdArray(_) => route::<NdArray, InMemory, O, N>(op, inputs, dtype),
         other => panic!("not in host memory: {other:?}"),
     })
 }
