@@ -54,7 +54,7 @@ impl Operation<OnDevice> for CrossEntropy {
         let [n, vocab] = [rows(&hidden), weight.meta.shape()[1]];
         let by_columns = weight.meta.strides()[0] == 1 && weight.meta.strides()[1] != 1;
         let losses = empty(&hidden, &[n], DType::F32);
-        let d_hidden = tracked[0].then(|| empty(&hidden, hidden.meta.shape(), hidden.dtype));
+        let mut d_hidden: Option<CubeTensor> = None;
         let mut d_weight: Option<CubeTensor> = None;
 
         let step = CHUNK_BYTES / (vocab * hidden.dtype.size());
@@ -64,9 +64,15 @@ impl Operation<OnDevice> for CrossEntropy {
             let part = rows_of(&hidden, from, count);
             let logits = product(part.clone(), weight.clone(), hidden.dtype);
             self.gradient_in_place(&logits, &losses, from, tracked.contains(&true));
-            if let Some(d_hidden) = &d_hidden {
-                let target = rows_of(d_hidden, from, count);
-                product_into(logits.clone(), transposed(weight.clone()), target);
+            if tracked[0] {
+                let (logits, turned) = (logits.clone(), transposed(weight.clone()));
+                if count == n {
+                    d_hidden = Some(product(logits, turned, hidden.dtype));
+                } else {
+                    let all = || empty(&hidden, hidden.meta.shape(), hidden.dtype);
+                    let all = d_hidden.get_or_insert_with(all);
+                    product_into(logits, turned, &rows_of(all, from, count));
+                }
             }
             if tracked[1] {
                 // In the layout of the weight, and its sum over the chunks in f32.

@@ -1,5 +1,7 @@
 //! Numbers of one tensor after the other, with nothing between them.
 
+use burn::tensor::DType;
+use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -13,30 +15,40 @@ fn split(tensors: &[&CubeTensor]) -> (usize, usize) {
     (total / size, size)
 }
 
-/// The memory for a result in the form of an operand: its own where nobody else has it.
-fn place_for(numbers: &CubeTensor) -> CubeTensor {
-    match numbers.can_mut() {
+/// Numbers times a number, in this dtype.
+pub(super) fn times(numbers: CubeTensor, factor: f32, dtype: DType) -> CubeTensor {
+    if factor == 1.0 {
+        return cast(numbers, dtype);
+    }
+    let target = CubeTensor {
+        meta: numbers.meta.clone(),
+        ..empty(&numbers, numbers.meta.shape(), dtype)
+    };
+    scale(&numbers, None, factor, &target);
+    target
+}
+
+/// Numbers times a number that stays on the device, in their own memory where nobody else has it.
+pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTensor {
+    let target = match numbers.can_mut() {
         true => numbers.clone(),
         false => CubeTensor {
             meta: numbers.meta.clone(),
-            ..empty(numbers, numbers.meta.shape(), numbers.dtype)
+            ..empty(&numbers, numbers.meta.shape(), numbers.dtype)
         },
-    }
+    };
+    scale(&numbers, Some(factor), 1.0, &target);
+    target
 }
 
-/// Numbers times a number.
-pub(super) fn times(numbers: CubeTensor, factor: f32) -> CubeTensor {
-    scale(&numbers, None, factor)
+/// Writes numbers to another tensor of as many.
+#[cfg(feature = "cuda")]
+pub(super) fn copy(numbers: &CubeTensor, target: &CubeTensor) {
+    scale(numbers, None, 1.0, target);
 }
 
-/// Numbers times a number that stays on the device.
-pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTensor {
-    scale(&numbers, Some(factor), 1.0)
-}
-
-fn scale(numbers: &CubeTensor, scalar: Option<&CubeTensor>, factor: f32) -> CubeTensor {
-    let target = place_for(numbers);
-    let (count, size) = split(&[numbers]);
+fn scale(numbers: &CubeTensor, scalar: Option<&CubeTensor>, factor: f32, target: &CubeTensor) {
+    let (count, size) = split(&[numbers, target]);
     let first = scalar.unwrap_or(numbers);
     // SAFETY: every unit looks first whether its place exists.
     unsafe {
@@ -47,25 +59,24 @@ fn scale(numbers: &CubeTensor, scalar: Option<&CubeTensor>, factor: f32) -> Cube
             size,
             buffer(numbers),
             buffer(first),
-            buffer(&target),
+            buffer(target),
             count,
             factor,
             scalar.is_some(),
-            [elem(numbers), elem(first)],
+            [elem(numbers), elem(first), elem(target)],
         );
     }
-    target
 }
 
 #[cube(launch_unchecked)]
-fn scale_all<X: Float, F: Float, N: Size>(
+fn scale_all<X: Float, F: Float, Y: Float, N: Size>(
     numbers: &[Vector<X, N>],
     scalar: &[F],
-    target: &mut [Vector<X, N>],
+    target: &mut [Vector<Y, N>],
     count: usize,
     factor: f32,
     #[comptime] by_scalar: bool,
-    #[define(X, F)] _types: [ElemType; 2],
+    #[define(X, F, Y)] _types: [ElemType; 3],
 ) {
     if ABSOLUTE_POS < count {
         let mut factor = factor;

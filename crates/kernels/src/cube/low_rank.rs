@@ -17,15 +17,15 @@ const ROWS: usize = 8;
 /// Rows that a unit adds up in [`outer`].
 const DEPTH: usize = 64;
 
-/// `y + bias + s low B`, in the memory of y.
+/// `y + bias + low B`, in the memory of y.
 ///
 /// # Shapes
 /// - y, output: `[m, n]`
-/// - change: low `[m, rank]`, B `[rank, n]`, s; without gaps
+/// - change: low `[m, rank]`, B `[rank, n]`; without gaps
 /// - bias: `[n]`
 pub(super) fn add_low_rank(
     y: CubeTensor,
-    change: Option<(CubeTensor, CubeTensor, f32)>,
+    change: Option<(CubeTensor, CubeTensor)>,
     bias: Option<CubeTensor>,
 ) -> CubeTensor {
     if change.is_none() && bias.is_none() {
@@ -33,13 +33,8 @@ pub(super) fn add_low_rank(
     }
     let (m, n) = (rows(&y), width(&y));
     let biased = bias.is_some();
-    let (low, b, scale, rank) = match change {
-        Some((low, b, scale)) => {
-            let rank = width(&low);
-            (low, b, scale, rank)
-        }
-        None => (y.clone(), y.clone(), 0.0, 0),
-    };
+    let rank = change.as_ref().map_or(0, |(low, _)| width(low));
+    let (low, b) = change.unwrap_or_else(|| (y.clone(), y.clone()));
     let bias = bias.unwrap_or_else(|| y.clone());
     let size = vector_size(&[&y, &b, &bias], n);
     let vectors = n / size;
@@ -60,7 +55,6 @@ pub(super) fn add_low_rank(
             buffer(&bias),
             m,
             vectors,
-            scale,
             rank,
             biased,
             [elem(&y), elem(&low), elem(&b), elem(&bias)],
@@ -78,7 +72,6 @@ fn add_to_rows<Y: Float, L: Float, B: Float, C: Float, N: Size>(
     bias: &[Vector<C, N>],
     m: usize,
     vectors: usize,
-    scale: f32,
     #[comptime] rank: usize,
     #[comptime] biased: bool,
     #[define(Y, L, B, C)] _types: [ElemType; 4],
@@ -92,7 +85,7 @@ fn add_to_rows<Y: Float, L: Float, B: Float, C: Float, N: Size>(
             sums[i] = Vector::new(0.0f32);
         }
         for j in 0..rank {
-            let b = Vector::<f32, N>::cast_from(b[j * vectors + column]) * Vector::new(scale);
+            let b = Vector::<f32, N>::cast_from(b[j * vectors + column]);
             #[unroll]
             for i in 0..ROWS {
                 let row = min(first + i, m - 1);
@@ -117,12 +110,12 @@ fn add_to_rows<Y: Float, L: Float, B: Float, C: Float, N: Size>(
     }
 }
 
-/// `s x^T d`, or its transpose, in `f32`: each unit adds up some rows of some columns, a second pass the units' sums.
+/// `x^T d`, or its transpose, in `f32`: each unit adds up some rows of some columns, a second pass the units' sums.
 ///
 /// # Shapes
 /// - x: `[m, c]`, d: `[m, rank]`, without gaps
 /// - output: `[c, rank]`, or `[rank, c]`
-pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, scale: f32, transpose: bool) -> CubeTensor {
+pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTensor {
     let (m, c, rank) = (rows(x), width(x), width(d));
     let parts = m.div_ceil(DEPTH);
     let sums = empty(x, &[parts, c * rank], DType::F32);
@@ -141,7 +134,6 @@ pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, scale: f32, transpose: bool)
             buffer(&sums),
             m,
             vectors,
-            scale,
             rank,
             transpose,
             [elem(x), elem(d)],
@@ -162,7 +154,6 @@ fn outer_of_rows<X: Float, D: Float, N: Size>(
     sums: &mut [f32],
     m: usize,
     vectors: usize,
-    scale: f32,
     #[comptime] rank: usize,
     #[comptime] transpose: bool,
     #[define(X, D)] _types: [ElemType; 2],
@@ -192,7 +183,7 @@ fn outer_of_rows<X: Float, D: Float, N: Size>(
             #[unroll]
             for lane in 0..lanes {
                 let at = column * lanes + lane;
-                let sum = own[j].extract(lane) * scale;
+                let sum = own[j].extract(lane);
                 if comptime!(transpose) {
                     sums[start + j * columns + at] = sum;
                 } else {

@@ -15,6 +15,8 @@ mod cross_entropy;
 pub(crate) mod cuda_source;
 mod elementwise;
 mod gelu;
+#[cfg(feature = "cuda")]
+mod hopper;
 mod low_rank;
 mod many;
 mod memory;

@@ -9,19 +9,34 @@ use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-use super::memory::{elem, empty};
+#[cfg(feature = "cuda")]
+use super::elementwise::copy;
+#[cfg(feature = "cuda")]
+use super::hopper;
+use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
+use super::memory::{contiguous, elem, empty, transposed, width};
 
 /// `a b` in this dtype, of two matrices or as many of each, or views of them.
 ///
 /// # Shapes
 /// - a: `[..., m, k]`, b: `[..., k, n]`, output: `[..., m, n]` without gaps
 pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
+    let b = cast(b, a.dtype);
+    #[cfg(feature = "cuda")]
+    {
+        if hopper::takes_thin(&a, &b) {
+            return hopper::thin(&a, &b, 1.0, dtype);
+        }
+        if dtype == a.dtype && hopper::takes(&a, &b, None, None) {
+            return hopper::product(&a, &b, None, None);
+        }
+    }
     let mut shape = a.meta.shape().to_vec();
     if let (Some(last), Some(n)) = (shape.last_mut(), b.meta.shape().last()) {
         *last = *n;
     }
     let out = empty(&a, &shape, dtype);
-    product_into(a, b, out.clone());
+    by_cubek(&a, &b, &out);
     out
 }
 
@@ -29,12 +44,67 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
 ///
 /// # Shapes
 /// As [`product`].
-pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: CubeTensor) {
+pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
     let b = cast(b, a.dtype);
-    let wanted = strategies(&a, &b);
+    #[cfg(feature = "cuda")]
+    if out.dtype == a.dtype && hopper::takes(&a, &b, None, None) {
+        return copy(&hopper::product(&a, &b, None, None), out);
+    }
+    by_cubek(&a, &b, out);
+}
+
+/// `a b + c d + bias` in the dtype of a, where c and d share a short side; d and the bias may be in another dtype.
+///
+/// # Shapes
+/// - a: `[m, k]`, b: `[k, n]`, or views; c: `[m, rank]` without gaps, d: `[rank, n]`, or a view; bias: `[n]`
+/// - output: `[m, n]` without gaps
+pub(crate) fn product_plus(
+    a: CubeTensor,
+    b: CubeTensor,
+    more: Option<(CubeTensor, CubeTensor)>,
+    bias: Option<CubeTensor>,
+) -> CubeTensor {
+    #[cfg(feature = "cuda")]
+    if hopper::takes(&a, &b, None, None) {
+        let narrow = |x: &CubeTensor| cast(x.clone(), a.dtype);
+        let (c, d) = (more.as_ref()).map_or((None, None), |(c, d)| (Some(c), Some(narrow(d))));
+        let term = c.zip(d.as_ref());
+        let bias = bias.as_ref().map(narrow);
+        if hopper::takes(&a, &b, term, bias.as_ref()) {
+            return hopper::product(&a, &b, term, bias.as_ref());
+        }
+    }
+    let dtype = a.dtype;
+    let more = more.map(|(c, d)| (c, contiguous(d)));
+    add_low_rank(product(a, b, dtype), more, bias.map(contiguous))
+}
+
+/// `x^T d`, or its transpose, in `f32`, where d is narrow.
+///
+/// # Shapes
+/// - x: `[m, c]`, d: `[m, rank]`, without gaps
+/// - output: `[c, rank]`, or `[rank, c]`
+pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTensor {
+    let (left, right) = match transpose {
+        false => (transposed(x.clone()), d.clone()),
+        true => (transposed(d.clone()), x.clone()),
+    };
+    #[cfg(feature = "cuda")]
+    if hopper::takes_thin(&left, &right) {
+        return hopper::thin(&left, &right, 1.0, DType::F32);
+    }
+    match width(d) <= MOST_RANKS {
+        true => outer_by_rows(x, d, transpose),
+        false => product(left, right, DType::F32),
+    }
+}
+
+/// By one of CubeK's kernels.
+fn by_cubek(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
+    let wanted = strategies(a, b);
     let last = wanted.len() - 1;
-    for (index, strategy) in wanted.into_iter().enumerate() {
-        match launch(&strategy, &a, &b, &out) {
+    for (index, strategy) in wanted.iter().enumerate() {
+        match launch(strategy, a, b, out) {
             Ok(()) => return,
             Err(_) if index < last => {}
             // The plain kernel takes everything.

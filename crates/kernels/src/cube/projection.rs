@@ -1,11 +1,11 @@
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::columns::column_sums;
-use super::low_rank::{MOST_RANKS, add_low_rank, outer};
+use super::elementwise::times;
 use super::memory::{contiguous, reshaped, rows, transposed, width};
-use super::product::product;
+use super::product::{outer, product, product_plus};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::projection::LowRank;
 
@@ -33,7 +33,7 @@ pub(crate) fn projection<const D: usize>(
 
 /// `y = x W + bias + s (x A) B`; the operands are `x`, `W`, the bias if there is one, `A` and `B` if there is a scale.
 ///
-/// The wide products are in the dtype of W; the factors stay in their own, `f32` as a rule, where a kernel reads them.
+/// The products are in the dtype of W, and so are the factors in them, which are `f32` as a rule.
 #[derive(Clone, Debug)]
 struct Projection {
     bias: bool,
@@ -57,17 +57,14 @@ impl Operation<OnDevice> for Projection {
         let x = as_matrix(x);
         let (a_at, b_at) = self.factors();
 
-        let y = product(x.clone(), weight.clone(), dtype);
-        let low = self.scale.map(|_| {
-            let a = cast(inputs[a_at].clone(), dtype);
-            product(x.clone(), a, dtype) // [m, rank]
+        // s (x A): [m, rank]
+        let low = self.scale.map(|scale| {
+            let a = times(contiguous(inputs[a_at].clone()), scale, dtype);
+            product(x.clone(), a, dtype)
         });
-        let bias = self.bias.then(|| contiguous(inputs[2].clone()));
-        let change = low.as_ref().zip(self.scale).map(|(low, scale)| {
-            let b = contiguous(inputs[b_at].clone());
-            (low.clone(), b, scale)
-        });
-        let y = add_low_rank(y, change, bias);
+        let bias = self.bias.then(|| inputs[2].clone());
+        let change = low.clone().map(|low| (low, inputs[b_at].clone()));
+        let y = product_plus(x.clone(), weight, change, bias);
 
         if let Some(last) = shape.last_mut() {
             *last = width(&y);
@@ -114,28 +111,24 @@ impl Operation<OnDevice> for Projection {
         }
 
         let (a_at, b_at) = self.factors();
-        // g B^T: [m, rank]
+        // s (g B^T): [m, rank]
         let mut d_low = None;
         if let Some(scale) = self.scale {
             if tracked[0] || tracked[a_at] {
-                let b = cast(saved.input(b_at).clone(), g.dtype);
-                d_low = Some((product(g.clone(), transposed(b), g.dtype), scale));
+                let b = times(contiguous(saved.input(b_at).clone()), scale, g.dtype);
+                d_low = Some(product(g.clone(), transposed(b), g.dtype));
             }
             if tracked[b_at] {
-                grads[b_at] = Some(narrow_outer(&saved.extra[0], &g, scale));
+                grads[b_at] = Some(outer(&g, &saved.extra[0], true));
             }
         }
-        if let Some((d_low, scale)) = d_low.as_ref().filter(|_| tracked[a_at]) {
-            grads[a_at] = Some(wide_outer(saved.input(0), d_low, *scale));
+        if let Some(d_low) = d_low.as_ref().filter(|_| tracked[a_at]) {
+            grads[a_at] = Some(outer(saved.input(0), d_low, false));
         }
         if tracked[0] {
-            let weight = saved.input(1).clone();
-            let dx = product(g.clone(), transposed(weight), g.dtype);
-            let change = d_low.map(|(d_low, scale)| {
-                let a = transposed(saved.input(a_at).clone());
-                (d_low, contiguous(a), scale)
-            });
-            let dx = add_low_rank(dx, change, None);
+            let weight = transposed(saved.input(1).clone());
+            let change = d_low.map(|d_low| (d_low, transposed(saved.input(a_at).clone())));
+            let dx = product_plus(g, weight, change, None);
             if let Some(last) = shape.last_mut() {
                 *last = width(&dx);
             }
@@ -143,26 +136,6 @@ impl Operation<OnDevice> for Projection {
         }
         grads
     }
-}
-
-/// `s x^T d`, where x is wide and d narrow.
-fn wide_outer(x: &CubeTensor, d: &CubeTensor, scale: f32) -> CubeTensor {
-    if width(d) <= MOST_RANKS {
-        return outer(x, d, scale, false);
-    }
-    scaled(product(transposed(x.clone()), d.clone(), DType::F32), scale)
-}
-
-/// `s d^T x`, where x is wide and d narrow.
-fn narrow_outer(d: &CubeTensor, x: &CubeTensor, scale: f32) -> CubeTensor {
-    if width(d) <= MOST_RANKS {
-        return outer(x, d, scale, true);
-    }
-    scaled(product(transposed(d.clone()), x.clone(), DType::F32), scale)
-}
-
-fn scaled(x: CubeTensor, scale: f32) -> CubeTensor {
-    super::elementwise::times(x, scale)
 }
 
 fn as_matrix(x: CubeTensor) -> CubeTensor {
