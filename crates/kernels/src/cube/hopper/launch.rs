@@ -6,7 +6,8 @@ use cubecl::ir::features::Tma;
 use cubecl::prelude::*;
 use cubecl::zspace::{Shape, Strides};
 
-use super::kernel::{ExtentLaunch, thin, wide};
+use super::extent::ExtentLaunch;
+use super::kernel::{thin, wide};
 use super::plan::{Plan, STEP};
 use crate::cube::memory::{buffer, elem, empty};
 

@@ -4,10 +4,13 @@
 //! is some stages ahead of what is multiplied. Sums are `f32`. Each side may be stored row after row or column after
 //! column: a transposed view costs nothing.
 
+mod extent;
 mod kernel;
 mod launch;
 mod plan;
 mod ptx;
+mod results;
+mod ring;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 

@@ -224,7 +224,6 @@ pub(super) fn write_block(
     #[comptime] offset: u32,
     #[comptime] plan: Plan,
 ) {
-    let element = comptime!(plan.element());
     let pairs = comptime!(rounded(first, plan.element()));
     gpu_asm!(
         "{{ .reg .b32 r<4>; .reg .b32 at; {pairs}",
