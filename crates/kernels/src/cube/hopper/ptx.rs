@@ -161,18 +161,14 @@ pub(super) fn sum(#[comptime] index: u32) -> f32 {
     value
 }
 
-/// The same place in the shared memory of the cluster's first cube.
-#[cube]
-pub(super) fn in_first_cube(address: u32) -> u32 {
-    let there: u32;
-    gpu_asm!("mapa.shared::cluster.u32 {there}, {address}, 0;", there = out(_) there, address = in(_) address);
-    there
-}
-
-/// Writes one sum to another cube's shared memory.
+/// Writes one sum to the same place in the shared memory of the cluster's first cube.
 #[cube]
 pub(super) fn send_sum(to: u32, #[comptime] index: u32) {
-    gpu_asm!("st.shared::cluster.f32 [{to}], acc{index};", to = in(_) to);
+    gpu_asm!(
+        "{{ .reg .b32 there; mapa.shared::cluster.u32 there, {to}, 0;",
+        "st.shared::cluster.f32 [there], acc{index}; }}",
+        to = in(_) to
+    );
 }
 
 /// Adds a number in shared memory to one sum.
@@ -184,10 +180,14 @@ pub(super) fn receive_sum(from: u32, #[comptime] index: u32) {
     );
 }
 
-/// One arrival at another cube's barrier, which shows it what this thread has written.
+/// One arrival at the barrier of the cluster's first cube, which shows it what this thread has written.
 #[cube]
 pub(super) fn cluster_arrive(barrier: u32) {
-    gpu_asm!("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [{b}];", b = in(_) barrier);
+    gpu_asm!(
+        "{{ .reg .b32 there; mapa.shared::cluster.u32 there, {b}, 0;",
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there]; }}",
+        b = in(_) barrier
+    );
 }
 
 /// Waits for the first phase of a barrier, and what threads of other cubes had written before they arrived.
@@ -205,7 +205,7 @@ pub(super) fn cluster_wait(barrier: u32) {
 /// A barrier among all threads of a cluster.
 #[cube]
 pub(super) fn cluster_sync() {
-    gpu_asm!("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;");
+    gpu_asm!("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;");
 }
 
 /// Adds to one sum.

@@ -31,12 +31,12 @@ pub(super) fn collect(
                 }
             }
         } else {
-            let to = in_first_cube(own + (part - 1) * comptime!(plan.sums() * 512));
+            let to = own + (part - 1) * comptime!(plan.sums() * 512);
             #[unroll]
             for index in 0..sums {
                 send_sum(to + comptime!(index * 512), index);
             }
-            cluster_arrive(in_first_cube(collected(barriers, plan)));
+            cluster_arrive(collected(barriers, plan));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{LowRank, portable};
 /// The GPUs with these kernels, among those that the tests are to run on.
 #[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
 fn hoppers() -> Vec<Device> {
-    let mut all: Vec<Device> = gpus().iter().map(Device::inner).collect();
+    let mut all: Vec<Device> = gpus().into_iter().map(Device::inner).collect();
     all.retain(|gpu| is_hopper(&primitive(Tensor::<1>::zeros([1], gpu))));
     if all.is_empty() {
         println!("skipped: no Hopper GPU among the test devices");
