@@ -210,9 +210,8 @@ pub(super) fn run_thin(left: &Side<'_>, right: &Side<'_>, scale: f32, dtype: DTy
         0,
     ];
     let (tiles, steps) = (size[2] * size[3], size[4]);
-    // A cluster has one tile. Shorter parts would take less time than their sums' way to the first.
-    let fits = |parts: &usize| tiles * parts <= cubes && steps >= 4 * parts;
-    let parts = [4, 2].into_iter().find(fits).unwrap_or(1);
+    // A cluster has one tile. More than two parts lose more on their sums' way to the first than they gain.
+    let parts = if 2 * tiles <= cubes && steps >= 8 { 2 } else { 1 };
     let mut plan = Plan {
         groups: 1,
         parts: parts as u32,
