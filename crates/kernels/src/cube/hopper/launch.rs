@@ -211,7 +211,11 @@ pub(super) fn run_thin(left: &Side<'_>, right: &Side<'_>, scale: f32, dtype: DTy
     ];
     let (tiles, steps) = (size[2] * size[3], size[4]);
     // A cluster has one tile. More than two parts lose more on their sums' way to the first than they gain.
-    let parts = if 2 * tiles <= cubes && steps >= 8 { 2 } else { 1 };
+    let parts = if 2 * tiles <= cubes && steps >= 8 {
+        2
+    } else {
+        1
+    };
     let mut plan = Plan {
         groups: 1,
         parts: parts as u32,
