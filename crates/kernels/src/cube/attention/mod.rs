@@ -17,7 +17,7 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cuda_source::{Access, CudaSource, CudaText};
+use super::cuda_source::{Access, CudaText};
 use super::memory::{contiguous, empty};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::attention::{Scores, Visible};
