@@ -109,7 +109,10 @@ fn decoder_steps<M: CausalLm>(
         Some(folder) => shape.prepared_batches(&folder.join("ids.bin"))?,
         None => vec![shape.batch()?],
     };
-    let batches: Vec<_> = batches.iter().map(|batch| batch.to_device(&device)).collect();
+    let batches: Vec<_> = batches
+        .iter()
+        .map(|batch| batch.to_device(&device))
+        .collect();
     let mut next = batches.chunks(1).cycle();
     Ok(run(model, options.steps, &device, |model| {
         gradients(model, next.next().expect("there is a batch"))

@@ -2,6 +2,7 @@ use std::any::{Any, TypeId};
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{BackendTensor, Cube, DispatchDevice, DispatchTensor, DispatchTensorKind};
+use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::cast;
@@ -53,7 +54,7 @@ pub(super) fn same<A: 'static, B: 'static>(value: A) -> B {
 ///
 /// # Panics
 /// If it is not on a GPU.
-pub(super) fn primitive<const D: usize, K: BasicOps>(tensor: Tensor<D, K>) -> CubeTensor {
+pub(super) fn primitive<const D: usize, K: Basic>(tensor: Tensor<D, K>) -> CubeTensor {
     let mut kind = tensor.into_dispatch().kind;
     if let DispatchTensorKind::Autodiff(inner) = kind {
         kind = *inner;

@@ -1,14 +1,16 @@
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::apply::primitive;
-use super::memory::{UNITS, buffer, contiguous, cubes_for, elem, empty, reshaped, vector_size, width};
+use super::memory::{
+    UNITS, buffer, contiguous, cubes_for, elem, empty, reshaped, vector_size, width,
+};
 use super::{OnDevice, Operation, Saved, apply};
 
-pub(crate) fn select_rows(x: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
+pub(crate) fn select_rows(x: Tensor<2>, rows: Tensor<1, burn::tensor::Int>) -> Tensor<2> {
     let [n, _] = x.dims();
     let dtype = x.dtype();
     let op = SelectRows {
