@@ -46,9 +46,8 @@ fn there(x: &Tensor<2>, gpu: &Device, dtype: DType, turned: bool) -> CubeTensor 
 }
 
 fn here(x: CubeTensor) -> Tensor<1> {
-    let count = x.meta.num_elements();
-    Tensor::<1>::from_data(into_data_sync(x).convert::<f32>(), &Device::flex())
-        .reshape([count as i32])
+    let x = into_data_sync(x).convert::<f32>();
+    Tensor::<2>::from_data(x, &Device::flex()).flatten(0, 1)
 }
 
 /// Every storage order, sizes that no tile divides, more tiles than multiprocessors, with and without the second term and
