@@ -45,8 +45,10 @@ def sizes(shape):
         layers += [Layer("attention.output.dense", d, d)]
         layers += [Layer("intermediate.dense", d, inner), Layer("output.dense", inner, d)]
         return Sizes(d, blocks, heads, vocab, False, layers)
-    assert config["model_type"] == "llama" and config["num_key_value_heads"] == heads
-    layers = [Layer(f"self_attn.{name}_proj", d, d, first=True) for name in "qkv"]
+    assert config["model_type"] == "llama"
+    d_kv = d // heads * config["num_key_value_heads"]
+    widths = {"q": d, "k": d_kv, "v": d_kv}
+    layers = [Layer(f"self_attn.{name}_proj", d, width, first=True) for name, width in widths.items()]
     layers += [Layer("self_attn.o_proj", d, d)]
     layers += [Layer("mlp.gate_proj", d, inner), Layer("mlp.up_proj", d, inner), Layer("mlp.down_proj", inner, d)]
     return Sizes(d, blocks, heads, vocab, True, layers)

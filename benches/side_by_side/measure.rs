@@ -59,6 +59,7 @@ pub(crate) fn steps(
         "total_params": parameters.total,
         "first_loss": run.losses.first(),
         "last_loss": run.losses.last(),
+        "losses": run.losses,
     }))
 }
 
@@ -68,34 +69,53 @@ fn decoder(
     options: &Options,
     device: &Device,
 ) -> Result<(ParameterSummary, Run), Box<dyn Error>> {
-    let config = DecoderConfig::from_json(&shape.config.to_string())?;
-    let base = Decoder::init(config, device, SEED)?.with_recompute(options.recompute);
-    let steps = options.steps;
+    let base = match &options.prepared {
+        Some(folder) => {
+            let load = LoadOptions::new(options.dtype.into(), device.clone());
+            Decoder::load(&folder.join("model"), &load)?
+        }
+        None => {
+            let config = DecoderConfig::from_json(&shape.config.to_string())?;
+            Decoder::init(config, device, SEED)?
+        }
+    };
+    let base = base.with_recompute(options.recompute);
     match options.method {
         Method::Lora => {
-            let model = attach(base, DEFAULT_NAME, &shape.lora)?;
+            let model = match &options.prepared {
+                Some(folder) => peft::load(base, DEFAULT_NAME, &folder.join("adapter"))?.0,
+                None => attach(base, DEFAULT_NAME, &shape.lora)?,
+            };
             let parameters = summary(&model);
-            let run = decoder_steps(shape, AdapterOnly::new(model), steps)?;
+            let run = decoder_steps(shape, options, AdapterOnly::new(model))?;
             Ok((parameters, run))
         }
         Method::Full => {
             let model = base.set_require_grad(true);
             let parameters = summary(&model);
-            Ok((parameters, decoder_steps(shape, model, steps)?))
+            Ok((parameters, decoder_steps(shape, options, model)?))
         }
     }
 }
 
 fn decoder_steps<M: CausalLm>(
     shape: &Shape,
+    options: &Options,
     model: M,
-    steps: usize,
 ) -> Result<Run, Box<dyn Error>> {
     let model = model.train();
     let device = model.devices().remove(0);
-    let batches = [shape.batch()?.to_device(&device)];
-    Ok(run(model, steps, &device, |model| {
-        gradients(model, &batches)
+    let batches = match &options.prepared {
+        Some(folder) => shape.prepared_batches(&folder.join("ids.bin"))?,
+        None => vec![shape.batch()?],
+    };
+    let batches: Vec<_> = batches
+        .iter()
+        .map(|batch| batch.to_device(&device))
+        .collect();
+    let mut next = batches.chunks(1).cycle();
+    Ok(run(model, options.steps, &device, |model| {
+        gradients(model, next.next().expect("there is a batch"))
     }))
 }
 
@@ -143,12 +163,12 @@ struct Run {
     step_peak_bytes: Option<u64>,
 }
 
-/// Runs steps on the same batch.
+/// Runs steps against the clock.
 fn run<M: Module>(
     mut model: M,
     steps: usize,
     device: &Device,
-    gradients: impl Fn(&M) -> (GradientsParams, Tensor<1>),
+    mut gradients: impl FnMut(&M) -> (GradientsParams, Tensor<1>),
 ) -> Run {
     let config = TrainConfig {
         learning_rate: LEARNING_RATE,
@@ -167,7 +187,7 @@ fn run<M: Module>(
         let started = Instant::now();
         let (grads, loss) = gradients(&model);
         model = optimizer.step(config.learning_rate, model, grads);
-        device.sync().expect("the CPU has nothing to wait for");
+        device.sync().expect("the steps ran");
         run.step_ms.push(started.elapsed().as_secs_f64() * 1e3);
         run.losses.push(loss.into_scalar());
     }

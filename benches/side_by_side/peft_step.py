@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""One measurement of PEFT and PyTorch on the CPU: training steps of one shape, as one line of JSON.
+"""One measurement of PEFT and PyTorch: training steps of one shape, as one line of JSON.
 
     peft_step.py --shape llama --method lora --steps 10 --threads 2
     peft_step.py --product --threads 2
+    peft_step.py --shape llama_1b --prepared DIR --device cuda --dtype bf16 [--compile | --recompute]
 
-`run.py` starts it, one process for each measurement, in turn with `training_step.rs`, which prints the same fields.
+`run.py` and `gpu.py` start it, one process for each measurement, in turn with `training_step.rs`, which prints the same
+fields.
 """
 
 import argparse
@@ -23,12 +25,14 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 SHAPES = json.loads((Path(__file__).resolve().parent / "shapes.json").read_text())
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01
 SEED = 7
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 # M x K x N of single products: the head of the Llama shape, and one that is large in every direction.
 PRODUCTS = [(1024, 384, 8000), (2048, 2048, 2048)]
@@ -49,6 +53,11 @@ def parse():
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="f32")
+    parser.add_argument("--prepared", type=Path, metavar="DIR", help="weights, adapter and tokens that prepare.py wrote")
+    parser.add_argument("--compile", action="store_true", help="the model under torch.compile")
+    parser.add_argument("--recompute", action="store_true", help="gradient checkpointing of every block")
     parser.add_argument("--product", action="store_true", help="measure single large products instead of steps")
     return parser.parse_args()
 
@@ -57,24 +66,33 @@ def steps(options):
     torch.manual_seed(SEED)
     start_rss_bytes = memory("VmRSS")
     shape = SHAPES[options.shape]
-    model = build(shape, options.method)
+    model = prepared_model(options) if options.prepared else build(shape, options.method)
+    if options.recompute:
+        model.gradient_checkpointing_enable()
+        if options.method == "lora":
+            model.enable_input_require_grads()
     trained = [p for p in model.parameters() if p.requires_grad]
     # PEFT keeps the untrained copy of a head that it trains; it is no parameter of the model.
     total = sum(p.numel() for name, p in model.named_parameters() if ".original_module." not in name)
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    batch = random_batch(shape)
+    batches = prepared_batches(shape, options) if options.prepared else [random_batch(shape)]
+    stepped = torch.compile(model) if options.compile else model
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
     gc.collect()
     loaded_rss_bytes = memory("VmRSS")
     build_peak_bytes = memory("VmHWM")
     reset_peak()
     step_ms, losses = [], []
-    for _ in range(options.steps):
+    for step in range(options.steps):
+        batch = batches[step % len(batches)]
+        wait()
         started = time.perf_counter()
-        loss = model(**batch).loss
+        loss = stepped(**batch).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        wait()
         step_ms.append((time.perf_counter() - started) * 1e3)
         losses.append(loss.item())
     step_peak_bytes = memory("VmHWM")
@@ -98,6 +116,8 @@ def steps(options):
         "total_params": total,
         "first_loss": losses[0],
         "last_loss": losses[-1],
+        "losses": losses,
+        "device_peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else None,
     }
 
 
@@ -123,6 +143,24 @@ def build(shape, method):
         )
         model = get_peft_model(model, lora)
     return model.train()
+
+
+def prepared_model(options):
+    """The prepared weights on the device, the prepared adapter on them unless `method` is full. PEFT keeps it in f32."""
+    dtype, folder = DTYPES[options.dtype], options.prepared
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype, attn_implementation="sdpa")
+    model.config.use_cache = False
+    model = model.to(options.device)
+    if options.method == "lora":
+        model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    return model.train()
+
+
+def prepared_batches(shape, options):
+    rows, length = shape["batch_size"], shape["seq_len"]
+    ids = torch.frombuffer(bytearray((options.prepared / "ids.bin").read_bytes()), dtype=torch.int32)
+    ids = ids.view(-1, rows, length).long().to(options.device)
+    return [{"input_ids": batch, "labels": batch} for batch in ids]
 
 
 def random_batch(shape):

@@ -24,7 +24,8 @@ from flops import lora_step_flops
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-SHAPES = json.loads((HERE / "shapes.json").read_text())
+# Those for a GPU are gpu.py's.
+SHAPES = {name: shape for name, shape in json.loads((HERE / "shapes.json").read_text()).items() if not shape.get("gpu")}
 METHODS = ["lora", "full"]
 PEFT = "peft"
 # Share of the machine's CPU time that other processes may take during a measurement.

@@ -1,6 +1,8 @@
 //! The shapes that are measured, and their batches.
 
 use std::error::Error;
+use std::fs;
+use std::path::Path;
 
 use burn_lora::data::{Batch, Example};
 use burn_lora::prelude::*;
@@ -52,10 +54,22 @@ impl Shape {
 
     /// Random rows without padding, of which every token but the first is learned, as Transformers shifts the labels.
     pub(crate) fn batch(&self) -> Result<Batch, Box<dyn Error>> {
-        let ids = self.random("vocab_size", self.tokens())?;
+        self.batch_of(&self.random("vocab_size", self.tokens())?)
+    }
+
+    fn batch_of(&self, ids: &[u32]) -> Result<Batch, Box<dyn Error>> {
         let rows = ids.chunks(self.seq_len);
         let examples: Result<Vec<_>, _> = rows.map(|row| Example::new(row.to_vec(), 1)).collect();
         Ok(Batch::new(&examples?, 0))
+    }
+
+    /// The batches of prepare.py, their ids as little-endian numbers of 32 bits.
+    pub(crate) fn prepared_batches(&self, file: &Path) -> Result<Vec<Batch>, Box<dyn Error>> {
+        let bytes = fs::read(file)?;
+        let (ids, _) = bytes.as_chunks::<4>();
+        let ids: Vec<u32> = ids.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let batches = ids.chunks_exact(self.tokens());
+        batches.map(|ids| self.batch_of(ids)).collect()
     }
 
     /// Random labels of the rows.

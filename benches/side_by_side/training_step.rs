@@ -1,11 +1,12 @@
-//! One measurement of ours on the CPU: training steps of one shape, as one line of JSON.
+//! One measurement of ours: training steps of one shape, as one line of JSON.
 //!
 //! ```text
 //! cargo bench --bench training_step -- --shape llama --method lora --device flex --steps 10 --threads 2
 //! cargo bench --bench training_step -- --floor
 //! ```
 //!
-//! `run.py` starts it, one process for each measurement, in turn with `peft_step.py`, which prints the same fields.
+//! `run.py` and `gpu.py` start it, one process for each measurement, in turn with `peft_step.py`, which prints the same
+//! fields.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod measure;
@@ -13,6 +14,7 @@ mod memory;
 mod shape;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use burn_lora::prelude::*;
@@ -38,12 +40,35 @@ struct Options {
     /// Of the first blocks, how many are computed again in the backward instead of kept.
     #[arg(long, default_value_t = 0)]
     recompute: usize,
+    /// Weights, adapter and tokens that prepare.py wrote, instead of random ones.
+    #[arg(long, value_name = "DIR")]
+    prepared: Option<PathBuf>,
+    /// Of the prepared weights.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
     /// Measure one large product on the device instead of steps.
     #[arg(long)]
     floor: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -39,7 +41,7 @@ impl AdamWStep {
 /// `p = (1 - lr weight_decay) p - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)`
 ///
 /// The moments are `m` and `v`, zeros before the first step. The results are the new parameter and moments, each in the
-/// dtype of its operand. On a CPU they are written where the operands lie, if nobody else has these; who keeps a clone
+/// dtype of its operand. On CPUs and GPUs they are written where the operands lie, if nobody else has these; who keeps a clone
 /// keeps the old values.
 ///
 /// # Shapes
@@ -59,7 +61,25 @@ pub fn adamw<const D: usize>(
             return host::adamw(parameter, gradient, moments, step);
         }
     }
+    #[cfg(feature = "cube")]
+    if cube::takes(&parameter) {
+        let operands = [&parameter, &gradient, &moments[0], &moments[1]];
+        if !operands.iter().any(|operand| operand.is_autodiff()) {
+            return cube::adamw(parameter, gradient, moments, step);
+        }
+    }
     portable::adamw(parameter, gradient, moments, step)
+}
+
+/// A step of many parameters, which a GPU takes in few launches: those of [`adamw`] inside of `body` wait for its end.
+///
+/// On a GPU, results of [`adamw`] have their values only after that: nobody may read them inside. Elsewhere this is
+/// `body()`.
+pub fn adamw_together<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "cube")]
+    return cube::together(body);
+    #[cfg(not(feature = "cube"))]
+    body()
 }
 
 #[cfg(test)]

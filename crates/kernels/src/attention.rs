@@ -3,6 +3,8 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -68,6 +70,30 @@ impl Visible {
             None => (from, end),
         };
         from.min(end)..end
+    }
+
+    /// What of the keys of one row of the batch is not padding.
+    #[cfg(feature = "cube")]
+    pub(crate) fn keys_of(&self, row: usize, keys: usize) -> Range<usize> {
+        let left = self.left.get(row).copied().unwrap_or(0);
+        let end = self.lengths.get(row).copied().unwrap_or(keys);
+        left..end
+    }
+
+    /// Whether rows of the batch differ in their keys.
+    #[cfg(feature = "cube")]
+    pub(crate) fn is_padded(&self) -> bool {
+        !self.left.is_empty() || !self.lengths.is_empty()
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn causal_from(&self) -> Option<usize> {
+        self.causal_from
+    }
+
+    #[cfg(feature = "cube")]
+    pub(crate) fn window(&self) -> Option<usize> {
+        self.causal_from.and(self.window)
     }
 
     /// `[rows, 1, queries, keys]`, with as many rows as differ.
@@ -281,6 +307,24 @@ pub fn attention_with(
                 return host::attention(q, k, v, Some(visible.clone()), scores);
             }
             Form::Bias(_) => {}
+        }
+    }
+    #[cfg(feature = "cube")]
+    {
+        let visible = match &mask.form {
+            Form::All => Some(None),
+            Form::Visible(visible) if visible.reach.is_none() => Some(Some(visible.clone())),
+            // What the GPU forms do not know.
+            _ => None,
+        };
+        if let Some(visible) = visible {
+            #[cfg(feature = "cuda")]
+            if cube::attention::takes([&q, &k, &v], visible.as_deref(), scores) {
+                return cube::attention::attention(q, k, v, visible, scores);
+            }
+            if [&q, &k, &v].into_iter().all(cube::takes) {
+                return cube::batched_attention(q, k, v, visible, scores);
+            }
         }
     }
     portable::attention_with(q, k, v, mask, scores)

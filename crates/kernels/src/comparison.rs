@@ -1,6 +1,7 @@
 //! Every hand-written form against the portable one and against difference quotients.
 //!
 //! Sizes are odd, so that no loop comes out even; padding, grouped heads, views and half precision have cases of their own.
+//! On which devices, `BURN_LORA_TEST_DEVICES` says (`flex,ndarray,cuda,vulkan,wgpu,gl`): on the CPU backends without it.
 
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, Tolerance};
 
@@ -21,11 +22,51 @@ struct Case<'a> {
 fn devices() -> Vec<Device> {
     vec![
         #[cfg(feature = "flex")]
-        Device::flex().autodiff(),
+        wanted("flex", || Device::flex().autodiff()),
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "so Burn 0.22 calls it, and still has it")]
-        Device::ndarray().autodiff(),
+        wanted("ndarray", || Device::ndarray().autodiff()),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A device, if the tests are to run on it.
+fn wanted(name: &str, device: impl Fn() -> Device) -> Option<Device> {
+    let on_cpu = ["flex", "ndarray"].contains(&name);
+    let named = match std::env::var("BURN_LORA_TEST_DEVICES") {
+        Ok(names) => names.split(',').any(|each| each.trim() == name),
+        Err(_) => on_cpu,
+    };
+    named.then(device)
+}
+
+/// The GPUs that the tests are to run on.
+#[cfg(feature = "cube")]
+pub(crate) fn gpus() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "cuda")]
+        wanted("cuda", || Device::cuda(0).autodiff()),
+        #[cfg(feature = "vulkan")]
+        wanted("vulkan", || {
+            Device::vulkan(burn::tensor::DeviceKind::DefaultDevice).autodiff()
+        }),
+        #[cfg(feature = "wgpu")]
+        wanted("wgpu", || {
+            Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff()
+        }),
+        // WGSL, whatever other compilers are built in.
+        #[cfg(feature = "wgpu")]
+        wanted("gl", || {
+            use burn::backend::{WgpuBackend, WgpuDevice, WgpuDeviceKind};
+            let device = WgpuDevice::new(WgpuDeviceKind::DefaultDevice);
+            Device::new(device.on(WgpuBackend::Gl)).autodiff()
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn random(size: usize, device: &Device) -> Tensor<1> {
@@ -60,11 +101,103 @@ fn close(a: &Tensor<1>, b: &Tensor<1>, tolerance: f32) {
     a.assert_approx_eq::<f32>(&b, Tolerance::absolute(tolerance).set_relative(tolerance));
 }
 
+/// Whether a GPU computes with tensors of this dtype.
+#[cfg(all(feature = "cube", feature = "flex"))]
+pub(crate) fn has(gpu: &Device, dtype: DType) -> bool {
+    gpu.supports_dtype(dtype)
+}
+
+/// Without a backward.
+#[cfg(all(feature = "cube", feature = "flex"))]
+fn run_untracked(
+    operation: Operation<'_>,
+    operands: &[Tensor<1>],
+) -> (f64, Tensor<1>, Vec<Option<Tensor<1>>>) {
+    let operands: Vec<_> = operands.iter().map(|x| x.clone().inner()).collect();
+    (0.0, operation(&operands), Vec::new())
+}
+
+/// Equal but for this share of a number and of the mean of all, of operands around 1.
+#[cfg(all(feature = "cube", feature = "flex"))]
+#[track_caller]
+pub(crate) fn near(a: &Tensor<1>, b: &Tensor<1>, tolerance: f32, name: &str) {
+    let numbers = |x: &Tensor<1>| -> Vec<f32> { x.to_data().iter::<f32>().collect() };
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len(), "{name}");
+    let mean = b.iter().map(|b| b.abs()).sum::<f32>() / b.len().max(1) as f32;
+    for (index, (a, b)) in a.iter().zip(&b).enumerate() {
+        // Not `>`: NaN is not near.
+        let near = (a - b).abs() <= tolerance * (b.abs() + mean.max(0.1));
+        assert!(near, "{name}: {a} for {b} at {index}, mean {mean}");
+    }
+}
+
 impl Case<'_> {
     fn check(&self) {
         for device in devices() {
             self.check_on(&device);
         }
+        #[cfg(all(feature = "cube", feature = "flex"))]
+        for device in gpus() {
+            self.check_on_gpu(&device);
+        }
+    }
+
+    /// Against the portable form in `f32` on the CPU, in each dtype that the GPU has, of operands that have it.
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    fn check_on_gpu(&self, gpu: &Device) {
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 2e-2)] {
+            if dtype == DType::F32 || has(gpu, dtype) {
+                self.check_dtype_on_gpu(gpu, dtype, tolerance);
+            }
+        }
+    }
+
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    fn check_dtype_on_gpu(&self, gpu: &Device, dtype: DType, tolerance: f32) {
+        let name = format!("{} in {dtype:?} on {gpu:?}", self.name);
+        #[expect(clippy::print_stdout, reason = "shown where a test fails")]
+        {
+            println!("{name}");
+        }
+        let cpu = Device::flex().autodiff();
+        let rounded = |size: usize| random(size, &cpu).cast(dtype).cast(DType::F32);
+        let operands: Vec<_> = self.sizes.iter().map(|size| rounded(*size)).collect();
+        let all = vec![true; operands.len()];
+        let weights = rounded((self.portable)(&operands).dims()[0]);
+        let (_, y, grads) = run(self.portable, &operands, &all, Some(&weights));
+
+        let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (gpu, dtype));
+        let operands: Vec<_> = operands.iter().map(there).collect();
+        let weights = Some(there(&weights));
+        let result = |x: &[Tensor<1>]| {
+            let y = (self.ours)(x);
+            let dtype = weights.as_ref().map_or(dtype, Tensor::dtype);
+            if y.dtype() == dtype { y } else { y.cast(dtype) }
+        };
+        let (_, ours, ours_grads) = run(&result, &operands, &all, weights.as_ref());
+        near(&ours, &y, tolerance, &name);
+        for (index, (ours, grad)) in ours_grads.iter().zip(&grads).enumerate() {
+            let (ours, grad) = (ours.as_ref().expect(&name), grad.as_ref().expect(&name));
+            near(ours, grad, tolerance, &format!("{name}, gradient {index}"));
+        }
+        for only in 0..operands.len() {
+            let tracked: Vec<bool> = (0..operands.len()).map(|index| index == only).collect();
+            let (_, _, alone) = run(&result, &operands, &tracked, weights.as_ref());
+            for (index, grad) in alone.iter().enumerate() {
+                assert_eq!(grad.is_some(), index == only, "{name}, operand {index}");
+            }
+            let (alone, together) = (alone[only].as_ref(), ours_grads[only].as_ref());
+            let name = format!("{name}, gradient {only} alone");
+            near(
+                alone.expect(&name),
+                together.expect(&name),
+                tolerance,
+                &name,
+            );
+        }
+        let (_, ours, _) = run_untracked(&result, &operands);
+        near(&ours, &y, tolerance, &name);
     }
 
     fn check_on(&self, device: &Device) {
@@ -245,6 +378,32 @@ fn silu_mul() {
 }
 
 #[test]
+fn select_rows() {
+    for (n, d) in [(1, 5), (77, 64)] {
+        // Every second row, from the last to the first.
+        let rows: Vec<i32> = (0..n as i32).rev().step_by(2).collect();
+        let select = |x: &[Tensor<1>]| {
+            let device = x[0].device().inner();
+            let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &device);
+            (x[0].clone().reshape([n, d]), rows)
+        };
+        let case = Case {
+            name: "select_rows",
+            sizes: &[n * d],
+            ours: &|x| {
+                let (x, rows) = select(x);
+                flat(crate::select_rows(x, rows))
+            },
+            portable: &|x| {
+                let (x, rows) = select(x);
+                flat(x.select(0, rows))
+            },
+        };
+        case.check();
+    }
+}
+
+#[test]
 fn gelu() {
     for size in [5, 20_001] {
         let exact = Case {
@@ -304,6 +463,28 @@ fn rotation() {
             }
         }
     }
+    #[cfg(all(feature = "cube", feature = "flex"))]
+    for (gpu, rope) in gpus()
+        .iter()
+        .flat_map(|gpu| ropes.iter().map(move |rope| (gpu, rope)))
+    {
+        for (rows, swap) in [(1, false), (2, false), (1, true), (2, true)] {
+            let tables =
+                |device: &Device| rope.tables(&positions[..rows * seq], rows, DType::F32, device);
+            let (here, there) = (tables(&Device::flex()), tables(gpu));
+            let view = |x: &[Tensor<1>]| match swap {
+                false => x[0].clone().reshape([batch, seq, heads, d]),
+                true => x[0].clone().reshape([batch, heads, seq, d]).swap_dims(1, 2),
+            };
+            let case = Case {
+                name: "rotation",
+                sizes: &[batch * seq * heads * d],
+                ours: &|x| flat(there.apply(view(x))),
+                portable: &|x| flat(here.apply_portable(view(x))),
+            };
+            case.check_on_gpu(gpu);
+        }
+    }
 }
 
 #[test]
@@ -324,56 +505,67 @@ fn attention() {
         keys,
         d,
     };
-    for device in devices() {
+    let cases_on = |device: &Device| {
         let padded =
-            |queries, left: &[usize]| AttentionMask::causal_left_padded(queries, 0, left, &device);
-        let cases = [
+            |queries, left: &[usize]| AttentionMask::causal_left_padded(queries, 0, left, device);
+        vec![
             (of([1, 1, 1, 1, 1, 1]), AttentionMask::none()),
             (of([2, 3, 3, 7, 7, 5]), AttentionMask::none()),
-            (of([2, 4, 2, 9, 9, 8]), AttentionMask::causal(9, 0, &device)),
+            (of([2, 4, 2, 9, 9, 8]), AttentionMask::causal(9, 0, device)),
             // More than one block of queries and of keys.
             (
                 of([1, 2, 1, 131, 301, 4]),
-                AttentionMask::causal(131, 170, &device),
+                AttentionMask::causal(131, 170, device),
             ),
             (of([2, 2, 2, 70, 70, 4]), padded(70, &[0, 66])),
             (
                 of([3, 2, 1, 11, 11, 6]),
-                AttentionMask::right_padded(11, &[11, 4, 1], &device),
+                AttentionMask::right_padded(11, &[11, 4, 1], device),
             ),
             // Windows: within a block, across blocks of keys, behind a cache, with padding that some queries outlive.
             (
                 of([2, 4, 2, 9, 9, 8]),
-                AttentionMask::sliding(9, 0, &[], 3, &device),
+                AttentionMask::sliding(9, 0, &[], 3, device),
             ),
             (
                 of([1, 2, 1, 131, 301, 4]),
-                AttentionMask::sliding(131, 170, &[], 40, &device),
+                AttentionMask::sliding(131, 170, &[], 40, device),
             ),
             (
                 of([2, 2, 2, 70, 70, 4]),
-                AttentionMask::sliding(70, 0, &[0, 66], 2, &device),
+                AttentionMask::sliding(70, 0, &[0, 66], 2, device),
             ),
             (
                 of([2, 2, 1, 1, 9, 4]),
-                AttentionMask::sliding(1, 8, &[0, 7], 4, &device),
+                AttentionMask::sliding(1, 8, &[0, 7], 4, device),
             ),
             // To both sides: within a block, and across blocks of queries and keys.
             (
                 of([2, 4, 2, 9, 9, 8]),
-                AttentionMask::local(9, &[9, 8], 2, &device),
+                AttentionMask::local(9, &[9, 8], 2, device),
             ),
             (
                 of([1, 2, 1, 300, 300, 4]),
-                AttentionMask::local(300, &[300], 40, &device),
+                AttentionMask::local(300, &[300], 40, device),
             ),
-        ];
-        let capped = Scores {
-            scale: 0.9,
-            softcap: Some(1.5),
+        ]
+    };
+    let capped = Scores {
+        scale: 0.9,
+        softcap: Some(1.5),
+    };
+    for device in all_devices() {
+        // Where the portable form is computed: on a CPU on the same device.
+        let on_gpu = !devices().contains(&device);
+        let here = if on_gpu {
+            Device::flex()
+        } else {
+            device.clone()
         };
-        for ((s, mask), capped) in cases
+        let (cases, portables) = (cases_on(&device), cases_on(&here));
+        for (((s, mask), (_, portable_mask)), capped) in cases
             .iter()
+            .zip(&portables)
             .flat_map(|case| [None, Some(capped)].map(move |capped| (case, capped)))
         {
             let scores = capped.unwrap_or(Scores::of_width(s.d));
@@ -405,9 +597,14 @@ fn attention() {
                 },
                 portable: &|x| {
                     let (q, k, v) = operands(x);
-                    real(portable::attention_with(q, k, v, mask, scores))
+                    real(portable::attention_with(q, k, v, portable_mask, scores))
                 },
             };
+            #[cfg(all(feature = "cube", feature = "flex"))]
+            if on_gpu {
+                case.check_on_gpu(&device);
+                continue;
+            }
             case.check_on(&device);
             #[cfg(feature = "flex")]
             if device == Device::flex().autodiff() && s.batch == 2 && s.queries < 10 {
@@ -423,6 +620,7 @@ fn projection() {
         (1, 3, 5, 1),
         (5, 33, 17, 4),
         (203, 65, 130, 8),
+        (70, 64, 96, 16),
         (130, 40, 9, 3),
     ] {
         for bias in [false, true] {
@@ -544,13 +742,62 @@ fn linear_cross_entropy() {
                 };
                 case.check_on(&device);
             }
+            #[cfg(all(feature = "cube", feature = "flex"))]
+            for device in gpus() {
+                cross_entropy_on_gpu(&device, [n, d, vocab], tied, softcap);
+            }
         }
     }
 }
 
+#[cfg(all(feature = "cube", feature = "flex"))]
+fn cross_entropy_on_gpu(gpu: &Device, [n, d, vocab]: [usize; 3], tied: bool, softcap: Option<f64>) {
+    let labels = |device: &Device| {
+        let targets: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
+        let weights: Vec<f32> = (0..n).map(|i| (i % 3) as f32 * 0.5).collect();
+        (
+            Tensor::<1, Int>::from_ints(targets.as_slice(), device),
+            Tensor::<1>::from_floats(weights.as_slice(), device),
+        )
+    };
+    let (here, there) = (labels(&Device::flex()), labels(&gpu.clone().inner()));
+    let weight = |x: &Tensor<1>| match tied {
+        false => x.clone().reshape([d, vocab]),
+        true => x.clone().reshape([vocab, d]).transpose(),
+    };
+    let case = Case {
+        name: "linear_cross_entropy",
+        sizes: &[n * d, d * vocab],
+        ours: &|x| {
+            let hidden = x[0].clone().reshape([n, d]);
+            let (targets, weights) = there.clone();
+            crate::linear_cross_entropy_with(hidden, weight(&x[1]), targets, weights, softcap)
+        },
+        portable: &|x| {
+            let hidden = x[0].clone().reshape([n, d]);
+            let (targets, weights) = here.clone();
+            portable::linear_cross_entropy_with(hidden, weight(&x[1]), targets, weights, softcap)
+        },
+    };
+    // Logits of half precision are off by more than the loss may be.
+    for (dtype, tolerance) in [(DType::F32, 5e-5), (DType::F16, 2e-2), (DType::BF16, 1e-1)] {
+        if dtype == DType::F32 || has(gpu, dtype) {
+            case.check_dtype_on_gpu(gpu, dtype, tolerance);
+        }
+    }
+}
+
+/// The devices of all kinds.
+fn all_devices() -> Vec<Device> {
+    let mut all = devices();
+    #[cfg(feature = "cube")]
+    all.extend(gpus());
+    all
+}
+
 #[test]
 fn nan_is_never_hidden() {
-    for device in devices() {
+    for device in all_devices() {
         let nan = Tensor::<2>::full([2, 40], f32::NAN, &device);
         let ones = Tensor::<1>::ones([40], &device);
         let seen = |y: Tensor<1>| assert!(y.contains_nan().into_scalar::<bool>());
@@ -585,7 +832,7 @@ fn nan_is_never_hidden() {
 
 #[test]
 fn no_rows_have_gradients_of_zero() {
-    for device in devices() {
+    for device in all_devices() {
         let x = Tensor::<2>::zeros([0, 40], &device).require_grad();
         let weight = Tensor::<1>::ones([40], &device).require_grad();
         let matrix = Tensor::<2>::ones([40, 3], &device).require_grad();
@@ -604,5 +851,142 @@ fn no_rows_have_gradients_of_zero() {
         zero(weight.grad(&grads), 40);
         zero(bias.grad(&grads), 3);
         zero(matrix.grad(&grads).map(flat), 120);
+    }
+}
+
+/// Parameters of several sizes, with gradients and moments that they could have.
+#[cfg(all(feature = "cube", feature = "flex"))]
+fn optimizer_operands() -> Vec<[Tensor<1>; 4]> {
+    let cpu = Device::flex();
+    let sizes = (0..21).map(|i| [1, 33, 4096, 20_001][i % 4]);
+    let operands = sizes.map(|size| {
+        let [p, g, m, v] = [(); 4].map(|()| random(size, &cpu));
+        [p, g, m, v.square()]
+    });
+    operands.collect()
+}
+
+#[cfg(all(feature = "cube", feature = "flex"))]
+#[test]
+fn adamw_on_gpus() {
+    for gpu in gpus() {
+        let gpu = gpu.inner();
+        let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (&gpu, DType::F32));
+        let step = |time| crate::AdamWStep {
+            learning_rate: 1e-2,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            time,
+        };
+        let operands = optimizer_operands();
+        let ours: Vec<_> = operands
+            .iter()
+            .map(|each| each.each_ref().map(there))
+            .collect();
+        // Of every third one somebody keeps the old values.
+        let kept: Vec<_> = ours.iter().step_by(3).map(|each| each[0].clone()).collect();
+        let run = |all: Vec<[Tensor<1>; 4]>, time| -> Vec<[Tensor<1>; 4]> {
+            crate::adamw_together(|| {
+                let each = |[p, g, m, v]: [Tensor<1>; 4]| {
+                    let (p, [m, v]) = crate::adamw(p, g.clone(), [m, v], &step(time));
+                    [p, g, m, v]
+                };
+                all.into_iter().map(each).collect()
+            })
+        };
+        let ours = run(run(ours, 1), 2);
+        for ([p, g, m, v], ours) in operands.iter().cloned().zip(&ours) {
+            let (p, moments) = portable::adamw(p, g.clone(), [m, v], &step(1));
+            let (p, [m, v]) = portable::adamw(p, g, moments, &step(2));
+            near(&ours[0], &p, 1e-5, "parameter");
+            near(&ours[2], &m, 1e-5, "first moment");
+            near(&ours[3], &v, 1e-5, "second moment");
+        }
+        for (kept, old) in kept.iter().zip(operands.iter().step_by(3)) {
+            kept.to_data().assert_eq(&old[0].to_data(), true);
+        }
+    }
+}
+
+#[cfg(all(feature = "cube", feature = "flex"))]
+#[test]
+fn clipping_on_gpus() {
+    for gpu in gpus() {
+        let gpu = gpu.inner();
+        let gradients: Vec<_> = optimizer_operands()
+            .into_iter()
+            .map(|[_, g, _, _]| g)
+            .collect();
+        for max_norm in [1.0, 1e4] {
+            let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (&gpu, DType::F32));
+            let ours = crate::clip_norm(gradients.iter().map(there).collect(), max_norm);
+            let expected = portable::clip_norm(gradients.clone(), max_norm);
+            for (ours, expected) in ours.iter().zip(&expected) {
+                near(ours, expected, 1e-5, "gradient");
+            }
+        }
+    }
+}
+
+/// Factors in `f32` beside a weight in half precision, as they are trained.
+#[cfg(all(feature = "cube", feature = "flex"))]
+#[test]
+fn wide_factors_of_a_narrow_weight() {
+    for gpu in gpus() {
+        for dtype in [DType::BF16, DType::F16] {
+            if !has(&gpu, dtype) {
+                continue;
+            }
+            let cpu = Device::flex().autodiff();
+            let (rows, k, n) = (70, 64, 96);
+            for rank in [8, 40] {
+                let sizes = [rows * k, k * n, k * rank, rank * n];
+                let round = |x: Tensor<1>| x.cast(dtype).cast(DType::F32);
+                let operands: Vec<_> = sizes.map(|size| round(random(size, &cpu))).to_vec();
+                let low_rank = |x: &[Tensor<1>]| LowRank {
+                    a: x[2].clone().reshape([k, rank]),
+                    b: x[3].clone().reshape([rank, n]),
+                    scale: 0.5,
+                };
+                let wide = |x: &[Tensor<1>]| {
+                    let (input, weight) = (x[0].clone().reshape([rows, k]), x[1].clone());
+                    let weight = weight.reshape([k, n]);
+                    flat(portable::projection::<2>(
+                        input,
+                        weight,
+                        None,
+                        Some(low_rank(x)),
+                    ))
+                };
+                let narrow = |x: &[Tensor<1>]| {
+                    let input = x[0].clone().cast(dtype).reshape([rows, k]);
+                    let weight = x[1].clone().cast(dtype).reshape([k, n]);
+                    let y = crate::projection::<2>(input, weight, None, Some(low_rank(x)));
+                    assert_eq!(y.dtype(), dtype);
+                    flat(y).cast(DType::F32)
+                };
+                let tracked = [true, false, true, true];
+                let weights = round(random(rows * n, &cpu));
+                let (_, y, grads) = run(&wide, &operands, &tracked, Some(&weights));
+                let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (&gpu, DType::F32));
+                let operands: Vec<_> = operands.iter().map(there).collect();
+                let (_, ours, ours_grads) =
+                    run(&narrow, &operands, &tracked, Some(&there(&weights)));
+                near(&ours, &y, 1e-2, "result");
+                for (index, (ours, grad)) in ours_grads.iter().zip(&grads).enumerate() {
+                    assert_eq!(ours.is_some(), tracked[index]);
+                    if let (Some(ours), Some(grad)) = (ours, grad) {
+                        near(
+                            ours,
+                            grad,
+                            1e-2,
+                            &format!("gradient {index} of rank {rank}"),
+                        );
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 use burn::tensor::{Int, Tensor};
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -29,7 +31,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor
     (losses * weights.cast(wide)).sum()
 }
 
-/// [`cross_entropy`] of the logits `hidden weight`, which a CPU never holds all at once.
+/// [`cross_entropy`] of the logits `hidden weight`, which CPUs and GPUs never hold all at once.
 ///
 /// # Shapes
 ///
@@ -40,7 +42,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor
 ///
 /// # Panics
 ///
-/// If a target is no row of the vocabulary.
+/// If a target is no row of the vocabulary. On a GPU nobody waits to see: there, the loss is NaN then.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -80,6 +82,10 @@ pub fn linear_cross_entropy_with(
         );
         let weights = weights.into_data().iter::<f32>().collect();
         return host::cross_entropy(hidden, weight, targets, weights, softcap);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&hidden) && cube::takes(&weight) && !weights.is_tracked() {
+        return cube::cross_entropy(hidden, weight, targets, weights, softcap);
     }
     portable::linear_cross_entropy_with(hidden, weight, targets, weights, softcap)
 }

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -16,6 +18,10 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if host::takes(&x) {
         return host::gelu(host::Gelu::Tanh, x);
     }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) {
+        return cube::gelu(cube::Gelu::Tanh, x);
+    }
     portable::gelu_tanh(x)
 }
 
@@ -30,6 +36,10 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "host")]
     if host::takes(&x) {
         return host::gelu(host::Gelu::Exact, x);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) {
+        return cube::gelu(cube::Gelu::Exact, x);
     }
     portable::gelu(x)
 }

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -24,6 +26,10 @@ pub fn layer_norm<const D: usize>(
     #[cfg(feature = "host")]
     if host::takes(&x) {
         return host::layer_norm(x, weight, bias, eps);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) {
+        return cube::layer_norm(x, weight, bias, eps);
     }
     portable::layer_norm(x, weight, bias, eps)
 }

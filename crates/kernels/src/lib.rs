@@ -1,19 +1,24 @@
 //! Operations that fine-tuning spends its time in.
 //!
 //! A function here is the seam between a model and the way an operation is computed. On Burn's CPU backends (features
-//! `flex` and `ndarray`) it is computed by a form written by hand, with its own backward; everywhere else by the
-//! [`portable`] form, composed from tensor operations. Every function
+//! `flex` and `ndarray`) and on GPUs (`cuda`, `wgpu`, `vulkan`, `metal`, `rocm`) it is computed by a form written by hand,
+//! with its own backward; everywhere else by the [`portable`] form, composed from tensor operations. Every function
 //! - takes and returns tensors of the model's dtype,
 //! - computes statistics (means, maxima, sums of exponentials) in `f32` when that dtype is `f16` or `bf16`,
 //! - lets gradients through to every float operand, and keeps nothing for an operand that is not tracked.
 
 mod adamw;
 mod attention;
+mod clip;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod gelu;
 #[cfg(feature = "host")]
 mod host;
 mod layer_norm;
+#[cfg(any(feature = "host", feature = "cube"))]
+mod operation;
 mod packed;
 pub mod portable;
 mod precision;
@@ -22,10 +27,12 @@ mod recompute;
 mod rms_norm;
 mod rope;
 mod rope_scaling;
+mod select_rows;
 mod silu;
 
-pub use adamw::{AdamWStep, adamw};
+pub use adamw::{AdamWStep, adamw, adamw_together};
 pub use attention::{AttentionMask, Scores, attention, attention_with};
+pub use clip::clip_norm;
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;
@@ -34,6 +41,7 @@ pub use recompute::{can_recompute, recompute};
 pub use rms_norm::rms_norm;
 pub use rope::{Rope, RopeTables};
 pub use rope_scaling::RopeScaling;
+pub use select_rows::select_rows;
 pub use silu::silu_mul;
 
 /// Gives back to the system the memory that the CPU kernels keep for coming results.

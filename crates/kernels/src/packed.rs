@@ -5,6 +5,8 @@
     reason = "so Burn 0.22 calls its ndarray backend, and still has it"
 )]
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
@@ -50,6 +52,8 @@ macro_rules! packed {
 
 packed!("flex", Flex);
 packed!("ndarray", NdArray);
+// Every GPU, and CubeCL's own CPU runtime.
+packed!("cube", Cube);
 
 /// Whether the tensors of a device can be unpacked.
 pub(crate) fn is_packed(device: &DispatchDevice) -> bool {
@@ -58,6 +62,8 @@ pub(crate) fn is_packed(device: &DispatchDevice) -> bool {
         DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
         DispatchDevice::NdArray(_) => true,
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => true,
         DispatchDevice::Autodiff(device) => is_packed(device),
         #[allow(
             unreachable_patterns,

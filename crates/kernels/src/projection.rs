@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -38,6 +40,10 @@ pub fn projection<const D: usize>(
     if host::takes(&x) && host::takes(&weight) {
         return host::projection(x, weight, bias, low_rank);
     }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) && cube::takes(&weight) {
+        return cube::projection(x, weight, bias, low_rank);
+    }
     portable::projection(x, weight, bias, low_rank)
 }
 
@@ -52,15 +58,40 @@ pub fn projection<const D: usize>(
 pub fn add_low_rank<const D: usize>(y: Tensor<D>, x: Tensor<D>, low_rank: LowRank) -> Tensor<D> {
     #[cfg(feature = "host")]
     if host::takes(&x) && host::takes(&low_rank.a) {
-        let LowRank { a, b, scale } = low_rank;
-        let low = host::projection(x, a, None, None).mul_scalar(scale); // [..., rank]
-        let change = host::projection(low, b, None, None);
-        let dtype = y.dtype();
-        return y + if change.dtype() == dtype {
-            change
-        } else {
-            change.cast(dtype)
+        return add(y, x, low_rank, host::projection);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) && cube::takes(&low_rank.a) {
+        // The products are as fast as their dtype is narrow.
+        let dtype = x.dtype();
+        let narrow = |factor: Tensor<2>| match factor.dtype() == dtype {
+            true => factor,
+            false => factor.cast(dtype),
         };
+        let low_rank = LowRank {
+            a: narrow(low_rank.a),
+            b: narrow(low_rank.b),
+            ..low_rank
+        };
+        return add(y, x, low_rank, cube::projection);
     }
     portable::add_low_rank(y, x, low_rank)
+}
+
+/// [`add_low_rank`] by two projections, each with a backward of its own.
+#[cfg(any(feature = "host", feature = "cube"))]
+fn add<const D: usize>(
+    y: Tensor<D>,
+    x: Tensor<D>,
+    LowRank { a, b, scale }: LowRank,
+    projection: fn(Tensor<D>, Tensor<2>, Option<Tensor<1>>, Option<LowRank>) -> Tensor<D>,
+) -> Tensor<D> {
+    let low = projection(x, a, None, None).mul_scalar(scale); // [..., rank]
+    let change = projection(low, b, None, None);
+    let dtype = y.dtype();
+    y + if change.dtype() == dtype {
+        change
+    } else {
+        change.cast(dtype)
+    }
 }

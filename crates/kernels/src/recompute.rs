@@ -8,6 +8,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
@@ -94,12 +96,14 @@ fn route_of(kind: &DispatchTensorKind) -> Option<Route> {
         DispatchTensorKind::Flex(_) => Some(route::<Flex>),
         #[cfg(feature = "ndarray")]
         DispatchTensorKind::NdArray(_) => Some(route::<NdArray>),
+        #[cfg(feature = "cube")]
+        DispatchTensorKind::Cube(_) => Some(route::<Cube>),
         #[allow(unreachable_patterns, reason = "other backends are other features")]
         _ => None,
     }
 }
 
-/// Whether [`recompute`] is built for the backend of a device: so far for those on the CPU. Ask before you promise memory.
+/// Whether [`recompute`] is built for the backend of a device. Ask before you promise memory.
 pub fn can_recompute(device: &Device) -> bool {
     is_packed(device.as_dispatch())
 }

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -19,6 +21,10 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
     #[cfg(feature = "host")]
     if host::takes(&x) {
         return host::rms_norm(x, weight, eps);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) {
+        return cube::rms_norm(x, weight, eps);
     }
     portable::rms_norm(x, weight, eps)
 }

@@ -2,6 +2,8 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{DType, Device, Tensor};
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable::RotationTensors;
@@ -87,6 +89,8 @@ impl Rope {
             tensors: Arc::default(),
             dtype,
             device: device.clone().without_autodiff(),
+            #[cfg(feature = "cube")]
+            on_gpu: cube::DeviceAngles::default(),
         }
     }
 }
@@ -127,6 +131,8 @@ pub struct RopeTables {
     tensors: Arc<OnceLock<RotationTensors>>,
     dtype: DType,
     device: Device,
+    #[cfg(feature = "cube")]
+    on_gpu: cube::DeviceAngles,
 }
 
 impl RopeTables {
@@ -140,6 +146,10 @@ impl RopeTables {
         #[cfg(feature = "host")]
         if host::takes(&x) {
             return host::rotate(x, self.angles.clone());
+        }
+        #[cfg(feature = "cube")]
+        if cube::takes(&x) {
+            return cube::rotate(x, self.angles.clone(), &self.on_gpu);
         }
         self.apply_portable(x)
     }

@@ -1,5 +1,7 @@
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
@@ -15,6 +17,10 @@ pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "host")]
     if host::takes(&gate) {
         return host::silu_mul(gate, up);
+    }
+    #[cfg(feature = "cube")]
+    if cube::takes(&gate) {
+        return cube::silu_mul(gate, up);
     }
     portable::silu_mul(gate, up)
 }

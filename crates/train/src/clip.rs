@@ -1,75 +1,62 @@
-use burn::module::{Module, ModuleVisitor, Param};
+use std::iter::{Peekable, Zip};
+use std::vec::IntoIter;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{Shape, Tensor};
+use burn_lora_kernels::clip_norm;
 
-/// Keeps PyTorch's result where the norm is 0.
-const TINY: f64 = 1e-6;
-
-/// Scales all gradients of a module so that their common L2 norm is at most `max_norm`.
+/// Scales all gradients of a module so that their common L2 norm is at most `max_norm` (see [`clip_norm`]).
 ///
-/// `g min(1, max_norm / (||g|| + 1e-6))`, the norm taken over every gradient together as PyTorch's `clip_grad_norm_` does;
-/// clipping each tensor by itself, as Burn's optimizers do, would change the direction of the step. The norm stays on
-/// the device, so nothing waits for it.
+/// Clipping each tensor by itself, as Burn's optimizers do, would change the direction of the step.
 pub(crate) fn clip_global_norm<M: Module>(
     module: &M,
     grads: GradientsParams,
     max_norm: f64,
 ) -> GradientsParams {
-    let mut norm = SquaredNorm {
-        grads: &grads,
-        sum: None,
-    };
-    module.visit(&mut norm);
-    let Some(sum) = norm.sum else { return grads };
-    let scale = sum
-        .sqrt()
-        .add_scalar(TINY)
-        .recip()
-        .mul_scalar(max_norm)
-        .clamp_max(1.0);
-    let mut scaled = Scaled {
+    let mut taken = Taken {
         grads,
-        scale,
-        result: GradientsParams::new(),
+        places: Vec::new(),
+        flat: Vec::new(),
     };
-    module.visit(&mut scaled);
-    scaled.result
+    module.visit(&mut taken);
+    let clipped = clip_norm(taken.flat, max_norm).into_iter();
+    let mut returned = Returned {
+        clipped: taken.places.into_iter().zip(clipped).peekable(),
+        grads: taken.grads,
+    };
+    module.visit(&mut returned);
+    returned.grads
 }
 
-/// Adds up the squares of all gradients.
-struct SquaredNorm<'a> {
-    grads: &'a GradientsParams,
-    sum: Option<Tensor<1>>,
+/// Takes out the gradients of a module, in the order of its parameters.
+struct Taken {
+    grads: GradientsParams,
+    places: Vec<(ParamId, Shape)>,
+    flat: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for SquaredNorm<'_> {
+impl ModuleVisitor for Taken {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(grad) = self.grads.get::<D>(param.id) else {
-            return;
-        };
-        // Squares overflow f16 and lose bf16's few digits.
-        let squares = grad.cast(DType::F32).square().sum();
-        self.sum = Some(match self.sum.take() {
-            Some(sum) => sum + squares,
-            None => squares,
-        });
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            self.places.push((param.id, grad.shape()));
+            self.flat.push(grad.reshape([-1]));
+        }
     }
 }
 
-/// Multiplies all gradients by one number.
-struct Scaled {
+/// Gives them back.
+struct Returned {
+    clipped: Peekable<Zip<IntoIter<(ParamId, Shape)>, IntoIter<Tensor<1>>>>,
     grads: GradientsParams,
-    scale: Tensor<1>,
-    result: GradientsParams,
 }
 
-impl ModuleVisitor for Scaled {
+impl ModuleVisitor for Returned {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(grad) = self.grads.remove::<D>(param.id) else {
-            return;
-        };
-        let scale = self.scale.clone().cast(grad.dtype()).reshape([1; D]);
-        self.result.register(param.id, grad * scale);
+        let next = self.clipped.next_if(|((id, _), _)| *id == param.id);
+        if let Some(((id, shape), grad)) = next {
+            self.grads.register(id, grad.reshape::<D, _>(shape));
+        }
     }
 }
 

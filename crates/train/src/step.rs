@@ -7,6 +7,8 @@ use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_data::BatchTensors;
+use burn_lora_kernels::select_rows;
+use burn_lora_kernels::adamw_together;
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -66,7 +68,7 @@ pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1
     let hidden = model.hidden(batch.ids.clone()); // [b, s, d]
     let [batch_size, seq_len, d_model] = hidden.dims();
     let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
-    let learned = hidden.select(0, batch.rows.clone()); // [learned, d]
+    let learned = select_rows(hidden, batch.rows.clone()); // [learned, d]
     let weights = Tensor::ones([batch.learned], &learned.device().inner());
     model.cross_entropy(learned, batch.targets.clone(), weights)
 }
@@ -114,7 +116,7 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
             Some(max_norm) => clip_global_norm(&self, grads, max_norm),
             None => grads,
         };
-        optim.step(learning_rate, self, grads)
+        adamw_together(|| optim.step(learning_rate, self, grads))
     }
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::math::{dot, exp, max, sum, tanh_near_zero, vectorized};
 use super::pool::{Buffer, zeroed};
 use super::product::{Matrix, Mode, Target, product_here};
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 use crate::attention::{Scores, Visible};
 
 /// Queries, and keys, that are multiplied at a time: their scores stay in a core's cache.
@@ -162,7 +162,7 @@ impl Attention {
     }
 }
 
-impl HostOp for Attention {
+impl Operation<InMemory> for Attention {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let inputs = [0, 1, 2].map(|index| inputs[index].clone().contiguous_rows());
         let [q, k, v] = &inputs;

@@ -1,3 +1,4 @@
+use burn::backend::DispatchDevice;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -10,7 +11,7 @@ use burn::backend::{Flex, flex::FlexTensor};
 
 use super::pool::Buffer;
 use super::tensor::{HostTensor, Storage};
-use crate::packed::{Packed, is_packed};
+use crate::packed::Packed;
 
 /// A backend whose tensors lie in host memory.
 pub(crate) trait Host: Packed {
@@ -28,7 +29,22 @@ pub(crate) trait Host: Packed {
 /// as its own dtype would.
 pub(crate) fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
     let narrow = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
-    narrow && is_packed(tensor.device().as_dispatch())
+    narrow && in_memory(tensor.device().as_dispatch())
+}
+
+fn in_memory(device: &DispatchDevice) -> bool {
+    match device {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        DispatchDevice::Autodiff(device) => in_memory(device),
+        #[allow(
+            unreachable_patterns,
+            reason = "other backends are other crates' features"
+        )]
+        _ => false,
+    }
 }
 
 #[cfg(feature = "flex")]

@@ -7,7 +7,7 @@ use super::math::{exp, max, sum, tanh_near_zero, vectorized};
 use super::pool::{Buffer, buffer, zeroed};
 use super::product::{Matrix, Mode, product};
 use super::rows::rows_per_task;
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 
 /// Logits that exist at a time.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -42,7 +42,7 @@ struct CrossEntropy {
     softcap: Option<f32>,
 }
 
-impl HostOp for CrossEntropy {
+impl Operation<InMemory> for CrossEntropy {
     /// The loss has one gradient but for a factor, so the forward computes it while it has the logits: they never exist
     /// again, and never all at once (Hsu et al., 2024, arXiv:2410.10989).
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {

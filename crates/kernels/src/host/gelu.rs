@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 use super::math::{erf, tanh, vectorized};
 use super::pool::buffer;
 use super::rows::fill_rows;
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 
 pub(crate) fn gelu<const D: usize>(form: Gelu, x: Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
@@ -47,7 +47,7 @@ impl Gelu {
     }
 }
 
-impl HostOp for Gelu {
+impl Operation<InMemory> for Gelu {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
         let from = x.slice();

@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 use super::math::{dot, sum, sum_of_squares_around, vectorized};
 use super::pool::buffer;
 use super::rows::{fill_rows, sum_over_rows};
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 
 pub(crate) fn layer_norm<const D: usize>(
     x: Tensor<D>,
@@ -39,7 +39,7 @@ impl LayerNorm {
     }
 }
 
-impl HostOp for LayerNorm {
+impl Operation<InMemory> for LayerNorm {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
         let weight = inputs[1].clone().contiguous();

@@ -1,6 +1,6 @@
 //! Operations written by hand for tensors in host memory, with their own backward.
 //!
-//! An operation says what it computes from plain slices ([`HostOp`]); [`apply`] takes it to whichever CPU backend holds
+//! An operation says what it computes from plain slices ([`Operation`]); [`apply`] takes it to whichever CPU backend holds
 //! the operands, and into the autodiff graph when one of them is tracked. All computation is in `f32`: operands of
 //! another float dtype are converted on the way in, results on the way out.
 
@@ -26,8 +26,9 @@ mod rows;
 mod silu;
 mod tensor;
 
+pub(crate) use crate::operation::Operation;
 pub(crate) use adamw::adamw;
-pub(crate) use apply::{HostOp, Output, Saved, apply};
+pub(crate) use apply::{InMemory, Output, Saved, apply};
 pub(crate) use attention::attention;
 pub(crate) use backend::takes;
 pub(crate) use cross_entropy::cross_entropy;

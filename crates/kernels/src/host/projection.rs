@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::pool::buffer;
 use super::product::{Matrix, Mode, Term, product, sum};
 use super::rows::{fill_rows, sum_over_rows};
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 use crate::projection::LowRank;
 use burn::tensor::Tensor;
 
@@ -44,7 +44,7 @@ impl Projection {
     }
 }
 
-impl HostOp for Projection {
+impl Operation<InMemory> for Projection {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
         let rows = Matrix::dense(x.slice(), x.rows(), x.width());

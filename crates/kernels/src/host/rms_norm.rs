@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 use super::math::{dot, vectorized};
 use super::pool::buffer;
 use super::rows::{fill_rows, sum_over_rows};
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
     let dtype = x.dtype();
@@ -16,7 +16,7 @@ struct RmsNorm {
     eps: f32,
 }
 
-impl HostOp for RmsNorm {
+impl Operation<InMemory> for RmsNorm {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let x = inputs[0].clone().contiguous();
         let weight = inputs[1].clone().contiguous();

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::math::vectorized;
 use super::pool::buffer;
 use super::rows::fill_rows;
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 use crate::rope::Angles;
 
 /// Rotates the heads `[batch, seq, heads, d]` by their positions.
@@ -57,7 +57,7 @@ impl Rotate {
     }
 }
 
-impl HostOp for Rotate {
+impl Operation<InMemory> for Rotate {
     fn forward(&self, inputs: &[HostTensor], _: &[bool]) -> (Output, Saved) {
         (self.by(&inputs[0], 1.0), Saved::default())
     }

@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 use super::math::{sigmoid, vectorized};
 use super::pool::buffer;
 use super::rows::{fill_rows, fill_two};
-use super::{HostOp, HostTensor, Output, Saved, apply};
+use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
 
 pub(crate) fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     let dtype = gate.dtype();
@@ -13,7 +13,7 @@ pub(crate) fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor
 #[derive(Clone, Debug)]
 struct SiluMul;
 
-impl HostOp for SiluMul {
+impl Operation<InMemory> for SiluMul {
     fn forward(&self, inputs: &[HostTensor], tracked: &[bool]) -> (Output, Saved) {
         let gate = inputs[0].clone().contiguous();
         let up = inputs[1].clone().contiguous();

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod clip;
 mod cross_entropy;
 mod gelu;
 mod layer_norm;
@@ -15,6 +16,7 @@ mod silu;
 
 pub use adamw::adamw;
 pub use attention::{attention, attention_with};
+pub use clip::clip_norm;
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;

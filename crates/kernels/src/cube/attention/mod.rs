@@ -1,0 +1,205 @@
+//! Attention on NVIDIA GPUs in tiles (Dao, 2023, arXiv:2307.08691), by CUDA C++ on the tensor cores.
+//!
+//! The forward keeps the operands, the result and the logarithm of each query's sum of exponentials: memory grows with the
+//! length, not with its square. The backward computes the scores again, once for the queries' gradient and once for that of
+//! keys and values, each summed by one block of threads: nothing is added to memory, so that the same operands always have
+//! the same gradients.
+
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use burn::backend::DispatchDevice;
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::CubeDevice;
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::cuda_source::{Access, CudaText};
+use super::memory::{contiguous, empty};
+use super::{OnDevice, Operation, Saved, apply};
+use crate::attention::{Scores, Visible};
+use shape::{PADDED_ROWS, Shape};
+
+static FORWARD: CudaText = CudaText::new(&[include_str!("tile.cu"), include_str!("forward.cu")]);
+static BACKWARD_QUERIES: CudaText =
+    CudaText::new(&[include_str!("tile.cu"), include_str!("backward_queries.cu")]);
+static BACKWARD_KEYS: CudaText =
+    CudaText::new(&[include_str!("tile.cu"), include_str!("backward_keys.cu")]);
+
+/// Whether [`attention`] computes it: halves, on an NVIDIA GPU from Ampere on, heads of a width that fits the tiles.
+///
+/// q, k and v must be of one device.
+pub(crate) fn takes(
+    [q, k, v]: [&Tensor<4>; 3],
+    visible: Option<&Visible>,
+    Scores { scale, softcap }: Scores,
+) -> bool {
+    let [batch, heads, _, d] = q.dims();
+    let half = |dtype| matches!(dtype, DType::BF16 | DType::F16);
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    let padded = visible.is_some_and(Visible::is_padded);
+    super::takes(q)
+        && half(q.dtype())
+        && [k, v].iter().all(|x| x.dtype() == q.dtype() && x.dims()[2] > 0)
+        && d.is_multiple_of(16)
+        && d <= 128
+        // The maximum of the products must be that of the scores.
+        && positive(scale)
+        && softcap.is_none_or(positive)
+        && (!padded || batch <= PADDED_ROWS)
+        && batch * heads <= i32::MAX as usize
+        && on_cuda(q.device().as_dispatch())
+}
+
+fn on_cuda(device: &DispatchDevice) -> bool {
+    match device {
+        DispatchDevice::Cube(device @ CubeDevice::Cuda(_)) => {
+            // The copies past the registers that came with Ampere, as bf16 on the tensor cores did.
+            device.client().properties().features.copy_async
+        }
+        DispatchDevice::Autodiff(device) => on_cuda(device),
+        #[allow(
+            unreachable_patterns,
+            reason = "other backends are other crates' features"
+        )]
+        _ => false,
+    }
+}
+
+/// See [`crate::attention_with`]. A query that sees no key has a result and a gradient of 0.
+pub(crate) fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    visible: Option<Arc<Visible>>,
+    scores: Scores,
+) -> Tensor<4> {
+    let dtype = q.dtype();
+    let inputs = [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()];
+    apply(Attention { visible, scores }, inputs, dtype)
+}
+
+#[derive(Clone, Debug)]
+struct Attention {
+    /// None: every query sees every key.
+    visible: Option<Arc<Visible>>,
+    scores: Scores,
+}
+
+impl Attention {
+    fn shape(&self, q: &CubeTensor, k: &CubeTensor) -> Shape<'_> {
+        Shape::new(q, k, self.visible.as_deref(), self.scores)
+    }
+}
+
+impl Operation<OnDevice> for Attention {
+    fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
+        let [q, k, v] = [0, 1, 2].map(|index| aligned(inputs[index].clone()));
+        let shape = self.shape(&q, &k);
+        let y = positions_first(&q, shape.queries, shape.heads);
+        let log_sums = empty(&q, &shape.statistics(), DType::F32);
+        let kernel = shape.kernel(&FORWARD, "attention_forward", shape.forward());
+        let tensors = [
+            (&q, Access::Reads),
+            (&k, Access::Reads),
+            (&v, Access::Reads),
+            (&y, Access::Writes),
+            (&log_sums, Access::Writes),
+        ];
+        let numbers = shape.numbers([&q, &k, &v, &q]);
+        // SAFETY: the kernel looks where queries and keys end.
+        unsafe { kernel.launch(shape.query_blocks(), &tensors, numbers) };
+
+        let mut saved = Saved::default();
+        if tracked.contains(&true) {
+            saved.inputs = [q, k, v].map(Some).into();
+            saved.extra = vec![y.clone(), log_sums];
+        }
+        (y, saved)
+    }
+
+    /// With `P = softmax(s q k^T)` and `D_i = sum_j dy_ij y_ij`:
+    /// `dS = P (dy v^T - D)`, `dq = s dS k`, `dk = s dS^T q`, `dv = P^T dy`. Scores bounded by `c tanh(S / c)` have the
+    /// further factor `1 - tanh(S / c)^2` in `dS`.
+    fn backward(
+        &self,
+        saved: Saved,
+        grad: CubeTensor,
+        tracked: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let (q, k, v) = (saved.input(0), saved.input(1), saved.input(2));
+        let [y, log_sums] = [&saved.extra[0], &saved.extra[1]];
+        let grad = aligned(cast(grad, q.dtype));
+        let shape = self.shape(q, k);
+        let numbers = shape.numbers([q, k, v, &grad]);
+
+        let deltas = empty(q, &shape.statistics(), DType::F32);
+        let dq = positions_first(q, shape.queries, shape.heads);
+        let tiles = shape.backward_queries();
+        let tensors = [
+            (q, Access::Reads),
+            (k, Access::Reads),
+            (v, Access::Reads),
+            (y, Access::Reads),
+            (&grad, Access::Reads),
+            (log_sums, Access::Reads),
+            (&deltas, Access::Writes),
+            (&dq, Access::Writes),
+        ];
+        // The sums that the other kernel needs come from this one, so it runs whether or not q is tracked.
+        let kernel = shape.kernel(&BACKWARD_QUERIES, "attention_backward_queries", tiles);
+        // SAFETY: the kernel looks where queries and keys end.
+        unsafe { kernel.launch(shape.query_blocks(), &tensors, numbers.clone()) };
+
+        let mut gradients = vec![tracked[0].then_some(dq), None, None];
+        if tracked[1] || tracked[2] {
+            let dk = positions_first(k, shape.keys, shape.kv_heads);
+            let dv = positions_first(v, shape.keys, shape.kv_heads);
+            let tiles = shape.backward_keys();
+            let tensors = [
+                (q, Access::Reads),
+                (k, Access::Reads),
+                (v, Access::Reads),
+                (&grad, Access::Reads),
+                (log_sums, Access::Reads),
+                (&deltas, Access::Reads),
+                (&dk, Access::Writes),
+                (&dv, Access::Writes),
+            ];
+            let kernel = shape.kernel(&BACKWARD_KEYS, "attention_backward_keys", tiles);
+            // SAFETY: as above.
+            unsafe { kernel.launch(shape.key_blocks(), &tensors, numbers) };
+            gradients[1] = tracked[1].then_some(dk);
+            gradients[2] = tracked[2].then_some(dv);
+        }
+        gradients
+    }
+}
+
+/// Itself where the kernels can read it in pieces of 16 bytes, or a copy.
+fn aligned(tensor: CubeTensor) -> CubeTensor {
+    let starts = |tensor: &CubeTensor| tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
+    let strides = tensor.meta.strides();
+    let rows = strides[..3].iter().all(|stride| stride.is_multiple_of(8));
+    if rows && strides[3] == 1 && starts(&tensor) && !tensor.meta.is_tiled() {
+        return tensor;
+    }
+    let tensor = contiguous(tensor);
+    if starts(&tensor) {
+        tensor
+    } else {
+        tensor.copy()
+    }
+}
+
+/// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`: what comes behind attention reads
+/// it without a copy.
+fn positions_first(beside: &CubeTensor, positions: usize, heads: usize) -> CubeTensor {
+    let [batch, d] = [0, 3].map(|dim| beside.meta.shape()[dim]);
+    let mut tensor = empty(beside, &[batch, positions, heads, d], beside.dtype);
+    tensor.meta.swap(1, 2);
+    tensor
+}

@@ -1,0 +1,483 @@
+use std::sync::Arc;
+
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::elementwise::add;
+use super::memory::{
+    buffer, contiguous, cubes, elem, empty, reshaped, rows, transposed, vector_size,
+};
+use super::product::product;
+use super::reduce::{Team, cube_max, cube_sum};
+use super::softcap::{bounded, tanh_of};
+use super::{OnDevice, Operation, Saved, apply};
+use crate::attention::{Scores, Visible};
+
+/// Scores that exist at a time: few in tests, so that small ones have more than one chunk.
+const CHUNK_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
+
+/// Fewer queries at a time would not fill a GPU.
+const FEWEST_QUERIES: usize = 64;
+
+/// See [`crate::attention_with`]: by products for all heads of some queries at a time, and one kernel between them. Only
+/// the operands are kept; the backward computes the scores again. A query that sees no key has a result and a gradient
+/// of 0.
+pub(crate) fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    visible: Option<Arc<Visible>>,
+    scores: Scores,
+) -> Tensor<4> {
+    let dtype = q.dtype();
+    let inputs = [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()];
+    apply(Attention { visible, scores }, inputs, dtype)
+}
+
+#[derive(Clone, Debug)]
+struct Attention {
+    /// None: every query sees every key.
+    visible: Option<Arc<Visible>>,
+    scores: Scores,
+}
+
+/// Some rows of the batch, and some of their queries.
+#[derive(Clone, Copy)]
+struct Chunk {
+    row: usize,
+    rows: usize,
+    query: usize,
+    queries: usize,
+}
+
+/// The sizes of an attention.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    queries: usize,
+    keys: usize,
+    d: usize,
+}
+
+impl Sizes {
+    fn of(q: &CubeTensor, k: &CubeTensor) -> Self {
+        let (q, k) = (q.meta.shape(), k.meta.shape());
+        Self {
+            batch: q[0],
+            heads: q[1],
+            kv_heads: k[1],
+            queries: q[2],
+            keys: k[2],
+            d: q[3],
+        }
+    }
+
+    /// As many rows of the batch at a time as may be, or some queries of one.
+    fn chunks(self, bytes: usize) -> Vec<Chunk> {
+        let of_query = self.heads * self.keys * bytes;
+        let of_row = of_query * self.queries;
+        let (rows, queries) = match of_row <= CHUNK_BYTES {
+            true => ((CHUNK_BYTES / of_row).min(self.batch), self.queries),
+            false => {
+                let queries = CHUNK_BYTES / of_query / FEWEST_QUERIES * FEWEST_QUERIES;
+                (1, queries.max(FEWEST_QUERIES))
+            }
+        };
+        let starts = (0..self.batch).step_by(rows);
+        let chunk = |row: usize, query: usize| Chunk {
+            row,
+            rows: rows.min(self.batch - row),
+            query,
+            queries: queries.min(self.queries - query),
+        };
+        starts
+            .flat_map(|row| {
+                (0..self.queries)
+                    .step_by(queries)
+                    .map(move |at| chunk(row, at))
+            })
+            .collect()
+    }
+}
+
+impl Attention {
+    /// Where the keys of each row of the batch start and end, if they differ.
+    fn bounds(&self, sizes: Sizes, beside: &CubeTensor) -> Option<CubeTensor> {
+        let visible = self
+            .visible
+            .as_ref()
+            .filter(|visible| visible.is_padded())?;
+        let bounds: Vec<u32> = (0..sizes.batch)
+            .map(|row| visible.keys_of(row, sizes.keys))
+            .flat_map(|keys| [keys.start as u32, keys.end as u32])
+            .collect();
+        let handle = beside
+            .client
+            .create_from_slice(bytemuck::cast_slice(&bounds));
+        let shape = burn::tensor::Shape::from(vec![bounds.len()]);
+        let (client, device) = (beside.client.clone(), beside.device.clone());
+        Some(CubeTensor::new_contiguous(
+            client,
+            device,
+            shape,
+            handle,
+            DType::U32,
+        ))
+    }
+
+    /// Turns scores `[rows, heads, queries, keys]` into probabilities where they lie, and, where the gradient of the
+    /// probabilities is given, that into the scores' own.
+    fn softmax(
+        &self,
+        scores: &CubeTensor,
+        d_scores: Option<&CubeTensor>,
+        bounds: Option<&CubeTensor>,
+        sizes: Sizes,
+        chunk: Chunk,
+    ) {
+        let size = vector_size(&[scores, d_scores.unwrap_or(scores)], sizes.keys);
+        let vectors = sizes.keys / size;
+        let team = Team::new(&scores.client, vectors);
+        let causal = self
+            .visible
+            .as_ref()
+            .and_then(|visible| visible.causal_from());
+        let window = self.visible.as_ref().and_then(|visible| visible.window());
+        let count = rows(scores);
+        // SAFETY: a cube stays in its row, and those beyond the last one write nothing.
+        unsafe {
+            softmax::launch_unchecked(
+                &scores.client,
+                cubes(&scores.client, count),
+                team.dim(),
+                size,
+                buffer(scores),
+                buffer(d_scores.unwrap_or(scores)),
+                buffer(bounds.unwrap_or(scores)),
+                count,
+                vectors,
+                chunk.queries,
+                sizes.heads * chunk.queries,
+                chunk.row,
+                chunk.query + causal.unwrap_or(0) + 1,
+                window.unwrap_or(0),
+                self.scores.scale as f32,
+                self.scores.softcap.unwrap_or(1.0) as f32,
+                Kind {
+                    causal: causal.is_some(),
+                    windowed: window.is_some(),
+                    padded: bounds.is_some(),
+                    capped: self.scores.softcap.is_some(),
+                    backward: d_scores.is_some(),
+                },
+                team,
+                [
+                    elem(scores),
+                    elem(d_scores.unwrap_or(scores)),
+                    elem(bounds.unwrap_or(scores)),
+                ],
+            );
+        }
+    }
+}
+
+impl Operation<OnDevice> for Attention {
+    fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
+        let [q, k, v] = [0, 1, 2].map(|index| inputs[index].clone());
+        let sizes = Sizes::of(&q, &k);
+        let bounds = self.bounds(sizes, &q);
+        let y = positions_first(
+            &q,
+            [sizes.batch, sizes.queries, sizes.heads, sizes.d],
+            q.dtype,
+        );
+        for chunk in sizes.chunks(q.dtype.size()) {
+            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
+            let queries = folded(queries_of(&q, chunk), sizes);
+            let scores = product(queries, transposed(keys(&k)), q.dtype);
+            self.softmax(&scores, None, bounds.as_ref(), sizes, chunk);
+            let result = product(scores, keys(&v), q.dtype);
+            store(result, &y, sizes, chunk);
+        }
+        let mut saved = Saved::default();
+        if tracked.contains(&true) {
+            saved.inputs = [q, k, v].map(Some).into();
+        }
+        (y, saved)
+    }
+
+    /// With `P = softmax(s q k^T)` and `dP = dy v^T`: `dS = P (dP - sum of P dP)`, `dq = s dS k`, `dk = s dS^T q`,
+    /// `dv = P^T dy`. Scores bounded by `c tanh(S / c)` have the further factor `1 - tanh(S / c)^2` in `dS`.
+    fn backward(
+        &self,
+        saved: Saved,
+        grad: CubeTensor,
+        tracked: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let (q, k, v) = (saved.input(0), saved.input(1), saved.input(2));
+        let dtype = q.dtype;
+        let grad = cast(grad, dtype);
+        let sizes = Sizes::of(q, k);
+        let bounds = self.bounds(sizes, q);
+        let chunks = sizes.chunks(dtype.size());
+        let all = chunks.iter().all(|chunk| chunk.queries == sizes.queries);
+        // Keys and values add up over the chunks of their row, in f32 where there are some.
+        let sum_type = if all { dtype } else { DType::F32 };
+        let of_keys = [sizes.batch, sizes.keys, sizes.kv_heads, sizes.d];
+        let dq = tracked[0]
+            .then(|| positions_first(q, [sizes.batch, sizes.queries, sizes.heads, sizes.d], dtype));
+        let dk = tracked[1].then(|| positions_first(k, of_keys, dtype));
+        let dv = tracked[2].then(|| positions_first(v, of_keys, dtype));
+        let mut sums: [Option<CubeTensor>; 2] = [None, None];
+        for chunk in chunks {
+            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
+            let queries = folded(queries_of(q, chunk), sizes);
+            let grads = folded(queries_of(&grad, chunk), sizes);
+            let scores = product(queries.clone(), transposed(keys(k)), dtype);
+            let d_scores = product(grads.clone(), transposed(keys(v)), dtype);
+            self.softmax(&scores, Some(&d_scores), bounds.as_ref(), sizes, chunk);
+            if let Some(dq) = &dq {
+                store(product(d_scores.clone(), keys(k), dtype), dq, sizes, chunk);
+            }
+            let last = chunk.query + chunk.queries == sizes.queries;
+            let of_row = Chunk {
+                query: 0,
+                queries: sizes.keys,
+                ..chunk
+            };
+            let shared = Sizes {
+                heads: sizes.kv_heads,
+                ..sizes
+            };
+            let sides = [(&dk, d_scores, queries), (&dv, scores, grads)];
+            for ((target, left, right), sum) in sides.into_iter().zip(&mut sums) {
+                let Some(target) = target else { continue };
+                let more = product(transposed(left), right, sum_type);
+                let total = match sum.take() {
+                    Some(sum) => add(sum, &more),
+                    None => more,
+                };
+                match last {
+                    true => store(total, target, shared, of_row),
+                    false => *sum = Some(total),
+                }
+            }
+        }
+        vec![dq, dk, dv]
+    }
+}
+
+/// Some rows of the batch, and some positions of them, of a tensor `[batch, heads, positions, d]`.
+fn part(x: &CubeTensor, row: usize, rows: usize, position: usize, positions: usize) -> CubeTensor {
+    let (heads, d) = (x.meta.shape()[1], x.meta.shape()[3]);
+    let ranges = [
+        row..row + rows,
+        0..heads,
+        position..position + positions,
+        0..d,
+    ];
+    burn_cubecl::kernel::slice(x.clone(), &ranges)
+}
+
+/// The queries of a chunk, head after head.
+fn queries_of(x: &CubeTensor, chunk: Chunk) -> CubeTensor {
+    contiguous(part(x, chunk.row, chunk.rows, chunk.query, chunk.queries))
+}
+
+/// `[rows, heads, queries, d]` to `[rows, kv_heads, groups * queries, d]`.
+fn folded(x: CubeTensor, sizes: Sizes) -> CubeTensor {
+    let [rows, heads, queries, d] = [0, 1, 2, 3].map(|dim| x.meta.shape()[dim]);
+    let groups = heads / sizes.kv_heads;
+    reshaped(x, &[rows, sizes.kv_heads, groups * queries, d])
+}
+
+/// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`, these being the sizes: what
+/// comes behind attention reads it without a copy.
+fn positions_first(beside: &CubeTensor, sizes: [usize; 4], dtype: DType) -> CubeTensor {
+    let mut tensor = empty(beside, &sizes, dtype);
+    tensor.meta.swap(1, 2);
+    tensor
+}
+
+/// Writes `[rows, heads, positions, d]` without gaps to its place in a tensor of [`positions_first`].
+fn store(x: CubeTensor, target: &CubeTensor, sizes: Sizes, chunk: Chunk) {
+    let (heads, positions) = (sizes.heads, chunk.queries);
+    let of_all = target.meta.shape()[2];
+    let size = vector_size(&[&x, target], sizes.d);
+    let d = sizes.d / size;
+    let count = chunk.rows * heads * positions * d;
+    // SAFETY: every unit looks first whether its place exists.
+    unsafe {
+        store_heads::launch_unchecked(
+            &x.client,
+            super::memory::cubes_for(&x.client, count),
+            CubeDim::new_1d(super::memory::UNITS),
+            size,
+            buffer(&x),
+            buffer(target),
+            count,
+            heads,
+            positions,
+            d,
+            (chunk.row * of_all + chunk.query) * heads * d,
+            of_all * heads * d,
+            [elem(&x), elem(target)],
+        );
+    }
+}
+
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn store_heads<X: Float, Y: Float, N: Size>(
+    x: &[Vector<X, N>],
+    y: &mut [Vector<Y, N>],
+    count: usize,
+    heads: usize,
+    positions: usize,
+    d: usize,
+    start: usize,
+    stride: usize,
+    #[define(X, Y)] _types: [ElemType; 2],
+) {
+    if ABSOLUTE_POS < count {
+        let at = ABSOLUTE_POS % d;
+        let rest = ABSOLUTE_POS / d;
+        let position = rest % positions;
+        let rest = rest / positions;
+        let head = rest % heads;
+        let row = rest / heads;
+        let to = start + row * stride + (position * heads + head) * d + at;
+        y[to] = Vector::cast_from(x[ABSOLUTE_POS]);
+    }
+}
+
+/// What a kernel of [`softmax`] is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    causal: bool,
+    windowed: bool,
+    padded: bool,
+    capped: bool,
+    backward: bool,
+}
+
+/// A score that does not count.
+const HIDDEN: f32 = -3.0e38;
+
+/// The scores of one vector, where keys outside of the range do not count.
+#[cube]
+fn seen<N: Size>(z: Vector<f32, N>, key: usize, from: usize, end: usize) -> Vector<f32, N> {
+    let mut seen = z;
+    let lanes = z.vector_size();
+    if key < from || key + lanes > end {
+        #[unroll]
+        for lane in 0..lanes {
+            if key + lane < from || key + lane >= end {
+                seen.insert(lane, HIDDEN);
+            }
+        }
+    }
+    seen
+}
+
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
+    scores: &mut [Vector<X, N>],
+    d_scores: &mut [Vector<D, N>],
+    bounds: &[B],
+    count: usize,
+    vectors: usize,
+    queries: usize,
+    of_row: usize,
+    first_row: usize,
+    // One behind the last key that the first query sees.
+    causal_end: usize,
+    window: usize,
+    scale: f32,
+    cap: f32,
+    #[comptime] kind: Kind,
+    #[comptime] team: Team,
+    #[define(X, D, B)] _types: [ElemType; 3],
+) {
+    let exists = CUBE_POS < count;
+    let at = min(CUBE_POS, count - 1);
+    let start = at * vectors;
+    let unit = UNIT_POS as usize;
+    let units = comptime!(team.units as usize);
+    let lanes = Vector::<f32, N>::new(0.0f32).vector_size();
+
+    let mut from = 0usize;
+    let mut end = vectors * lanes;
+    if comptime!(kind.causal) {
+        let limit = causal_end + at % queries;
+        end = min(end, limit);
+        if comptime!(kind.windowed) {
+            from = limit - min(window, limit);
+        }
+    }
+    if comptime!(kind.padded) {
+        let row = first_row + at / of_row;
+        from = max(from, usize::cast_from(bounds[2 * row]));
+        end = min(end, usize::cast_from(bounds[2 * row + 1]));
+    }
+
+    let mut largest = Vector::<f32, N>::new(HIDDEN);
+    let mut sums = Vector::<f32, N>::new(0.0f32);
+    for i in range_stepped(unit, vectors, units) {
+        let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+        let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
+        let larger = max(largest, z);
+        sums = sums * (largest - larger).exp() + (z - larger).exp();
+        largest = larger;
+    }
+    let mut own = largest.extract(0usize);
+    #[unroll]
+    for lane in 1..lanes {
+        own = max(own, largest.extract(lane));
+    }
+    let top = cube_max(own, team);
+    let total = cube_sum(
+        Vector::vector_sum(sums * (largest - Vector::new(top)).exp()),
+        team,
+    );
+    let mut factor = 1.0f32 / total;
+    if from >= end {
+        factor = 0.0f32;
+    }
+
+    let mut product = 0.0f32;
+    if comptime!(kind.backward) {
+        let mut products = Vector::<f32, N>::new(0.0f32);
+        for i in range_stepped(unit, vectors, units) {
+            let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+            let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
+            let p = (z - Vector::new(top)).exp() * Vector::new(factor);
+            products += p * Vector::<f32, N>::cast_from(d_scores[start + i]);
+        }
+        product = cube_sum(Vector::vector_sum(products), team);
+    }
+
+    if exists {
+        for i in range_stepped(unit, vectors, units) {
+            let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+            let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
+            let p = (z - Vector::new(top)).exp() * Vector::new(factor);
+            scores[start + i] = Vector::cast_from(p);
+            if comptime!(kind.backward) {
+                let d = Vector::<f32, N>::cast_from(d_scores[start + i]);
+                let mut result = p * (d - Vector::new(product)) * Vector::new(scale);
+                if comptime!(kind.capped) {
+                    let t = tanh_of::<N>(raw, cap);
+                    result *= Vector::new(1.0f32) - t * t;
+                }
+                d_scores[start + i] = Vector::cast_from(result);
+            }
+        }
+    }
+}

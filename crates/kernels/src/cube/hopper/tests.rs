@@ -1,0 +1,222 @@
+//! Against the portable form in `f32` on the CPU, and how fast: on a machine with a Hopper GPU,
+//! `BURN_LORA_TEST_DEVICES=cuda cargo test --release --features cuda,flex hopper -- --nocapture` and with `--ignored`.
+
+use std::time::Instant;
+
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_cubecl::ops::into_data_sync;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::*;
+use crate::comparison::{gpus, near};
+use crate::cube::apply::primitive;
+use crate::cube::memory::transposed;
+use crate::portable;
+
+/// The GPUs with these kernels, among those that the tests are to run on.
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn hoppers() -> Vec<Device> {
+    let mut all: Vec<Device> = gpus().into_iter().map(Device::inner).collect();
+    all.retain(|gpu| is_hopper(&primitive(Tensor::<1>::zeros([1], gpu))));
+    if all.is_empty() {
+        println!("skipped: no Hopper GPU among the test devices");
+    }
+    all
+}
+
+/// A matrix on the CPU, its numbers those that `dtype` has.
+fn matrix(rows: usize, columns: usize, dtype: DType) -> Tensor<2> {
+    let x = Tensor::<2>::random(
+        [rows, columns],
+        Distribution::Normal(0.0, 1.0),
+        &Device::flex(),
+    );
+    x.cast(dtype).cast(DType::F32)
+}
+
+/// The same on a GPU, stored column after column if `turned`.
+fn there(x: &Tensor<2>, gpu: &Device, dtype: DType, turned: bool) -> CubeTensor {
+    let x = if turned {
+        x.clone().transpose()
+    } else {
+        x.clone()
+    };
+    let x = primitive(Tensor::<2>::from_data(x.to_data(), (gpu, DType::F32)).cast(dtype));
+    if turned { transposed(x) } else { x }
+}
+
+fn here(x: CubeTensor) -> Tensor<1> {
+    let x = into_data_sync(x).convert::<f32>();
+    Tensor::<2>::from_data(x, &Device::flex()).flatten(0, 1)
+}
+
+/// Every storage order, sizes that no tile divides, more tiles than multiprocessors, with and without the second term and
+/// the bias.
+#[test]
+fn products_are_those_of_the_portable_form() {
+    let sizes = [
+        // m, k, n, rank
+        (8, 8, 8, 8),
+        (136, 72, 264, 8),
+        (1000, 200, 328, 24),
+        (264, 2048, 1032, 72),
+        (1024, 520, 4096, 16),
+        (2104, 64, 2056, 64),
+    ];
+    for gpu in hoppers() {
+        for (case, (m, k, n, rank)) in sizes.into_iter().enumerate() {
+            let dtype = [DType::BF16, DType::F16][case % 2];
+            let (a, b) = (matrix(m, k, dtype), matrix(k, n, dtype));
+            let (c, d) = (matrix(m, rank, dtype), matrix(rank, n, dtype));
+            let bias = matrix(1, n, dtype) * 16.0;
+            for (left, right) in [(false, false), (false, true), (true, false), (true, true)] {
+                for (with_more, with_bias) in [(false, false), (true, false), (true, true)] {
+                    let bias_here = with_bias.then(|| bias.clone().reshape([n]));
+                    let times = |x: &Tensor<2>, y: &Tensor<2>, bias| {
+                        portable::projection(x.clone(), y.clone(), bias, None)
+                    };
+                    let mut expected = times(&a, &b, bias_here);
+                    if with_more {
+                        expected = expected + times(&c, &d, None);
+                    }
+                    let on_gpu = |x: &Tensor<2>, turned| there(x, &gpu, dtype, turned);
+                    let (ga, gb) = (on_gpu(&a, left), on_gpu(&b, right));
+                    let (gc, gd) = (on_gpu(&c, left), on_gpu(&d, right));
+                    let flat = bias.clone().reshape([n]);
+                    let flat =
+                        Tensor::<1>::from_data(flat.to_data(), (&gpu, DType::F32)).cast(dtype);
+                    let flat = primitive(flat);
+                    let more = with_more.then_some((&gc, &gd));
+                    let bias = with_bias.then_some(&flat);
+                    assert!(takes(&ga, &gb, more, bias));
+                    let y = product(&ga, &gb, more, bias);
+                    assert_eq!(y.dtype, dtype);
+                    let name = format!("{m}x{k}x{n} {left} {right} {with_more} {with_bias}");
+                    near(&here(y), &expected.flatten(0, 1), 1e-2, &name);
+                }
+            }
+        }
+    }
+}
+
+/// Few columns or rows, any number of them.
+#[test]
+fn thin_products_are_those_of_the_portable_form() {
+    let sizes = [
+        (8, 8, 1),
+        (333, 72, 24),
+        (1000, 1000, 48),
+        (4096, 2048, 16),
+        (40, 4096, 1027),
+        (20_000, 128, 128),
+        (3, 264, 8),
+    ];
+    for gpu in hoppers() {
+        for (m, k, n) in sizes {
+            for dtype in [DType::BF16, DType::F16] {
+                let (a, b) = (matrix(m, k, dtype), matrix(k, n, dtype));
+                let expected = (a.clone().matmul(b.clone()) * 0.5).flatten(0, 1);
+                for (left, right) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let (ga, gb) = (there(&a, &gpu, dtype, left), there(&b, &gpu, dtype, right));
+                    let strides = [if left { m } else { k }, if right { k } else { n }];
+                    let fits = strides.iter().all(|stride| stride.is_multiple_of(8));
+                    assert_eq!(takes_thin(&ga, &gb), fits, "{m}x{k}x{n} {left} {right}");
+                    if fits {
+                        let y = thin(&ga, &gb, 0.5, DType::F32);
+                        near(
+                            &here(y),
+                            &expected,
+                            1e-2,
+                            &format!("{m}x{k}x{n} {left} {right}"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the choice of tiles rests on.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "its result")]
+fn speed() {
+    let dtype = DType::BF16;
+    for gpu in hoppers() {
+        let random = |rows: usize, columns: usize, turned: bool| {
+            let shape = if turned {
+                [columns, rows]
+            } else {
+                [rows, columns]
+            };
+            let x = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &gpu).cast(dtype);
+            if turned {
+                transposed(primitive(x))
+            } else {
+                primitive(x)
+            }
+        };
+        let time = |run: &dyn Fn(usize) -> CubeTensor| {
+            let times = 30;
+            let mut all: Vec<f64> = (0..5)
+                .map(|_| {
+                    run(0);
+                    gpu.sync().expect("a device that works");
+                    let started = Instant::now();
+                    (0..times).for_each(|index| drop(run(index)));
+                    gpu.sync().expect("a device that works");
+                    started.elapsed().as_secs_f64() / f64::from(times as u32)
+                })
+                .collect();
+            all.sort_by(f64::total_cmp);
+            all[2]
+        };
+        let wide = [
+            (4096, 2048, 8192, false),
+            (4096, 8192, 2048, true),
+            (4096, 2048, 2048, false),
+            (4096, 2048, 512, false),
+            (8192, 8192, 8192, false),
+        ];
+        for (m, k, n, turned) in wide {
+            // Several sets, so that the cache does not hold them.
+            let sets: Vec<_> = (0..3)
+                .map(|_| {
+                    let more = (random(m, 16, false), random(16, n, turned));
+                    (random(m, k, false), random(k, n, turned), more)
+                })
+                .collect();
+            let [plain, more] = [false, true].map(|with_more| {
+                time(&|index| {
+                    let (a, b, (c, d)) = &sets[index % sets.len()];
+                    product(a, b, with_more.then_some((c, d)), None)
+                })
+            });
+            let rate = |seconds: f64| 2e-12 * (m * k * n) as f64 / seconds;
+            println!(
+                "{m}x{k}x{n} {turned}: {:.0} TFLOP/s, with a second term {:.0}",
+                rate(plain),
+                rate(more)
+            );
+        }
+        let narrow = [
+            (4096, 2048, 16, false, false),
+            (4096, 2048, 48, false, false),
+            (4096, 8192, 16, false, false),
+            (4096, 2048, 16, false, true),
+            (2048, 4096, 16, true, false),
+            (16, 4096, 2048, true, false),
+            (16, 4096, 8192, true, false),
+        ];
+        for (m, k, n, left, right) in narrow {
+            let sets: Vec<_> = (0..6)
+                .map(|_| (random(m, k, left), random(k, n, right)))
+                .collect();
+            let seconds = time(&|index| {
+                let (a, b) = &sets[index % sets.len()];
+                thin(a, b, 1.0, DType::F32)
+            });
+            println!("{m}x{k}x{n} {left} {right}: {:.1} us", seconds * 1e6);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! New tensors, views of tensors, and how wide a kernel may read them.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use burn_std::Metadata;
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+/// Units that work on one row, or on neighbouring vectors.
+pub(super) const UNITS: u32 = 256;
+
+/// A tensor of this shape beside another one, row after row without gaps, its numbers not yet written.
+pub(super) fn empty(beside: &CubeTensor, shape: &[usize], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        beside.client.clone(),
+        beside.device.clone(),
+        Shape::from(shape.to_vec()),
+        dtype,
+    )
+}
+
+/// The same with no gaps: itself, or a copy.
+pub(super) fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    burn_cubecl::kernel::into_contiguous(tensor)
+}
+
+/// Numbers without gaps, seen in another shape of as many.
+pub(super) fn reshaped(tensor: CubeTensor, shape: &[usize]) -> CubeTensor {
+    debug_assert!(tensor.is_contiguous());
+    let mut strides = vec![1; shape.len()];
+    for dim in (1..shape.len()).rev() {
+        strides[dim - 1] = strides[dim] * shape[dim];
+    }
+    let meta = Metadata::new(Shape::from(shape.to_vec()), strides);
+    CubeTensor {
+        meta: Box::new(meta),
+        ..tensor
+    }
+}
+
+/// Matrices seen with rows and columns exchanged.
+pub(super) fn transposed(mut tensor: CubeTensor) -> CubeTensor {
+    let rank = tensor.meta.rank();
+    tensor.meta.swap(rank - 2, rank - 1);
+    tensor
+}
+
+/// The size of the last dimension.
+pub(super) fn width(tensor: &CubeTensor) -> usize {
+    tensor.meta.shape().last().copied().unwrap_or(1)
+}
+
+/// How many elements there are to a width of its own.
+pub(super) fn rows(tensor: &CubeTensor) -> usize {
+    tensor.meta.num_elements() / width(tensor).max(1)
+}
+
+/// How many numbers a kernel may read at a time, of rows this wide: 16 bytes of the narrowest.
+pub(super) fn vector_size(tensors: &[&CubeTensor], width: usize) -> usize {
+    let widest = tensors.iter().map(|tensor| 16 / tensor.dtype.size()).max();
+    let mut size = widest.unwrap_or(1);
+    let supported = tensors.first().map_or(1, |tensor| {
+        tensor.client.properties().hardware.max_vector_size
+    });
+    let starts = |tensor: &CubeTensor| {
+        tensor.handle.offset_start.unwrap_or(0) as usize / tensor.dtype.size()
+    };
+    let even = |size: usize| {
+        let starts = tensors
+            .iter()
+            .all(|tensor| starts(tensor).is_multiple_of(size));
+        starts && width.is_multiple_of(size) && size <= supported
+    };
+    while size > 1 && !even(size) {
+        size /= 2;
+    }
+    size
+}
+
+/// The whole memory of a tensor, as a kernel takes it.
+pub(super) fn buffer(tensor: &CubeTensor) -> BufferArg {
+    let length = tensor.handle.size() as usize / tensor.dtype.size();
+    // SAFETY: as long as the tensor's own memory.
+    unsafe { BufferArg::from_raw_parts(tensor.handle.clone(), length) }
+}
+
+/// The type of a tensor's numbers, as a kernel takes it.
+pub(super) fn elem(tensor: &CubeTensor) -> ElemType {
+    dtype_to_storage_type(tensor.dtype)
+}
+
+/// So many cubes, whatever a device's limit for one axis: there may be more than were asked for.
+pub(super) fn cubes(client: &Client, count: usize) -> CubeCount {
+    cubecl::calculate_cube_count_elemwise(client, count, CubeDim::new_1d(1))
+}
+
+/// Cubes of [`UNITS`] for so many independent pieces of work.
+pub(super) fn cubes_for(client: &Client, pieces: usize) -> CubeCount {
+    cubes(client, pieces.div_ceil(UNITS as usize))
+}
+
+/// Some rows of a matrix without gaps, sharing its memory.
+pub(super) fn rows_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTensor {
+    let width = width(matrix);
+    let bytes = |rows: usize| (rows * width * matrix.dtype.size()) as u64;
+    let behind = rows(matrix) - from - count;
+    let handle = matrix.handle.clone().offset_start(bytes(from));
+    let mut part = reshaped(matrix.clone(), &[rows(matrix), width]);
+    part.handle = handle.offset_end(bytes(behind));
+    part.meta.shape_mut()[0] = count;
+    part
+}

@@ -1,0 +1,43 @@
+//! Operations written by hand for GPUs, with their own backward, in CubeCL: one source for every runtime of it.
+//!
+//! An [`Operation`] of the form [`OnDevice`] launches kernels on the memory of Burn's own tensors, in the order of their
+//! stream; [`apply`] takes it into the autodiff graph. Numbers are read in the dtype of the tensor and computed in `f32`.
+
+mod adamw;
+mod apply;
+#[cfg(feature = "cuda")]
+pub(crate) mod attention;
+mod batched_attention;
+mod clip;
+mod columns;
+mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda_source;
+mod elementwise;
+mod gelu;
+#[cfg(feature = "cuda")]
+mod hopper;
+mod low_rank;
+mod many;
+mod memory;
+mod norm;
+mod product;
+mod projection;
+mod reduce;
+mod rope;
+mod select_rows;
+mod silu;
+mod softcap;
+
+pub(crate) use crate::operation::Operation;
+pub(crate) use adamw::{adamw, together};
+pub(crate) use apply::{OnDevice, Saved, apply, takes};
+pub(crate) use batched_attention::attention as batched_attention;
+pub(crate) use clip::clip;
+pub(crate) use cross_entropy::cross_entropy;
+pub(crate) use gelu::{Gelu, gelu};
+pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use projection::projection;
+pub(crate) use rope::{DeviceAngles, rotate};
+pub(crate) use select_rows::select_rows;
+pub(crate) use silu::silu_mul;

@@ -1,0 +1,275 @@
+//! The seam through which every matrix product of the GPU forms goes.
+
+use burn::tensor::DType;
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level::Strategy as MultiLevel;
+use cubek::matmul::strategy::Strategy;
+use cubek::std::InputBinding;
+
+#[cfg(feature = "cuda")]
+use super::elementwise::copy;
+#[cfg(feature = "cuda")]
+use super::hopper;
+use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
+use super::memory::{contiguous, elem, empty, transposed, width};
+
+/// `a b` in this dtype, of two matrices or as many of each, or views of them.
+///
+/// # Shapes
+/// - a: `[..., m, k]`, b: `[..., k, n]`, output: `[..., m, n]` without gaps
+pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
+    let b = cast(b, a.dtype);
+    #[cfg(feature = "cuda")]
+    {
+        if hopper::takes_thin(&a, &b) {
+            return hopper::thin(&a, &b, 1.0, dtype);
+        }
+        if dtype == a.dtype && hopper::takes(&a, &b, None, None) {
+            return hopper::product(&a, &b, None, None);
+        }
+    }
+    let mut shape = a.meta.shape().to_vec();
+    if let (Some(last), Some(n)) = (shape.last_mut(), b.meta.shape().last()) {
+        *last = *n;
+    }
+    let out = empty(&a, &shape, dtype);
+    by_cubek(&a, &b, &out);
+    out
+}
+
+/// `a b`, written to a matrix without gaps.
+///
+/// # Shapes
+/// As [`product`].
+pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
+    let b = cast(b, a.dtype);
+    #[cfg(feature = "cuda")]
+    if out.dtype == a.dtype && hopper::takes(&a, &b, None, None) {
+        return copy(&hopper::product(&a, &b, None, None), out);
+    }
+    by_cubek(&a, &b, out);
+}
+
+/// `a b + c d + bias` in the dtype of a, where c and d share a short side; d and the bias may be in another dtype.
+///
+/// # Shapes
+/// - a: `[m, k]`, b: `[k, n]`, or views; c: `[m, rank]` without gaps, d: `[rank, n]`, or a view; bias: `[n]`
+/// - output: `[m, n]` without gaps
+pub(crate) fn product_plus(
+    a: CubeTensor,
+    b: CubeTensor,
+    more: Option<(CubeTensor, CubeTensor)>,
+    bias: Option<CubeTensor>,
+) -> CubeTensor {
+    #[cfg(feature = "cuda")]
+    if hopper::takes(&a, &b, None, None) {
+        let narrow = |x: &CubeTensor| cast(x.clone(), a.dtype);
+        let (c, d) = (more.as_ref()).map_or((None, None), |(c, d)| (Some(c), Some(narrow(d))));
+        let term = c.zip(d.as_ref());
+        let bias = bias.as_ref().map(narrow);
+        if hopper::takes(&a, &b, term, bias.as_ref()) {
+            return hopper::product(&a, &b, term, bias.as_ref());
+        }
+    }
+    let dtype = a.dtype;
+    let more = more.map(|(c, d)| (c, contiguous(d)));
+    add_low_rank(product(a, b, dtype), more, bias.map(contiguous))
+}
+
+/// `x^T d`, or its transpose, in `f32`, where d is narrow.
+///
+/// # Shapes
+/// - x: `[m, c]`, d: `[m, rank]`, without gaps
+/// - output: `[c, rank]`, or `[rank, c]`
+pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTensor {
+    let (left, right) = match transpose {
+        false => (transposed(x.clone()), d.clone()),
+        true => (transposed(d.clone()), x.clone()),
+    };
+    #[cfg(feature = "cuda")]
+    if hopper::takes_thin(&left, &right) {
+        return hopper::thin(&left, &right, 1.0, DType::F32);
+    }
+    match width(d) <= MOST_RANKS {
+        true => outer_by_rows(x, d, transpose),
+        false => product(left, right, DType::F32),
+    }
+}
+
+/// By one of CubeK's kernels.
+fn by_cubek(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
+    let wanted = strategies(a, b);
+    let last = wanted.len() - 1;
+    for (index, strategy) in wanted.iter().enumerate() {
+        match launch(strategy, a, b, out) {
+            Ok(()) => return,
+            Err(_) if index < last => {}
+            // The plain kernel takes everything.
+            Err(error) => panic!("no kernel for this product: {error}"),
+        }
+    }
+}
+
+fn launch(
+    strategy: &Strategy,
+    a: &CubeTensor,
+    b: &CubeTensor,
+    out: &CubeTensor,
+) -> Result<(), String> {
+    let globals = MatmulGlobalElems {
+        lhs: elem(a),
+        rhs: elem(b),
+        out: elem(out),
+    };
+    launch_ref(
+        strategy,
+        &out.client,
+        InputBinding::new(a.clone().binding(), elem(a)),
+        InputBinding::new(b.clone().binding(), elem(b)),
+        out.clone().binding(),
+        &mut MatmulElems::from_globals(&globals),
+    )
+    .map_err(|error| format!("{error:?}"))
+}
+
+/// What to try, the best first: a kernel refuses what its device or its layout cannot do.
+fn strategies(a: &CubeTensor, b: &CubeTensor) -> Vec<Strategy> {
+    let tensor_cores = |a: &CubeTensor| matches!(a.dtype, DType::F16 | DType::BF16);
+    let mut wanted: Vec<MultiLevel> = Vec::new();
+    if tensor_cores(a) {
+        if is_large(a, b) {
+            wanted.push(MultiLevel::SpecializedTmaMma(Default::default()));
+            wanted.push(MultiLevel::DoubleCyclicMma(Default::default()));
+            wanted.push(MultiLevel::DoubleCyclicCmma(Default::default()));
+        }
+        wanted.push(MultiLevel::SimpleCyclicMma(Default::default()));
+        wanted.push(MultiLevel::SimpleCyclicCmma(Default::default()));
+    }
+    // In f32 there are tensor cores only for 10 bits of a number (TF32).
+    wanted.push(MultiLevel::DoubleUnit(Default::default()));
+    wanted.push(MultiLevel::SimpleUnit(Default::default()));
+    wanted.push(MultiLevel::Naive);
+    wanted.into_iter().map(Strategy::MultiLevel).collect()
+}
+
+/// Whether two buffers of a tile pay: all sides are long.
+fn is_large(a: &CubeTensor, b: &CubeTensor) -> bool {
+    let last = a.meta.rank() - 1;
+    let sides = [
+        a.meta.shape()[last - 1],
+        a.meta.shape()[last],
+        b.meta.shape()[last],
+    ];
+    sides.iter().all(|side| *side >= 256)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::time::Instant;
+
+    use burn::tensor::{DType, Distribution, Tensor};
+    use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
+    use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+    use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
+    use cubek::matmul::routine::BlueprintStrategy::Inferred;
+    use cubek::matmul::tiled::Strategy as Tiled;
+
+    use super::*;
+    use crate::comparison::{gpus, has};
+    use crate::cube::apply::primitive;
+    use crate::cube::memory::transposed;
+
+    /// What the choice of strategies rests on: run it with `--ignored --nocapture` on a device of each class.
+    #[test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stdout, reason = "its result")]
+    fn speed_of_each_strategy() {
+        let double = |specialized| DoubleBufferingArgs {
+            specialized,
+            ..Default::default()
+        };
+        let simple = |multi_rows| SimpleArgs {
+            multi_rows,
+            ..Default::default()
+        };
+        let ordered = |row_count| OrderedSelectionArgs {
+            partition_k: Some(2),
+            row_count: Some(row_count),
+            rows_per_plane: Some(2),
+            ..Default::default()
+        };
+        let all: Vec<Strategy> = vec![
+            MultiLevel::SimpleCyclicCmma(Inferred(simple(false))).into(),
+            MultiLevel::SimpleCyclicCmma(Inferred(simple(true))).into(),
+            MultiLevel::SimpleCyclicMma(Inferred(simple(true))).into(),
+            MultiLevel::SimpleTmaMma(Inferred(simple(true))).into(),
+            MultiLevel::DoubleCyclicCmma(Inferred(double(false))).into(),
+            MultiLevel::DoubleCyclicCmma(Inferred(double(true))).into(),
+            MultiLevel::DoubleCyclicMma(Inferred(double(false))).into(),
+            MultiLevel::DoubleTmaMma(Inferred(double(true))).into(),
+            MultiLevel::SpecializedTmaMma(Default::default()).into(),
+            MultiLevel::SpecializedTmaCmma(Default::default()).into(),
+            MultiLevel::OrderedDoubleCmma(Inferred(ordered(8))).into(),
+            MultiLevel::OrderedDoubleMma(Inferred(ordered(8))).into(),
+            Tiled::Cmma(Default::default()).into(),
+            MultiLevel::SimpleUnit(Default::default()).into(),
+            MultiLevel::DoubleUnit(Default::default()).into(),
+        ];
+        // m, k, n, and which side is a transposed view.
+        let shapes = [
+            (4096, 2048, 2048, ' '),
+            (4096, 8192, 2048, 'b'),
+            (4096, 2048, 16, ' '),
+            (4096, 2048, 16, 'b'),
+        ];
+        for gpu in gpus() {
+            let gpu = gpu.inner();
+            for (m, k, n, turned) in shapes {
+                let dtype = match has(&gpu, DType::BF16) {
+                    true => DType::BF16,
+                    false => DType::F16,
+                };
+                let matrix = |rows: usize, cols: usize, turned: bool| {
+                    let shape = if turned { [cols, rows] } else { [rows, cols] };
+                    let x = Tensor::<2>::random(shape, Distribution::Default, &gpu).cast(dtype);
+                    let x = primitive(x);
+                    if turned { transposed(x) } else { x }
+                };
+                let (a, b) = (matrix(m, k, turned == 'a'), matrix(k, n, turned == 'b'));
+                let out = empty(&a, &[m, n], dtype);
+                for strategy in &all {
+                    let started = Instant::now();
+                    let run = |times: usize| -> Result<f64, String> {
+                        let started = Instant::now();
+                        for _ in 0..times {
+                            launch(strategy, &a, &b, &out)?;
+                        }
+                        gpu.sync().map_err(|error| format!("{error:?}"))?;
+                        Ok(started.elapsed().as_secs_f64() / times as f64)
+                    };
+                    let name = strategy.to_string();
+                    let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(2)));
+                    match first {
+                        Ok(Ok(_)) => {
+                            let compiled = started.elapsed().as_secs_f64();
+                            let seconds = run(20).unwrap_or(f64::NAN);
+                            let rate = 2e-12 * (m * k * n) as f64 / seconds;
+                            println!(
+                                "{m}x{k}x{n}{turned} {name}: {rate:.1} TFLOP/s, {:.3} ms, compiled {compiled:.1} s",
+                                seconds * 1e3
+                            );
+                        }
+                        Ok(Err(error)) => {
+                            let error: String = error.chars().take(90).collect();
+                            println!("{m}x{k}x{n}{turned} {name}: {error}");
+                        }
+                        Err(_) => println!("{m}x{k}x{n}{turned} {name}: panic"),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+use burn::tensor::Tensor;
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::columns::column_sums;
+use super::elementwise::times;
+use super::memory::{contiguous, reshaped, rows, transposed, width};
+use super::product::{outer, product, product_plus};
+use super::{OnDevice, Operation, Saved, apply};
+use crate::projection::LowRank;
+
+pub(crate) fn projection<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    low_rank: Option<LowRank>,
+) -> Tensor<D> {
+    let dtype = weight.dtype();
+    let op = Projection {
+        bias: bias.is_some(),
+        scale: low_rank.as_ref().map(|change| change.scale as f32),
+    };
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let bias = bias.map(Tensor::into_dispatch);
+    let factors = low_rank.map(|change| (change.a.into_dispatch(), change.b.into_dispatch()));
+    match (bias, factors) {
+        (None, None) => apply(op, [x, weight], dtype),
+        (Some(bias), None) => apply(op, [x, weight, bias], dtype),
+        (None, Some((a, b))) => apply(op, [x, weight, a, b], dtype),
+        (Some(bias), Some((a, b))) => apply(op, [x, weight, bias, a, b], dtype),
+    }
+}
+
+/// `y = x W + bias + s (x A) B`; the operands are `x`, `W`, the bias if there is one, `A` and `B` if there is a scale.
+///
+/// The products are in the dtype of W, and so are the factors in them, which are `f32` as a rule.
+#[derive(Clone, Debug)]
+struct Projection {
+    bias: bool,
+    scale: Option<f32>,
+}
+
+impl Projection {
+    /// The places of A and B among the operands.
+    fn factors(&self) -> (usize, usize) {
+        let a = if self.bias { 3 } else { 2 };
+        (a, a + 1)
+    }
+}
+
+impl Operation<OnDevice> for Projection {
+    fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
+        let weight = inputs[1].clone();
+        let dtype = weight.dtype;
+        let x = cast(contiguous(inputs[0].clone()), dtype);
+        let mut shape = x.meta.shape().to_vec();
+        let x = as_matrix(x);
+        let (a_at, b_at) = self.factors();
+
+        // s (x A): [m, rank]
+        let low = self.scale.map(|scale| {
+            let a = times(contiguous(inputs[a_at].clone()), scale, dtype);
+            product(x.clone(), a, dtype)
+        });
+        let bias = self.bias.then(|| inputs[2].clone());
+        let change = low.clone().map(|low| (low, inputs[b_at].clone()));
+        let y = product_plus(x.clone(), weight, change, bias);
+
+        if let Some(last) = shape.last_mut() {
+            *last = width(&y);
+        }
+        let mut saved = Saved::default();
+        if tracked.contains(&true) {
+            let keep = |index: usize, wanted: bool| wanted.then(|| inputs[index].clone());
+            let wants_a = low.is_some() && tracked[a_at];
+            saved.inputs = vec![(tracked[1] || wants_a).then_some(x), keep(1, tracked[0])];
+            if self.bias {
+                saved.inputs.push(None);
+            }
+            if let Some(low) = low {
+                saved.inputs.push(keep(a_at, tracked[0]));
+                saved.inputs.push(keep(b_at, tracked[0] || wants_a));
+                if tracked[b_at] {
+                    saved.extra = vec![low];
+                }
+            }
+        }
+        (reshaped(y, &shape), saved)
+    }
+
+    /// `dx = g W^T + s (g B^T) A^T`, `dA = s x^T (g B^T)`, `dB = s (x A)^T g`, `dW = x^T g`, `dbias = sum over rows of g`.
+    fn backward(
+        &self,
+        saved: Saved,
+        grad: CubeTensor,
+        tracked: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let grad = contiguous(grad);
+        let mut shape = grad.meta.shape().to_vec();
+        let g = as_matrix(grad); // [m, n]
+        let mut grads: Vec<Option<CubeTensor>> = tracked.iter().map(|_| None).collect();
+        if tracked[1] {
+            grads[1] = Some(product(
+                transposed(saved.input(0).clone()),
+                g.clone(),
+                g.dtype,
+            ));
+        }
+        if self.bias && tracked[2] {
+            grads[2] = Some(column_sums(&g, None));
+        }
+
+        let (a_at, b_at) = self.factors();
+        // s (g B^T): [m, rank]
+        let mut d_low = None;
+        if let Some(scale) = self.scale {
+            if tracked[0] || tracked[a_at] {
+                let b = times(contiguous(saved.input(b_at).clone()), scale, g.dtype);
+                d_low = Some(product(g.clone(), transposed(b), g.dtype));
+            }
+            if tracked[b_at] {
+                grads[b_at] = Some(outer(&g, &saved.extra[0], true));
+            }
+        }
+        if let Some(d_low) = d_low.as_ref().filter(|_| tracked[a_at]) {
+            grads[a_at] = Some(outer(saved.input(0), d_low, false));
+        }
+        if tracked[0] {
+            let weight = transposed(saved.input(1).clone());
+            let change = d_low.map(|d_low| (d_low, transposed(saved.input(a_at).clone())));
+            let dx = product_plus(g, weight, change, None);
+            if let Some(last) = shape.last_mut() {
+                *last = width(&dx);
+            }
+            grads[0] = Some(reshaped(dx, &shape));
+        }
+        grads
+    }
+}
+
+fn as_matrix(x: CubeTensor) -> CubeTensor {
+    let shape = [rows(&x), width(&x)];
+    reshaped(x, &shape)
+}
