@@ -54,7 +54,7 @@ impl Batch {
         assert!(!examples.is_empty(), "a batch has at least one example");
         let lengths: Vec<usize> = examples.iter().map(|example| example.len()).collect();
         let seq_len = lengths.iter().copied().max().unwrap_or(0);
-        let learned = examples.iter().map(|example| example.learned().len()).sum();
+        let learned = examples.iter().map(|example| example.learned_len()).sum();
 
         let mut ids = Vec::with_capacity(examples.len() * seq_len);
         let mut rows = Vec::with_capacity(learned);
@@ -63,7 +63,7 @@ impl Batch {
             ids.extend_from_slice(example.ids());
             ids.resize((row + 1) * seq_len, pad);
             rows.extend(example.learned().map(|t| (row * seq_len + t - 1) as u32));
-            targets.extend_from_slice(example.completion());
+            targets.extend(example.learned().map(|t| example.ids()[t]));
         }
         Self {
             ids,
@@ -151,7 +151,7 @@ mod tests {
                 );
                 assert_eq!(batch.ids[row * batch.seq_len + t], target);
                 assert!(
-                    examples[row].learned().contains(&t),
+                    examples[row].learned().any(|learned| learned == t),
                     "seed {seed}: neither prompt nor padding is learned"
                 );
                 learned.push((row, t));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokenizers::{Encoding, Token};
 
+use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::error::DataError;
 use crate::special_tokens::SpecialTokens;
 
@@ -25,6 +26,16 @@ pub struct Tokenizer {
     special: SpecialTokens,
     prefix: Vec<u32>,
     adds_space: bool,
+    chat: Chat,
+}
+
+/// Where chat templates come from.
+#[derive(Debug, Clone)]
+enum Chat {
+    /// The tokenizer's own.
+    Own(ChatTemplates),
+    /// One that was set.
+    Set(Box<ChatTemplate>),
 }
 
 impl Tokenizer {
@@ -54,7 +65,9 @@ impl Tokenizer {
                 message: error.to_string(),
             })?;
         let special = SpecialTokens::from_folder(folder, &inner)?;
-        Self::new(inner, special)
+        let mut tokenizer = Self::new(inner, special)?;
+        tokenizer.chat = Chat::Own(ChatTemplates::from_folder(folder)?);
+        Ok(tokenizer)
     }
 
     /// Wraps a tokenizer made in code. Truncation and padding set in it are switched off: a row is
@@ -83,6 +96,7 @@ impl Tokenizer {
             special,
             prefix,
             adds_space,
+            chat: Chat::Own(ChatTemplates::default()),
         })
     }
 
@@ -120,6 +134,47 @@ impl Tokenizer {
             }
         }
         self.plain(text)
+    }
+
+    /// The ids of a text as it is, without special tokens of the tokenizer's own, and the bytes of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_prompt`](Self::encode_prompt).
+    pub fn encode_with_offsets(
+        &self,
+        text: &str,
+    ) -> Result<(Vec<u32>, Vec<(usize, usize)>), DataError> {
+        let encoding = self.inner.encode(text, false);
+        encoding
+            .map(|encoding| (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+            .map_err(|error| DataError::Tokenize(error.to_string()))
+    }
+
+    /// Writes conversations by this template instead of the tokenizer's own.
+    pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
+        self.chat = Chat::Set(Box::new(template));
+        self
+    }
+
+    /// The template that writes conversations down, with tools or without.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoChatTemplate`], [`DataError::BadTemplate`].
+    pub fn chat_template(&self, tools: bool) -> Result<ChatTemplate, DataError> {
+        match &self.chat {
+            Chat::Own(templates) => templates.get(None, tools),
+            Chat::Set(template) => Ok((**template).clone()),
+        }
+    }
+
+    /// The chat templates that came with the tokenizer; none if another was set.
+    pub fn chat_templates(&self) -> Option<&ChatTemplates> {
+        match &self.chat {
+            Chat::Own(templates) => Some(templates),
+            Chat::Set(_) => None,
+        }
     }
 
     /// The text of `ids`, without special tokens.

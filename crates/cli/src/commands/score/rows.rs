@@ -185,6 +185,10 @@ fn encode(row: &Row, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
             ids.extend(tokenizer.encode_completion(completion)?);
             Ok(ids)
         }
+        other => Err(DataError::WrongFormat {
+            format: other.format(),
+            wanted: "scored; name texts, or prompts with completions",
+        }),
     }
 }
 
