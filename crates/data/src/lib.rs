@@ -34,6 +34,7 @@
 
 mod batch;
 mod batches;
+mod cache;
 mod chat;
 mod columns;
 mod encode;
@@ -44,6 +45,7 @@ mod label;
 mod message;
 mod parse;
 mod plan;
+mod prepare;
 mod read;
 mod report;
 mod rows;
@@ -51,6 +53,7 @@ mod shuffle;
 mod source;
 mod special_tokens;
 mod split;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
@@ -58,6 +61,7 @@ mod vocab;
 
 pub use batch::{Batch, BatchTensors};
 pub use batches::{BatchState, Batches};
+pub use cache::TokenCache;
 pub use chat::{ChatTemplate, ChatTemplates, Learn, Rendered};
 pub use columns::ColumnNames;
 pub use encode::{
@@ -70,11 +74,13 @@ pub use fault::{Faults, LineFault, NoFormat, Place, RowFault};
 pub use label::Label;
 pub use message::{Chat, Message};
 pub use plan::BatchPlan;
+pub use prepare::{PrepareOptions, Prepared, prepare};
 pub use read::{ReadOptions, TextRows, read_files, read_rows};
 pub use report::{EncodeReport, Lengths};
 pub use rows::{Row, RowFormat, Rows};
 pub use source::DataFiles;
 pub use special_tokens::SpecialTokens;
 pub use split::split;
+pub use stream::{RowStream, StreamOptions, StreamRow, StreamState};
 pub use tokenizer::Tokenizer;
 pub use vocab::check_vocab;

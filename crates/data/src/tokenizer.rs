@@ -238,6 +238,20 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// All that the ids of a text depend on, the day included where a chat template tells it.
+    pub(crate) fn fingerprint(&self) -> String {
+        let chat = match &self.chat {
+            Chat::Own(templates) => format!("{templates:?}"),
+            Chat::Set(template) => template.source().to_string(),
+        };
+        let day = match chat.contains("strftime_now") {
+            true => chrono::Local::now().date_naive().to_string(),
+            false => String::new(),
+        };
+        let inner = self.inner.to_string(false).unwrap_or_default();
+        format!("{inner}\n{:?} {:?}\n{chat}\n{day}", self.special, self.prefix)
+    }
+
     /// The tokenizer itself.
     pub fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner

@@ -115,5 +115,5 @@ fn every_conversation_is_rendered_as_transformers_does() {
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(masks, 36);
+    assert_eq!(masks, 38);
 }

@@ -20,7 +20,7 @@ use crate::error::DataError;
 use crate::rows::{RowFormat, Rows};
 use collect::Collector;
 
-pub(crate) use lines::without_mark;
+pub(crate) use lines::{parse_object, without_mark};
 
 /// How files are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
