@@ -18,7 +18,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
     let result = match arguments.command {
+        Command::Train(options) => commands::train::run(&options, &output),
+        Command::Inspect(options) => commands::inspect::run(&options, &output),
+        Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),
+        Command::Completions(options) => commands::completions::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
