@@ -44,8 +44,8 @@ impl RunConfig {
         });
         // What is missing because it could not be read is told once.
         let told = |fault: &String| {
-            let key = fault.split([' ', ':']).next().unwrap_or("");
-            faults.iter().any(|other| !key.is_empty() && other.starts_with(key))
+            let key = |fault: &str| fault.split([' ', ':']).next().map(str::to_string);
+            faults.iter().any(|other| key(other) == key(fault))
         };
         let more: Vec<String> = config.faults().into_iter().filter(|fault| !told(fault)).collect();
         faults.extend(more);
@@ -196,9 +196,13 @@ fn unknown(at: &str, key: &str, keys: &Map<String, Value>, root: &Value) -> Stri
     if let Some((_, name)) = near {
         return format!("{at} is no setting: did you mean {name}?");
     }
-    let elsewhere = leaves(root, "");
-    let same = elsewhere.iter().find(|path| path.rsplit('.').next() == Some(key));
-    if let Some(path) = same {
+    let last = |path: &String| path.rsplit('.').next().unwrap_or("").to_string();
+    let near = leaves(root, "")
+        .into_iter()
+        .map(|path| (distance(&last(&path)), path))
+        .filter(|(distance, path)| *distance <= last(path).len() / 3)
+        .min();
+    if let Some((_, path)) = near {
         return format!("{at} is no setting: did you mean {path}?");
     }
     let names: Vec<&str> = keys.keys().map(String::as_str).collect();
