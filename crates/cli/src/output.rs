@@ -25,7 +25,8 @@ impl Output {
 
     /// Whether lines may be colored: on a terminal, unless NO_COLOR is set.
     pub fn has_colors(&self) -> bool {
-        std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|off| off.is_empty())
+        std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|off| off.is_empty())
     }
 
     /// Prints the result of a command, `lines` for people or `object` for programs.

@@ -65,7 +65,10 @@ impl Batch {
     /// # Panics
     ///
     /// Without a row or with an empty one.
-    pub fn packed<'a, R: AsRef<[&'a Example]>>(rows: impl IntoIterator<Item = R>, pad: u32) -> Self {
+    pub fn packed<'a, R: AsRef<[&'a Example]>>(
+        rows: impl IntoIterator<Item = R>,
+        pad: u32,
+    ) -> Self {
         let packs: Vec<R> = rows.into_iter().collect();
         let documents: Vec<Vec<usize>> = packs
             .iter()
@@ -209,7 +212,10 @@ mod tests {
                 .collect();
             let batch = Batch::packed(&packs, PAD);
             let learned: usize = examples.iter().map(Example::learned_len).sum();
-            assert_eq!((batch.learned(), batch.tokens()), (learned, lengths.iter().sum()));
+            assert_eq!(
+                (batch.learned(), batch.tokens()),
+                (learned, lengths.iter().sum())
+            );
             let mut at = 0;
             for (row, pack) in packs.iter().enumerate() {
                 let mut start = row * batch.seq_len;
@@ -222,7 +228,11 @@ mod tests {
                     }
                     start += example.len();
                 }
-                assert!(batch.ids[start..(row + 1) * batch.seq_len].iter().all(|&id| id == PAD));
+                assert!(
+                    batch.ids[start..(row + 1) * batch.seq_len]
+                        .iter()
+                        .all(|&id| id == PAD)
+                );
             }
             assert_eq!(batch.is_packed(), packs.len() < examples.len());
         }

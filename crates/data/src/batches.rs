@@ -114,7 +114,10 @@ impl Batches {
     pub fn next_batch(&mut self) -> Batch {
         let chosen = self.plan.get(self.state.position).unwrap_or_default();
         let row = |&row: &usize| -> Vec<&Example> {
-            self.rows[row].iter().map(|&index| &self.examples[index]).collect()
+            self.rows[row]
+                .iter()
+                .map(|&index| &self.examples[index])
+                .collect()
         };
         let batch = Batch::packed(chosen.iter().map(row), self.pad);
         self.state.position += 1;
@@ -219,11 +222,16 @@ mod tests {
         let mut stream = Batches::packed(examples, 32, 2, 0, 3).unwrap();
         let mut orders = Vec::new();
         for _ in 0..2 {
-            let epoch: Vec<Batch> =
-                (0..stream.batches_per_epoch()).map(|_| stream.next_batch()).collect();
+            let epoch: Vec<Batch> = (0..stream.batches_per_epoch())
+                .map(|_| stream.next_batch())
+                .collect();
             assert_eq!(epoch.iter().map(Batch::tokens).sum::<usize>(), tokens);
             assert_eq!(epoch.iter().map(Batch::learned).sum::<usize>(), learned);
-            assert!(epoch.iter().all(|batch| batch.seq_len <= 32 && batch.is_packed()));
+            assert!(
+                epoch
+                    .iter()
+                    .all(|batch| batch.seq_len <= 32 && batch.is_packed())
+            );
             orders.push(epoch);
         }
         assert_ne!(orders[0], orders[1]);

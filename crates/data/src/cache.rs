@@ -61,7 +61,10 @@ impl TokenCache {
         part(tokenizer.fingerprint().as_bytes());
         for path in files {
             // The extension says how the bytes are read.
-            part(path.extension().map_or(&[][..], |extension| extension.as_encoded_bytes()));
+            part(
+                path.extension()
+                    .map_or(&[][..], |extension| extension.as_encoded_bytes()),
+            );
             part(&file_hash(path)?);
         }
         let hash = hash.finalize();
@@ -76,7 +79,9 @@ impl TokenCache {
     /// Writes an entry to the side, and gives it its name when it is whole.
     pub(crate) fn store(&self, key: &str, format: RowFormat, encoded: &Encoded) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let partial = self.folder.join(format!("{key}.partial-{}", std::process::id()));
+        let partial = self
+            .folder
+            .join(format!("{key}.partial-{}", std::process::id()));
         let written = write(&partial, &bytes(format, encoded)?);
         let renamed = written.and_then(|()| fs::rename(&partial, self.path(key)));
         if renamed.is_err() {
@@ -132,7 +137,10 @@ fn bytes(format: RowFormat, encoded: &Encoded) -> io::Result<Vec<u8>> {
     bytes.extend(header);
     for example in &encoded.examples {
         bytes.extend(example.ids().iter().flat_map(|id| id.to_le_bytes()));
-        let bounds = example.spans().iter().flat_map(|span| [span.start as u32, span.end as u32]);
+        let bounds = example
+            .spans()
+            .iter()
+            .flat_map(|span| [span.start as u32, span.end as u32]);
         bytes.extend(bounds.flat_map(u32::to_le_bytes));
     }
     let hash = Sha256::digest(&bytes);
@@ -147,9 +155,12 @@ fn parse(bytes: &[u8]) -> Option<(RowFormat, Encoded)> {
     }
     let rest = content.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_first_chunk::<8>()?;
-    let (header, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let (header, rest) =
+        rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let header: Header = serde_json::from_slice(header).ok()?;
-    let mut numbers = rest.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let mut numbers = rest
+        .chunks_exact(4)
+        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let mut examples = Vec::with_capacity(header.sizes.len());
     for (ids, spans) in header.sizes {
         let ids: Vec<u32> = numbers.by_ref().take(ids as usize).collect();

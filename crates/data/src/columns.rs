@@ -123,7 +123,9 @@ pub(crate) fn check_names(columns: &ColumnNames) -> Result<(), DataError> {
         };
         format!("no format has a column \"{ours}\"{near}")
     };
-    let unknown = columns.keys().filter(|ours| !known.contains(&ours.as_str()));
+    let unknown = columns
+        .keys()
+        .filter(|ours| !known.contains(&ours.as_str()));
     let faults: Vec<String> = unknown.map(fault).collect();
     match faults.is_empty() {
         true => Ok(()),
@@ -164,7 +166,8 @@ pub(crate) fn rename(
 
 fn is_optional(column: &str) -> bool {
     let has = |list: &[&str]| list.contains(&column);
-    SHAPES.iter().any(|shape| has(shape.optional)) && !SHAPES.iter().any(|shape| has(shape.required))
+    SHAPES.iter().any(|shape| has(shape.optional))
+        && !SHAPES.iter().any(|shape| has(shape.required))
 }
 
 /// The format of a row, whose `known` is that of the rows before it, if any.
@@ -181,7 +184,10 @@ pub(crate) fn detect(
         .filter(|shape| shape.required.iter().all(has))
         .collect();
     // A labelled text is no text to learn.
-    if fitting.iter().any(|shape| shape.format == RowFormat::Classification) {
+    if fitting
+        .iter()
+        .any(|shape| shape.format == RowFormat::Classification)
+    {
         fitting.retain(|shape| shape.format != RowFormat::Text);
     }
     match fitting.as_slice() {
@@ -263,10 +269,19 @@ mod tests {
     #[test]
     fn columns_tell_the_format() {
         assert_eq!(of(json!({"text": 1})), Ok(RowFormat::Text));
-        assert_eq!(of(json!({"text": 1, "label": 2})), Ok(RowFormat::Classification));
+        assert_eq!(
+            of(json!({"text": 1, "label": 2})),
+            Ok(RowFormat::Classification)
+        );
         assert_eq!(of(json!({"messages": 1, "id": 2})), Ok(RowFormat::Messages));
-        assert_eq!(of(json!({"chosen": 1, "rejected": 2, "prompt": 3})), Ok(RowFormat::Preference));
-        assert_eq!(of(json!({"tokens": 1, "tags": 2, "id": 0})), Ok(RowFormat::Tagging));
+        assert_eq!(
+            of(json!({"chosen": 1, "rejected": 2, "prompt": 3})),
+            Ok(RowFormat::Preference)
+        );
+        assert_eq!(
+            of(json!({"tokens": 1, "tags": 2, "id": 0})),
+            Ok(RowFormat::Tagging)
+        );
         let error = of(json!({"text": 1, "messages": 2})).unwrap_err();
         assert_eq!(
             error,
@@ -296,7 +311,11 @@ mod tests {
             own.collect()
         };
         let mut object = json!({"a": 1, "prompt": 2}).as_object().unwrap().clone();
-        rename(&mut object, &names(&[("prompt", "a"), ("completion", "prompt")])).unwrap();
+        rename(
+            &mut object,
+            &names(&[("prompt", "a"), ("completion", "prompt")]),
+        )
+        .unwrap();
         assert_eq!(Value::Object(object), json!({"prompt": 1, "completion": 2}));
         let mut object = json!({"question": 1}).as_object().unwrap().clone();
         let error = rename(&mut object, &names(&[("prompt", "qestion")])).unwrap_err();

@@ -19,9 +19,9 @@ use crate::rows::{Placed, Row, Rows};
 use crate::tokenizer::Tokenizer;
 
 pub use options::{EncodeOptions, Truncation, Unlearnable};
-pub use row::{EncodedRow, RowEncoder};
 #[cfg(test)]
 pub(crate) use row::spans_of;
+pub use row::{EncodedRow, RowEncoder};
 
 /// Encoded rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +76,11 @@ pub fn encode_with(
     options: &EncodeOptions,
     progress: Progress<'_>,
 ) -> Result<Encoded, DataError> {
-    let encoder = RowEncoder::new(tokenizer, options, rows.placed().iter().map(|placed| &placed.row))?;
+    let encoder = RowEncoder::new(
+        tokenizer,
+        options,
+        rows.placed().iter().map(|placed| &placed.row),
+    )?;
     let done = each(rows, progress, |row| encoder.encode(row))?;
     let mut gathered = Gathered::new(rows);
     for (placed, result) in rows.placed().iter().zip(done) {
@@ -85,7 +89,10 @@ pub fn encode_with(
     let (examples, mut report) = gathered.finish()?;
     let ends = tokenizer.stop_ids();
     let ends_well = |example: &&Example| {
-        example.spans().last().is_some_and(|span| ends.contains(&example.ids()[span.end - 1]))
+        example
+            .spans()
+            .last()
+            .is_some_and(|span| ends.contains(&example.ids()[span.end - 1]))
     };
     report.examples = examples.len();
     report.tokens = examples.iter().map(Example::len).sum();
@@ -134,7 +141,11 @@ pub fn encode_preferences(
     }
     let files = rows.files().map(|path| path.into()).collect();
     let answers = Rows::from_parts(files, answers, rows.format());
-    let encoder = RowEncoder::new(tokenizer, options, answers.placed().iter().map(|placed| &placed.row))?;
+    let encoder = RowEncoder::new(
+        tokenizer,
+        options,
+        answers.placed().iter().map(|placed| &placed.row),
+    )?;
     let done = each(&answers, &|_, _| (), |row| encoder.encode(row))?;
     let mut gathered = Gathered::new(&answers);
     gathered.total = rows.len();
@@ -234,7 +245,8 @@ impl<'a> Gathered<'a> {
                     let reason = format!("no token to learn within {}", options.max_len);
                     *self.dropped.entry(reason).or_default() += 1;
                 } else {
-                    self.faults.push(self.rows.file_of(placed), placed.place, fault);
+                    self.faults
+                        .push(self.rows.file_of(placed), placed.place, fault);
                 }
             }
         }

@@ -131,7 +131,14 @@ mod tests {
             ));
         }
         #[expect(clippy::single_range_in_vec_init, reason = "spans of one")]
-        let cases = [vec![], vec![0..1], vec![2..2], vec![1..3, 2..4], vec![3..4, 1..2], vec![1..5]];
+        let cases = [
+            vec![],
+            vec![0..1],
+            vec![2..2],
+            vec![1..3, 2..4],
+            vec![3..4, 1..2],
+            vec![1..5],
+        ];
         for spans in cases {
             assert!(Example::with_spans(vec![1, 2, 3, 4], spans).is_err());
         }

@@ -47,7 +47,9 @@ pub enum RowFault {
     )]
     SeveralFormats(Vec<RowFormat>),
     /// A column that the mapping names and the row does not have.
-    #[error("the column \"{column}\", mapped to \"{ours}\", is missing; the row has {found}{meant}")]
+    #[error(
+        "the column \"{column}\", mapped to \"{ours}\", is missing; the row has {found}{meant}"
+    )]
     MissingColumn {
         /// What the mapping names.
         column: String,

@@ -60,6 +60,7 @@ impl Chat {
 
     /// The assistant's messages that may be learned.
     pub fn assistant_turns(&self) -> impl DoubleEndedIterator<Item = usize> {
-        (self.learned_from..self.messages.len()).filter(|&index| self.messages[index].is_assistant())
+        (self.learned_from..self.messages.len())
+            .filter(|&index| self.messages[index].is_assistant())
     }
 }

@@ -70,7 +70,11 @@ mod tests {
             let filled = |row: &Vec<usize>| row.iter().map(|&index| lengths[index]).sum::<usize>();
             assert!(rows.iter().all(|row| filled(row) <= capacity));
             let fewest = lengths.iter().sum::<usize>().div_ceil(capacity);
-            assert!(rows.len() <= fewest * 11 / 9 + 1, "{} rows, {fewest} at least", rows.len());
+            assert!(
+                rows.len() <= fewest * 11 / 9 + 1,
+                "{} rows, {fewest} at least",
+                rows.len()
+            );
         }
         assert!(pack(&[], 5).unwrap().is_empty());
     }

@@ -62,7 +62,10 @@ pub fn prepare(
     let encoded = encode_with(&rows, tokenizer, encode, progress)?;
     let stored = match &options.cache {
         Some(cache) => cache.store(&key, rows.format(), &encoded).map_err(|error| {
-            format!("the tokens cannot be kept in {}: {error}", cache.folder().display())
+            format!(
+                "the tokens cannot be kept in {}: {error}",
+                cache.folder().display()
+            )
         }),
         None => Ok(()),
     };
@@ -84,7 +87,9 @@ mod tests {
     use crate::testing::{folder, words};
 
     fn setup() -> (tempfile::TempDir, Vec<PathBuf>, Tokenizer, PrepareOptions) {
-        let text: String = (0..600).map(|row| format!("{{\"text\": \"a b{}\"}}\n", " c".repeat(row % 7))).collect();
+        let text: String = (0..600)
+            .map(|row| format!("{{\"text\": \"a b{}\"}}\n", " c".repeat(row % 7)))
+            .collect();
         let dir = folder(&[("rows.jsonl", &text)]);
         let files = vec![dir.path().join("rows.jsonl")];
         let tokenizer = Tokenizer::new(words(), SpecialTokens::new(2)).unwrap();
@@ -115,16 +120,35 @@ mod tests {
         assert_eq!(first.encoded.report.duplicates, 600 - 5);
         let second = prepare(&files, &tokenizer, &options, &|_, _| panic!("again")).unwrap();
         assert!(second.was_cached);
-        assert_eq!((second.encoded, second.format), (first.encoded, first.format));
+        assert_eq!(
+            (second.encoded, second.format),
+            (first.encoded, first.format)
+        );
         assert_eq!(entries(&dir).len(), 1, "nothing is left beside");
 
         options.encode.max_len = 5;
-        assert!(!prepare(&files, &tokenizer, &options, &|_, _| ()).unwrap().was_cached);
+        assert!(
+            !prepare(&files, &tokenizer, &options, &|_, _| ())
+                .unwrap()
+                .was_cached
+        );
         fs::write(&files[0], "{\"text\": \"a\"}\n").unwrap();
-        assert!(!prepare(&files, &tokenizer, &options, &|_, _| ()).unwrap().was_cached);
-        let special = SpecialTokens { bos: Some(1), add_bos: Some(true), ..SpecialTokens::new(2) };
+        assert!(
+            !prepare(&files, &tokenizer, &options, &|_, _| ())
+                .unwrap()
+                .was_cached
+        );
+        let special = SpecialTokens {
+            bos: Some(1),
+            add_bos: Some(true),
+            ..SpecialTokens::new(2)
+        };
         let other = Tokenizer::new(words(), special).unwrap();
-        assert!(!prepare(&files, &other, &options, &|_, _| ()).unwrap().was_cached);
+        assert!(
+            !prepare(&files, &other, &options, &|_, _| ())
+                .unwrap()
+                .was_cached
+        );
         assert_eq!(entries(&dir).len(), 4);
     }
 
@@ -144,7 +168,11 @@ mod tests {
         let mut changed = whole.clone();
         changed[whole.len() / 2] ^= 1;
         fs::write(&entry, changed).unwrap();
-        assert!(!prepare(&files, &tokenizer, &options, &|_, _| ()).unwrap().was_cached);
+        assert!(
+            !prepare(&files, &tokenizer, &options, &|_, _| ())
+                .unwrap()
+                .was_cached
+        );
     }
 
     #[test]
@@ -156,6 +184,11 @@ mod tests {
             ..options
         };
         let prepared = prepare(&files, &tokenizer, &options, &|_, _| ()).unwrap();
-        assert!(prepared.warning.unwrap().starts_with("the tokens cannot be kept in "));
+        assert!(
+            prepared
+                .warning
+                .unwrap()
+                .starts_with("the tokens cannot be kept in ")
+        );
     }
 }

@@ -80,7 +80,9 @@ impl Lengths {
                 None => format!("{from}-"),
             };
             let bar = "#".repeat((rows * 40).div_ceil(most));
-            format!("  {until:>13} {rows:>9} {bar}").trim_end().to_string()
+            format!("  {until:>13} {rows:>9} {bar}")
+                .trim_end()
+                .to_string()
         })
         .collect()
     }

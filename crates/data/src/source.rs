@@ -50,7 +50,10 @@ impl DataFiles {
         names.retain(|path| path.is_file() && FileKind::of(path).is_some());
         let part = |stems: &[&str]| -> Vec<PathBuf> {
             let is_of = |path: &&PathBuf| {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or("");
                 stems.iter().any(|stem| {
                     let rest = name.to_ascii_lowercase();
                     let rest = rest.strip_prefix(stem).map(str::to_string);
@@ -64,7 +67,11 @@ impl DataFiles {
             valid: part(VALID),
             test: part(TEST),
         };
-        for (stem, files) in [("train", &files.train), ("valid", &files.valid), ("test", &files.test)] {
+        for (stem, files) in [
+            ("train", &files.train),
+            ("valid", &files.valid),
+            ("test", &files.test),
+        ] {
             one_kind(folder, stem, files)?;
         }
         if files.train.is_empty() {
@@ -103,7 +110,10 @@ fn one_kind(folder: &Path, stem: &str, files: &[PathBuf]) -> Result<(), DataErro
         return Ok(());
     };
     let names = [first, other].map(|path| name(path).unwrap_or_default());
-    let reason = format!("{stem} is there as {} and as {}: name one of them", names[0], names[1]);
+    let reason = format!(
+        "{stem} is there as {} and as {}: name one of them",
+        names[0], names[1]
+    );
     Err(none(&folder.display().to_string(), reason))
 }
 
@@ -182,7 +192,10 @@ mod tests {
     fn a_file_and_a_pattern_are_to_learn_from() {
         let dir = folder(&[("b.jsonl", ""), ("a.jsonl", ""), ("c.txt", "")]);
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
-        assert_eq!(names(&DataFiles::find(&at("c.txt")).unwrap().train), ["c.txt"]);
+        assert_eq!(
+            names(&DataFiles::find(&at("c.txt")).unwrap().train),
+            ["c.txt"]
+        );
         assert_eq!(
             names(&DataFiles::find(&at("*.jsonl")).unwrap().train),
             ["a.jsonl", "b.jsonl"]
@@ -200,10 +213,17 @@ mod tests {
             error.ends_with("no file of the folder is called train; it has trian.jsonl, x.csv"),
             "{error}"
         );
-        let error = DataFiles::find(&format!("{place}/train.jsonl")).unwrap_err().to_string();
+        let error = DataFiles::find(&format!("{place}/train.jsonl"))
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with("did you mean trian.jsonl?"), "{error}");
         let twice = folder(&[("train.jsonl", ""), ("train.csv", "")]);
-        let error = DataFiles::find(twice.path().to_str().unwrap()).unwrap_err().to_string();
-        assert!(error.contains("train is there as train.csv and as train.jsonl"), "{error}");
+        let error = DataFiles::find(twice.path().to_str().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("train is there as train.csv and as train.jsonl"),
+            "{error}"
+        );
     }
 }

@@ -96,7 +96,10 @@ impl RowStream {
     /// [`DataError::BadOption`] for an empty buffer or no file; [`DataError::UnknownColumns`].
     pub fn open(files: &[PathBuf], options: StreamOptions) -> Result<Self, DataError> {
         check_names(&options.read.columns)?;
-        for (option, count) in [("buffer", options.buffer), ("the number of files", files.len())] {
+        for (option, count) in [
+            ("buffer", options.buffer),
+            ("the number of files", files.len()),
+        ] {
             if count == 0 {
                 return Err(DataError::BadOption {
                     option,
@@ -119,7 +122,10 @@ impl RowStream {
                 }
             });
             let size = std::fs::metadata(path).map(|metadata| metadata.len());
-            sizes.push(size.map_err(|source| DataError::Read { path: path.clone(), source })?);
+            sizes.push(size.map_err(|source| DataError::Read {
+                path: path.clone(),
+                source,
+            })?);
         }
         let files: Vec<Arc<Path>> = files.iter().map(|path| shared(path)).collect();
         Ok(Self {
@@ -194,7 +200,11 @@ impl RowStream {
 
     fn draw(&mut self) -> Result<Option<StreamRow>, DataError> {
         loop {
-            if self.options.epochs.is_some_and(|epochs| self.epoch >= epochs) {
+            if self
+                .options
+                .epochs
+                .is_some_and(|epochs| self.epoch >= epochs)
+            {
                 return Ok(None);
             }
             while self.buffer.len() < self.options.buffer {

@@ -249,7 +249,10 @@ impl Tokenizer {
             false => String::new(),
         };
         let inner = self.inner.to_string(false).unwrap_or_default();
-        format!("{inner}\n{:?} {:?}\n{chat}\n{day}", self.special, self.prefix)
+        format!(
+            "{inner}\n{:?} {:?}\n{chat}\n{day}",
+            self.special, self.prefix
+        )
     }
 
     /// The tokenizer itself.

@@ -63,8 +63,8 @@ pub use model::CausalLm;
 pub use observer::Observer;
 pub use recipe::{Outcome, adamw, finetune, train};
 pub use run::{
-    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError, RunPart,
-    RunResult, RunWatcher, read_data, read_tokenizer, run,
+    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
+    RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::gradients;

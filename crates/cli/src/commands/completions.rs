@@ -17,6 +17,11 @@ pub struct CompletionsOptions {
 /// Runs the command.
 pub fn run(options: &CompletionsOptions) -> Result<(), Failure> {
     let mut command = Arguments::command();
-    clap_complete::generate(options.shell, &mut command, "burn-lora", &mut std::io::stdout());
+    clap_complete::generate(
+        options.shell,
+        &mut command,
+        "burn-lora",
+        &mut std::io::stdout(),
+    );
     Ok(())
 }

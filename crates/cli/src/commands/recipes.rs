@@ -50,17 +50,25 @@ pub fn run(options: &RecipesOptions, output: &Output) -> Result<(), Failure> {
         None | Some(Action::List) => list(output),
         Some(Action::Print { name }) => {
             let text = find(name)?;
-            output.done(&[text.trim_end().to_string()], &json!({"name": name, "text": text}));
+            output.done(
+                &[text.trim_end().to_string()],
+                &json!({"name": name, "text": text}),
+            );
         }
         Some(Action::Copy { name, path }) => {
             let text = find(name)?;
-            let path = path.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.yaml")));
+            let path = path
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(format!("{name}.yaml")));
             let refused = |reason: String| Failure::new(Kind::Other, reason);
             let mut file = fs::File::create_new(&path)
                 .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))?;
             std::io::Write::write_all(&mut file, text.as_bytes())
                 .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))?;
-            output.done(&[format!("written   {}", path.display())], &json!({"path": path}));
+            output.done(
+                &[format!("written   {}", path.display())],
+                &json!({"path": path}),
+            );
         }
     }
     Ok(())
@@ -71,9 +79,13 @@ fn list(output: &Output) {
         let first = text.lines().next().unwrap_or("");
         first.trim_start_matches('#').trim().to_string()
     };
-    let lines: Vec<String> =
-        RECIPES.iter().map(|(name, text)| format!("{name:<12} {}", what(text))).collect();
-    let objects = RECIPES.iter().map(|(name, text)| json!({"name": name, "what": what(text)}));
+    let lines: Vec<String> = RECIPES
+        .iter()
+        .map(|(name, text)| format!("{name:<12} {}", what(text)))
+        .collect();
+    let objects = RECIPES
+        .iter()
+        .map(|(name, text)| json!({"name": name, "what": what(text)}));
     output.done(&lines, &json!({"recipes": objects.collect::<Vec<_>>()}));
 }
 

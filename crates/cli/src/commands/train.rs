@@ -67,7 +67,10 @@ pub fn run(options: &TrainOptions, output: &Output) -> Result<(), Failure> {
 /// Reads a configuration.
 pub fn read(path: &std::path::Path, settings: &[String]) -> Result<RunConfig, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::new(Kind::Usage, format!("cannot read {}: {error}", path.display()))
+        Failure::new(
+            Kind::Usage,
+            format!("cannot read {}: {error}", path.display()),
+        )
     })?;
     Ok(RunConfig::parse(&text, settings)?)
 }
@@ -82,14 +85,26 @@ fn dry_run(
     let data = read_data(config, &tokenizer, tokenized)?;
     let mut lines = Vec::new();
     for part in &data.parts {
-        let files: Vec<String> = part.files.iter().map(|file| file.display().to_string()).collect();
+        let files: Vec<String> = part
+            .files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
         lines.push(format!("{}: {}", part.name, files.join(", ")));
-        lines.extend(part.report.lines().into_iter().map(|line| format!("  {line}")));
+        lines.extend(
+            part.report
+                .lines()
+                .into_iter()
+                .map(|line| format!("  {line}")),
+        );
     }
     let [train, valid, test] = [&data.train, &data.valid, &data.test].map(|part| part.len());
-    lines.push(format!("examples: {train} to learn, {valid} to validate with, {test} to measure at the end"));
+    lines.push(format!(
+        "examples: {train} to learn, {valid} to validate with, {test} to measure at the end"
+    ));
     let parts = data.parts.iter();
-    let parts = parts.map(|part| json!({"name": part.name, "files": part.files, "report": part.report}));
+    let parts =
+        parts.map(|part| json!({"name": part.name, "files": part.files, "report": part.report}));
     let object = json!({
         "command": "train",
         "dry_run": true,

@@ -13,7 +13,10 @@ fn repository() -> PathBuf {
 /// Runs the command on the CPU.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-lora"));
-    command.current_dir(folder).env("BURN_DEVICE", "flex").env("HF_HOME", folder.join("cache"));
+    command
+        .current_dir(folder)
+        .env("BURN_DEVICE", "flex")
+        .env("HF_HOME", folder.join("cache"));
     command.args(arguments).output().expect("started")
 }
 
@@ -45,7 +48,10 @@ fn refused(code: i32, folder: &Path, arguments: &[&str]) -> String {
 /// A folder with data, and the setting that names the tiny base.
 fn setup() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().expect("a folder");
-    let base = repository().join("datasets/tiny-base").canonicalize().expect("the tiny base");
+    let base = repository()
+        .join("datasets/tiny-base")
+        .canonicalize()
+        .expect("the tiny base");
     let chats: String = (0..24)
         .map(|row| {
             let messages = json!({"messages": [
@@ -58,9 +64,14 @@ fn setup() -> (tempfile::TempDir, String) {
         })
         .collect();
     fs::write(dir.path().join("chats.jsonl"), chats).expect("written");
-    let pairs: String =
-        (0..24).map(|row| format!("ship {row},\" chairs: {}\"\n", row % 3)).collect();
-    fs::write(dir.path().join("pairs.csv"), format!("prompt,completion\n{pairs}")).expect("written");
+    let pairs: String = (0..24)
+        .map(|row| format!("ship {row},\" chairs: {}\"\n", row % 3))
+        .collect();
+    fs::write(
+        dir.path().join("pairs.csv"),
+        format!("prompt,completion\n{pairs}"),
+    )
+    .expect("written");
     let text = "Mira sold three chairs to Ilva. ".repeat(300);
     fs::write(dir.path().join("book.txt"), format!("{text}\n\nThe end.\n")).expect("written");
     (dir, format!("model={}", base.display()))
@@ -69,7 +80,18 @@ fn setup() -> (tempfile::TempDir, String) {
 #[test]
 fn a_data_set_is_shown_as_it_will_be_learned() {
     let (dir, model) = setup();
-    let shown = lines(dir.path(), &["inspect", "pairs.csv", &model, "--rows", "1", "--model", &model[6..]]);
+    let shown = lines(
+        dir.path(),
+        &[
+            "inspect",
+            "pairs.csv",
+            &model,
+            "--rows",
+            "1",
+            "--model",
+            &model[6..],
+        ],
+    );
     assert!(!shown.contains('\u{1b}'), "no colors in a pipe");
     for part in [
         "format      prompt_completion (\"prompt\" and \"completion\")",
@@ -82,10 +104,20 @@ fn a_data_set_is_shown_as_it_will_be_learned() {
     }
     let found = object(
         dir.path(),
-        &["inspect", "chats.jsonl", "--model", &model[6..], "chat_template=chatml", "--rows", "2"],
+        &[
+            "inspect",
+            "chats.jsonl",
+            "--model",
+            &model[6..],
+            "chat_template=chatml",
+            "--rows",
+            "2",
+        ],
     );
     assert_eq!(found["report"]["rows"], 24);
-    let segments = found["rows"][1]["row"][0]["segments"].as_array().expect("segments");
+    let segments = found["rows"][1]["row"][0]["segments"]
+        .as_array()
+        .expect("segments");
     let learned: Vec<&str> = segments
         .iter()
         .filter(|segment| segment["learned"] == true)
@@ -94,7 +126,16 @@ fn a_data_set_is_shown_as_it_will_be_learned() {
     assert_eq!(learned, ["two<|im_end|>", "ten<|im_end|>"]);
     let last = object(
         dir.path(),
-        &["inspect", "chats.jsonl", "--model", &model[6..], "chat_template=chatml", "learn=last_turn", "--rows", "1"],
+        &[
+            "inspect",
+            "chats.jsonl",
+            "--model",
+            &model[6..],
+            "chat_template=chatml",
+            "learn=last_turn",
+            "--rows",
+            "1",
+        ],
     );
     assert!(last["report"]["learned_tokens"].as_u64() < found["report"]["learned_tokens"].as_u64());
 }
@@ -102,18 +143,42 @@ fn a_data_set_is_shown_as_it_will_be_learned() {
 #[test]
 fn faults_of_the_data_and_of_the_configuration_are_told() {
     let (dir, model) = setup();
-    let error = refused(4, dir.path(), &["inspect", "chat.jsonl", "--model", &model[6..]]);
+    let error = refused(
+        4,
+        dir.path(),
+        &["inspect", "chat.jsonl", "--model", &model[6..]],
+    );
     assert!(error.contains("did you mean chats.jsonl?"), "{error}");
-    let error = refused(3, dir.path(), &["inspect", "chats.jsonl", "--model", &model[6..]]);
+    let error = refused(
+        3,
+        dir.path(),
+        &["inspect", "chats.jsonl", "--model", &model[6..]],
+    );
     assert!(error.contains("`chat_template: chatml`"), "{error}");
     let error = refused(2, dir.path(), &["inspect", "chats.jsonl"]);
     assert!(error.contains("--model is missing"), "{error}");
     fs::write(dir.path().join("bad.jsonl"), "{\"prompt\": \"a\"}\n{\n").expect("written");
-    let error = refused(4, dir.path(), &["inspect", "bad.jsonl", "--model", &model[6..]]);
-    assert!(error.contains("bad.jsonl:1: \"completion\" is missing") && error.contains("bad.jsonl:2: not JSON"), "{error}");
-    fs::write(dir.path().join("c.yaml"), "modle: x\ndata: {path: pairs.csv}\ntraining: {steps: no}\n").expect("written");
+    let error = refused(
+        4,
+        dir.path(),
+        &["inspect", "bad.jsonl", "--model", &model[6..]],
+    );
+    assert!(
+        error.contains("bad.jsonl:1: \"completion\" is missing")
+            && error.contains("bad.jsonl:2: not JSON"),
+        "{error}"
+    );
+    fs::write(
+        dir.path().join("c.yaml"),
+        "modle: x\ndata: {path: pairs.csv}\ntraining: {steps: no}\n",
+    )
+    .expect("written");
     let error = refused(2, dir.path(), &["train", "c.yaml"]);
-    for part in ["modle is no setting: did you mean model?", "training.steps: invalid type", "model is missing"] {
+    for part in [
+        "modle is no setting: did you mean model?",
+        "training.steps: invalid type",
+        "model is missing",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     assert!(!dir.path().join("output").exists(), "nothing was done");
@@ -124,10 +189,25 @@ fn faults_of_the_data_and_of_the_configuration_are_told() {
 #[test]
 fn training_leaves_an_adapter_its_configuration_and_a_result() {
     let (dir, model) = setup();
-    fs::write(dir.path().join("c.yaml"), "data: {path: pairs.csv, cache: tokens}\noutput: out\n").expect("written");
-    let settings = ["train", "c.yaml", &model, "steps=3", "batch_size=4", "rank=2", "max_seq_len=64"];
+    fs::write(
+        dir.path().join("c.yaml"),
+        "data: {path: pairs.csv, cache: tokens}\noutput: out\n",
+    )
+    .expect("written");
+    let settings = [
+        "train",
+        "c.yaml",
+        &model,
+        "steps=3",
+        "batch_size=4",
+        "rank=2",
+        "max_seq_len=64",
+    ];
     let dry = lines(dir.path(), &[&settings[..], &["--dry-run"]].concat());
-    assert!(dry.contains("examples: 22 to learn, 2 to validate with, 2 to measure at the end"), "{dry}");
+    assert!(
+        dry.contains("examples: 22 to learn, 2 to validate with, 2 to measure at the end"),
+        "{dry}"
+    );
     assert!(!dir.path().join("out").exists(), "nothing was trained");
 
     let output = run(dir.path(), &settings);
@@ -135,14 +215,27 @@ fn training_leaves_an_adapter_its_configuration_and_a_result() {
     assert!(output.status.success(), "{told}");
     assert!(told.contains(", from the cache"), "{told}");
     let last = String::from_utf8(output.stdout).expect("UTF-8");
-    let result = last.trim_end().lines().last().and_then(|line| line.strip_prefix("RESULT ")).expect("a result");
+    let result = last
+        .trim_end()
+        .lines()
+        .last()
+        .and_then(|line| line.strip_prefix("RESULT "))
+        .expect("a result");
     let result: Value = serde_json::from_str(result).expect("an object");
-    for key in ["train_loss", "valid_loss", "tokens_per_second", "seconds", "peak_memory_bytes"] {
+    for key in [
+        "train_loss",
+        "valid_loss",
+        "tokens_per_second",
+        "seconds",
+        "peak_memory_bytes",
+    ] {
         assert!(result[key].is_number(), "{key}: {result}");
     }
     assert_eq!(result["steps"], 3);
     assert!(result["tokens"].as_u64() > Some(0) && result["metrics"]["exact_match"].is_number());
-    let adapter = dir.path().join(result["adapter"].as_str().expect("a folder"));
+    let adapter = dir
+        .path()
+        .join(result["adapter"].as_str().expect("a folder"));
     assert!(adapter.join("adapter_model.safetensors").exists());
 
     // The configuration beside it is whole, and makes the same run again, bit for bit.
@@ -159,36 +252,67 @@ fn training_leaves_an_adapter_its_configuration_and_a_result() {
 fn every_recipe_runs() {
     let (dir, model) = setup();
     let found = object(dir.path(), &["recipes", "list"]);
-    let names: Vec<&str> =
-        found["recipes"].as_array().expect("recipes").iter().filter_map(|recipe| recipe["name"].as_str()).collect();
+    let names: Vec<&str> = found["recipes"]
+        .as_array()
+        .expect("recipes")
+        .iter()
+        .filter_map(|recipe| recipe["name"].as_str())
+        .collect();
     assert_eq!(names, ["chat", "completion", "gpt2-e2e", "text"]);
     for name in names {
         let file = format!("{name}.yaml");
         assert!(lines(dir.path(), &["recipes", "copy", name]).contains(&file));
-        assert_eq!(fs::read_to_string(dir.path().join(&file)).expect("written").trim_end(), lines(dir.path(), &["recipes", "print", name]).trim_end());
+        assert_eq!(
+            fs::read_to_string(dir.path().join(&file))
+                .expect("written")
+                .trim_end(),
+            lines(dir.path(), &["recipes", "print", name]).trim_end()
+        );
         let own: &[&str] = match name {
-            "chat" => &["data.path=chats.jsonl", "chat_template=chatml", "max_seq_len=64"],
+            "chat" => &[
+                "data.path=chats.jsonl",
+                "chat_template=chatml",
+                "max_seq_len=64",
+            ],
             "completion" => &["data.path=pairs.csv"],
-            "gpt2-e2e" => &["data.path=pairs.csv", "targets=q_proj,v_proj", "max_seq_len=64"],
+            "gpt2-e2e" => &[
+                "data.path=pairs.csv",
+                "targets=q_proj,v_proj",
+                "max_seq_len=64",
+            ],
             _ => &["data.path=book.txt", "max_seq_len=64", "valid_fraction=0.1"],
         };
         let few = [
-            "steps=2", "warmup=1", "eval_every=2", "save_every=null", "batch_size=2", "evaluation.rows=2",
+            "steps=2",
+            "warmup=1",
+            "eval_every=2",
+            "save_every=null",
+            "batch_size=2",
+            "evaluation.rows=2",
         ];
         let result = object(dir.path(), &[&["train", &file, &model], own, &few].concat());
         assert_eq!(result["steps"], 2, "{name}");
-        assert!(result["valid_loss"].as_f64().is_some_and(f64::is_finite), "{name}: {result}");
+        assert!(
+            result["valid_loss"].as_f64().is_some_and(f64::is_finite),
+            "{name}: {result}"
+        );
     }
     let error = refused(2, dir.path(), &["recipes", "print", "chatt"]);
     assert!(error.contains("there are chat, completion"), "{error}");
     let error = refused(1, dir.path(), &["recipes", "copy", "chat"]);
-    assert!(error.contains("cannot write chat.yaml"), "an old file stays: {error}");
+    assert!(
+        error.contains("cannot write chat.yaml"),
+        "an old file stays: {error}"
+    );
 }
 
 #[test]
 fn shells_are_told_how_to_complete() {
     let (dir, _) = setup();
     for shell in ["bash", "zsh", "fish"] {
-        assert!(lines(dir.path(), &["completions", shell]).contains("inspect"), "{shell}");
+        assert!(
+            lines(dir.path(), &["completions", shell]).contains("inspect"),
+            "{shell}"
+        );
     }
 }

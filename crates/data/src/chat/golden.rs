@@ -58,7 +58,15 @@ pub(super) fn tokenizer() -> Tokenizer {
     let inner = tokenizers::Tokenizer::from_bytes(TOKENIZER).unwrap();
     let id = |token: &str| inner.token_to_id(token).unwrap();
     let (bos, eos) = (id("<s>"), id("</s>"));
-    let stop = ["</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"].map(id).to_vec();
+    let stop = [
+        "</s>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<end_of_turn>",
+        "<|end|>",
+    ]
+    .map(id)
+    .to_vec();
     let special = SpecialTokens {
         bos: Some(bos),
         stop,
@@ -84,11 +92,18 @@ fn every_conversation_is_rendered_as_transformers_does() {
             case.template, case.conversation, case.add_generation_prompt
         );
         let conversation = &golden.conversations[&case.conversation];
-        let messages: Vec<Message> =
-            conversation.messages.iter().cloned().map(Message::from_map).collect();
+        let messages: Vec<Message> = conversation
+            .messages
+            .iter()
+            .cloned()
+            .map(Message::from_map)
+            .collect();
         let template = template(&case.template).with_time(golden.time);
-        let rendered =
-            template.render(&messages, conversation.tools.as_deref(), case.add_generation_prompt);
+        let rendered = template.render(
+            &messages,
+            conversation.tools.as_deref(),
+            case.add_generation_prompt,
+        );
         match (rendered, &case.text) {
             (Ok(rendered), Some(text)) => {
                 if rendered.text != *text {
@@ -107,13 +122,24 @@ fn every_conversation_is_rendered_as_transformers_does() {
             }
             (Err(DataError::Template(message)), None) => {
                 // What Jinja says of an attribute that is not there is its own.
-                let raised = case.raised.as_ref().filter(|raised| !raised.contains("attribute"));
-                assert!(raised.is_none_or(|raised| message.contains(raised)), "{name}: {message}");
+                let raised = case
+                    .raised
+                    .as_ref()
+                    .filter(|raised| !raised.contains("attribute"));
+                assert!(
+                    raised.is_none_or(|raised| message.contains(raised)),
+                    "{name}: {message}"
+                );
             }
             (Ok(rendered), None) => wrong.push(format!("{name}: not refused: {:?}", rendered.text)),
             (Err(error), _) => wrong.push(format!("{name}: {error}")),
         }
     }
-    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert_eq!(masks, 38);
 }

@@ -41,7 +41,11 @@ impl ChatTemplate {
             return Err(RowFault::NoAssistant);
         }
         if self.marks_assistant() {
-            let all = chat.messages.iter().filter(|message| message.is_assistant()).count();
+            let all = chat
+                .messages
+                .iter()
+                .filter(|message| message.is_assistant())
+                .count();
             let spans = of_marks(rendered.marked, all, turns.len(), learn)?;
             return Ok((rendered.text, spans));
         }
@@ -59,7 +63,9 @@ impl ChatTemplate {
             }
             let end = before.len() + without_space_after_end(&until[before.len()..], ends);
             // Turns that follow each other may be rendered as one.
-            let start = spans.last().map_or(before.len(), |last| last.end.max(before.len()));
+            let start = spans
+                .last()
+                .map_or(before.len(), |last| last.end.max(before.len()));
             if start < end {
                 spans.push(start..end);
             }
@@ -100,9 +106,15 @@ fn of_marks(
             return Err(RowFault::Template(message));
         }
     };
-    let spans: Vec<Range<usize>> = marked.into_iter().skip(skip).filter(|span| !span.is_empty()).collect();
+    let spans: Vec<Range<usize>> = marked
+        .into_iter()
+        .skip(skip)
+        .filter(|span| !span.is_empty())
+        .collect();
     match spans.is_empty() {
-        true => Err(RowFault::Template("it marks nothing of the assistant's".into())),
+        true => Err(RowFault::Template(
+            "it marks nothing of the assistant's".into(),
+        )),
         false => Ok(spans),
     }
 }

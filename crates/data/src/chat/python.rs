@@ -55,12 +55,16 @@ impl Writer {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
-            ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .text
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.list('[', ']', items, depth, |writer, item, depth| writer.value(item, depth))?;
+                self.list('[', ']', items, depth, |writer, item, depth| {
+                    writer.value(item, depth)
+                })?;
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
@@ -117,7 +121,9 @@ impl Writer {
     fn number(&mut self, value: &Value) {
         match value.is_integer() {
             true => self.text.push_str(&value.to_string()),
-            false => self.text.push_str(&float(f64::try_from(value.clone()).unwrap_or(f64::NAN))),
+            false => self
+                .text
+                .push_str(&float(f64::try_from(value.clone()).unwrap_or(f64::NAN))),
         }
     }
 
@@ -179,7 +185,10 @@ pub(super) fn strftime(time: NaiveDateTime, format: &str) -> Result<String, Erro
 
 /// Jinja's test: whatever has a length and items, strings and dictionaries included.
 pub(super) fn is_sequence(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::String | ValueKind::Map
+    )
 }
 
 #[cfg(test)]

@@ -47,8 +47,13 @@ impl ChatTemplates {
             let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
             paths.sort();
             for path in paths {
-                if path.extension().is_some_and(|extension| extension == "jinja") {
-                    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "jinja")
+                {
+                    let name = path
+                        .file_stem()
+                        .map(|stem| stem.to_string_lossy().into_owned());
                     templates.read(&name.unwrap_or_default(), path)?;
                 }
             }
@@ -97,7 +102,10 @@ impl ChatTemplates {
         let find = |name: &str| self.named.iter().find(|named| named.name == name);
         let found = match name {
             Some(name) => find(name),
-            None => tools.then(|| find(TOOL_USE)).flatten().or_else(|| find(DEFAULT)),
+            None => tools
+                .then(|| find(TOOL_USE))
+                .flatten()
+                .or_else(|| find(DEFAULT)),
         };
         let Some(named) = found else {
             let names: Vec<&str> = self.named.iter().map(|named| named.name.as_str()).collect();
@@ -150,8 +158,18 @@ fn special_tokens(config: &Map<String, Value>) -> Map<String, Value> {
         _ => None,
     };
     let names = [
-        "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
     ];
-    let found = names.iter().filter_map(|name| Some((*name, text(config.get(*name)?)?)));
-    found.map(|(name, token)| (name.to_string(), token.into())).collect()
+    let found = names
+        .iter()
+        .filter_map(|name| Some((*name, text(config.get(*name)?)?)));
+    found
+        .map(|(name, token)| (name.to_string(), token.into()))
+        .collect()
 }

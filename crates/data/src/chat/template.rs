@@ -68,9 +68,11 @@ impl ChatTemplate {
         let (begin, marks) = replace(source, r"\{%([-+]?)\s*generation\s*([-+]?)%\}", |a, b| {
             format!("{{%{a} call {GENERATION}() {b}%}}")
         });
-        let (whole, _) = replace(&begin, r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}", |a, b| {
-            format!("{{%{a} endcall {b}%}}")
-        });
+        let (whole, _) = replace(
+            &begin,
+            r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}",
+            |a, b| format!("{{%{a} endcall {b}%}}"),
+        );
         let mut environment = environment().map_err(|error| bad(None, &error))?;
         environment
             .add_template_owned(NAME, whole)
@@ -117,7 +119,9 @@ impl ChatTemplate {
     /// Renders at another time than now: what `strftime_now` tells.
     pub fn with_time(mut self, time: NaiveDateTime) -> Self {
         self.environment
-            .add_function("strftime_now", move |format: &str| python::strftime(time, format));
+            .add_function("strftime_now", move |format: &str| {
+                python::strftime(time, format)
+            });
         self
     }
 
@@ -147,10 +151,16 @@ impl ChatTemplate {
         tools: Option<&[serde_json::Value]>,
         add_generation_prompt: bool,
     ) -> Result<Rendered, DataError> {
-        let messages: Vec<_> = messages.iter().map(|message| aliased(message.as_map())).collect();
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|message| aliased(message.as_map()))
+            .collect();
         let mut context = self.tokens.clone();
         context.insert("messages".into(), messages.into());
-        context.insert("tools".into(), tools.map_or(serde_json::Value::Null, |t| t.into()));
+        context.insert(
+            "tools".into(),
+            tools.map_or(serde_json::Value::Null, |t| t.into()),
+        );
         context.insert("documents".into(), serde_json::Value::Null);
         context.insert("add_generation_prompt".into(), add_generation_prompt.into());
         // A mark that no text of this row contains.
@@ -188,9 +198,12 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", python::to_json);
     environment.add_test("sequence", python::is_sequence);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        },
+    );
     environment.add_function("strftime_now", |format: &str| {
         python::strftime(Local::now().naive_local(), format)
     });
@@ -212,7 +225,9 @@ fn aliased(message: &Map<String, serde_json::Value>) -> serde_json::Value {
     let names = ["reasoning_content", "thinking", "reasoning"];
     let there = message.iter().filter(|(_, value)| !value.is_null());
     let there = there.map(|(key, value)| (key.clone(), value.clone()));
-    let reasoning = names.iter().find_map(|name| message.get(*name).filter(|value| !value.is_null()));
+    let reasoning = names
+        .iter()
+        .find_map(|name| message.get(*name).filter(|value| !value.is_null()));
     let Some(reasoning) = reasoning else {
         return there.collect::<Map<_, _>>().into();
     };
@@ -228,7 +243,9 @@ fn replace(source: &str, pattern: &str, with: impl Fn(&str, &str) -> String) -> 
     let Ok(pattern) = Regex::new(pattern) else {
         return (source.into(), false);
     };
-    let text = pattern.replace_all(source, |found: &regex::Captures<'_>| with(&found[1], &found[2]));
+    let text = pattern.replace_all(source, |found: &regex::Captures<'_>| {
+        with(&found[1], &found[2])
+    });
     let found = matches!(text, std::borrow::Cow::Owned(_));
     (text.into_owned(), found)
 }
@@ -268,7 +285,9 @@ pub(super) fn bad(path: Option<PathBuf>, error: &Error) -> DataError {
 
 /// What the template raised, or the engine's message with the line.
 fn told(error: &Error) -> String {
-    let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
+    let line = error
+        .line()
+        .map_or(String::new(), |line| format!(" (line {line})"));
     match error.detail() {
         Some(detail) if error.kind() == ErrorKind::InvalidOperation => format!("{detail}{line}"),
         Some(detail) => format!("{}: {detail}{line}", error.kind()),

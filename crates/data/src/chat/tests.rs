@@ -38,9 +38,15 @@ fn learned(template: ChatTemplate, chat: &Chat, learn: Learn) -> Result<Vec<Stri
     let encoded = encoder.encode(&row)?;
     let example = &encoded.examples[0];
     let words = |ids: &[u32]| tokenizer.inner().decode(ids, false).unwrap();
-    let of_tokens: Vec<String> =
-        example.spans().iter().map(|span| words(&example.ids()[span.clone()])).collect();
-    let of_bytes: Vec<String> = spans.into_iter().map(|span| text[span].to_string()).collect();
+    let of_tokens: Vec<String> = example
+        .spans()
+        .iter()
+        .map(|span| words(&example.ids()[span.clone()]))
+        .collect();
+    let of_bytes: Vec<String> = spans
+        .into_iter()
+        .map(|span| text[span].to_string())
+        .collect();
     assert_eq!(of_tokens, of_bytes);
     Ok(of_bytes)
 }
@@ -61,7 +67,12 @@ fn every_turn_or_the_last_is_learned() {
         assert_eq!(last, expected[1..], "{name}");
     }
     // Mistral's puts the system's words before the last question, wherever that is.
-    let mistral = learned(template("mistral"), &chat(&TWO_TURNS[1..]), Learn::EveryTurn).unwrap();
+    let mistral = learned(
+        template("mistral"),
+        &chat(&TWO_TURNS[1..]),
+        Learn::EveryTurn,
+    )
+    .unwrap();
     assert_eq!(mistral, [" 1</s>", " 2</s>"]);
 }
 
@@ -99,10 +110,15 @@ fn a_call_of_a_tool_is_learned() {
     messages.push(Message::new("tool", "-4"));
     messages.push(Message::new("assistant", "yes"));
     let mut chat = Chat::new(messages);
-    chat.tools = Some(vec![json!({"type": "function", "function": {"name": "weather"}})]);
+    chat.tools = Some(vec![
+        json!({"type": "function", "function": {"name": "weather"}}),
+    ]);
     let found = learned(template("qwen2"), &chat, Learn::EveryTurn).unwrap();
     assert_eq!(found[1], "yes<|im_end|>");
-    assert!(found[0].contains("{\"name\": \"weather\", \"arguments\": {\"place\": \"Oslo\"}}"), "{found:?}");
+    assert!(
+        found[0].contains("{\"name\": \"weather\", \"arguments\": {\"place\": \"Oslo\"}}"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -116,7 +132,9 @@ fn what_a_template_raises_is_told_with_its_row() {
         ],
     )
     .unwrap();
-    let error = encode(&rows, &tokenizer, &EncodeOptions::new(64)).unwrap_err().to_string();
+    let error = encode(&rows, &tokenizer, &EncodeOptions::new(64))
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "1 faulty row\n  chats:2: the chat template: Roles must go user, assistant, user, assistant (line 13)"
@@ -126,21 +144,39 @@ fn what_a_template_raises_is_told_with_its_row() {
 #[test]
 fn the_built_in_template_is_chatml() {
     let built_in = ChatTemplate::chatml().unwrap();
-    let rendered = built_in.render(&chat(&TWO_TURNS[1..3]).messages, None, true).unwrap();
+    let rendered = built_in
+        .render(&chat(&TWO_TURNS[1..3]).messages, None, true)
+        .unwrap();
     assert_eq!(
         rendered.text,
         "<|im_start|>user\none?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!(&rendered.text[rendered.marked[0].clone()], "1<|im_end|>");
-    assert!(built_in.render(&chat(&TWO_TURNS).messages, Some(&[json!({})]), false).is_err());
+    assert!(
+        built_in
+            .render(&chat(&TWO_TURNS).messages, Some(&[json!({})]), false)
+            .is_err()
+    );
 }
 
 #[test]
 fn words_that_look_like_marks_stay() {
-    let odd = chat(&[("user", "\u{E000}0\u{E001}"), ("assistant", "\u{E000}1\u{E001}")]);
-    let rendered = template("marked").render(&odd.messages, None, false).unwrap();
-    assert!(rendered.text.contains("user\n\u{E000}0\u{E001}<"), "{:?}", rendered.text);
-    assert_eq!(&rendered.text[rendered.marked[0].clone()], "\u{E000}1\u{E001}<|im_end|>");
+    let odd = chat(&[
+        ("user", "\u{E000}0\u{E001}"),
+        ("assistant", "\u{E000}1\u{E001}"),
+    ]);
+    let rendered = template("marked")
+        .render(&odd.messages, None, false)
+        .unwrap();
+    assert!(
+        rendered.text.contains("user\n\u{E000}0\u{E001}<"),
+        "{:?}",
+        rendered.text
+    );
+    assert_eq!(
+        &rendered.text[rendered.marked[0].clone()],
+        "\u{E000}1\u{E001}<|im_end|>"
+    );
 }
 
 #[test]
@@ -158,11 +194,21 @@ fn a_folder_names_its_templates() {
     ]);
     let text = |tokenizer: &Tokenizer, tools| {
         let template = tokenizer.chat_template(tools).unwrap();
-        template.render(&chat(&TWO_TURNS).messages, None, false).unwrap().text
+        template
+            .render(&chat(&TWO_TURNS).messages, None, false)
+            .unwrap()
+            .text
     };
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
-    assert_eq!((text(&tokenizer, false), text(&tokenizer, true)), ("<s>default".into(), "tools".into()));
-    let error = tokenizer.chat_templates().unwrap().get(Some("rag"), false).unwrap_err();
+    assert_eq!(
+        (text(&tokenizer, false), text(&tokenizer, true)),
+        ("<s>default".into(), "tools".into())
+    );
+    let error = tokenizer
+        .chat_templates()
+        .unwrap()
+        .get(Some("rag"), false)
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the chat template: the tokenizer has none called rag; it has default, tool_use"
@@ -177,6 +223,11 @@ fn without_a_template_conversations_are_refused() {
     let rows = Rows::new("chats", [Row::Chat(chat(&TWO_TURNS))]).unwrap();
     let error = encode(&rows, &tokenizer(), &EncodeOptions::new(64)).unwrap_err();
     assert!(matches!(error, DataError::NoChatTemplate), "{error}");
-    let broken = ChatTemplate::new("{% for %}", Map::new()).unwrap_err().to_string();
-    assert!(broken.starts_with("the chat template: ") && broken.ends_with("(line 1)"), "{broken}");
+    let broken = ChatTemplate::new("{% for %}", Map::new())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        broken.starts_with("the chat template: ") && broken.ends_with("(line 1)"),
+        "{broken}"
+    );
 }

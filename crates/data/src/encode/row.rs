@@ -71,7 +71,10 @@ impl<'a> RowEncoder<'a> {
             }
         }
         let templates = match has_chats {
-            true => Some([tokenizer.chat_template(false)?, tokenizer.chat_template(true)?]),
+            true => Some([
+                tokenizer.chat_template(false)?,
+                tokenizer.chat_template(true)?,
+            ]),
             false => None,
         };
         let ends = tokenizer.stop_ids().iter();
@@ -147,10 +150,12 @@ impl<'a> RowEncoder<'a> {
     fn chat(&self, chat: &Chat) -> Result<Ids, RowFault> {
         let (text, bytes) = self.chat_text(chat)?;
         let (ids, offsets) =
-            self.tokenizer.encode_with_offsets(&text).map_err(|error| RowFault::Tokenize {
-                key: "messages",
-                message: error.to_string(),
-            })?;
+            self.tokenizer
+                .encode_with_offsets(&text)
+                .map_err(|error| RowFault::Tokenize {
+                    key: "messages",
+                    message: error.to_string(),
+                })?;
         let spans = spans_of(&offsets, &bytes);
         match ids.is_empty() || spans.is_empty() {
             true => Err(RowFault::NoToken("messages")),
@@ -222,7 +227,9 @@ pub(crate) fn spans_of(offsets: &[(usize, usize)], bytes: &[Range<usize>]) -> Ve
         while bytes.get(at).is_some_and(|span| span.end <= *start) {
             at += 1;
         }
-        let is_learned = bytes.get(at).is_some_and(|span| span.start < *end && start < end);
+        let is_learned = bytes
+            .get(at)
+            .is_some_and(|span| span.start < *end && start < end);
         match (is_learned, spans.last_mut()) {
             (false, _) => (),
             (true, Some(last)) if last.end == token => last.end += 1,
@@ -257,7 +264,8 @@ mod tests {
     fn a_token_is_learned_if_it_has_a_learned_byte() {
         let offsets = [(0, 2), (2, 4), (4, 4), (4, 7), (7, 9), (9, 10)];
         #[expect(clippy::single_range_in_vec_init, reason = "spans of one")]
-        let spans = [vec![3..4], vec![0..2], vec![2..10], vec![5..8]].map(|b| spans_of(&offsets, &b));
+        let spans =
+            [vec![3..4], vec![0..2], vec![2..10], vec![5..8]].map(|b| spans_of(&offsets, &b));
         assert_eq!(spans[0], [1..2]);
         assert!(spans[1].is_empty(), "nothing precedes the first");
         assert_eq!(spans[2], [1..2, 3..6]);
@@ -269,9 +277,22 @@ mod tests {
         for (tokens, max_len) in [(10, 4), (9, 2), (7, 7), (8, 7), (5, 3)] {
             let ids: Vec<u32> = (0..tokens).collect();
             let whole = 1..ids.len();
-            let parts = divided(Ids { ids, spans: vec![whole] }, max_len);
-            assert!(parts.iter().all(|part| (2..=max_len).contains(&part.ids.len())));
-            let learned: Vec<u32> = parts.iter().flat_map(|part| part.ids[1..].to_vec()).collect();
+            let parts = divided(
+                Ids {
+                    ids,
+                    spans: vec![whole],
+                },
+                max_len,
+            );
+            assert!(
+                parts
+                    .iter()
+                    .all(|part| (2..=max_len).contains(&part.ids.len()))
+            );
+            let learned: Vec<u32> = parts
+                .iter()
+                .flat_map(|part| part.ids[1..].to_vec())
+                .collect();
             assert_eq!(learned, (1..tokens).collect::<Vec<_>>());
         }
     }

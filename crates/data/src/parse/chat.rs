@@ -59,7 +59,11 @@ pub(super) fn alpaca(mut object: Object) -> Result<Chat, RowFault> {
     if let Some(system) = take_optional_text(&mut object, "system")? {
         messages.push(Message::new("system", &system));
     }
-    for (turn, pair) in take_list(&mut object, "history")?.into_iter().flatten().enumerate() {
+    for (turn, pair) in take_list(&mut object, "history")?
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let texts = pair.as_array().and_then(|pair| match pair.as_slice() {
             [user, assistant] => Some((user.as_str()?, assistant.as_str()?)),
             _ => None,
@@ -115,7 +119,11 @@ pub(super) fn take_messages(
 /// Functions to call, as a list or as the JSON of one.
 pub(super) fn take_tools(object: &mut Object) -> Result<Option<Vec<Value>>, RowFault> {
     let tools = take_list(object, "tools")?.filter(|tools| !tools.is_empty());
-    let fault = tools.iter().flatten().enumerate().find(|(_, tool)| !tool.is_object());
+    let fault = tools
+        .iter()
+        .flatten()
+        .enumerate()
+        .find(|(_, tool)| !tool.is_object());
     match fault {
         Some((index, tool)) => Err(wrong(format!("tools[{index}]"), tool, "an object")),
         None => Ok(tools),
@@ -155,10 +163,20 @@ fn openai(mut map: Map<String, Value>, at: &str) -> Result<Message, RowFault> {
             let text = |part: &Value| part.get("type").is_some_and(Value::is_string);
             if let Some(index) = parts.iter().position(|part| !text(part)) {
                 let expected = "a part with a \"type\", such as {\"type\": \"text\", \"text\": ..}";
-                return Err(wrong(format!("{at}.content[{index}]"), &parts[index], expected));
+                return Err(wrong(
+                    format!("{at}.content[{index}]"),
+                    &parts[index],
+                    expected,
+                ));
             }
         }
-        Some(other) => return Err(wrong(format!("{at}.content"), other, "a string or a list of parts")),
+        Some(other) => {
+            return Err(wrong(
+                format!("{at}.content"),
+                other,
+                "a string or a list of parts",
+            ));
+        }
         None if role == "assistant" && map.contains_key("tool_calls") => (),
         None => {
             return Err(RowFault::Value {

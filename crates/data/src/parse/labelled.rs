@@ -35,8 +35,16 @@ pub(super) fn tagging(mut object: Object) -> Result<Row, RowFault> {
     };
     let tag = |(index, value)| label(value, &format!("tags[{index}]"));
     Ok(Row::Tagging {
-        tokens: tokens.into_iter().enumerate().map(word).collect::<Result<_, _>>()?,
-        tags: tags.into_iter().enumerate().map(tag).collect::<Result<_, _>>()?,
+        tokens: tokens
+            .into_iter()
+            .enumerate()
+            .map(word)
+            .collect::<Result<_, _>>()?,
+        tags: tags
+            .into_iter()
+            .enumerate()
+            .map(tag)
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -32,7 +32,11 @@ pub(crate) fn parse(mut object: Object, format: RowFormat) -> Result<Row, RowFau
 
 fn prompt_completion(mut object: Object) -> Result<Row, RowFault> {
     let are_strings = |key| object.get(key).is_some_and(Value::is_string);
-    let is_list = |key| object.get(key).is_some_and(|v| v.is_array() || v.is_object());
+    let is_list = |key| {
+        object
+            .get(key)
+            .is_some_and(|v| v.is_array() || v.is_object())
+    };
     if is_list("prompt") && is_list("completion") {
         let mut messages = chat::take_messages(&mut object, "prompt")?;
         let learned_from = messages.len();
@@ -44,7 +48,9 @@ fn prompt_completion(mut object: Object) -> Result<Row, RowFault> {
         })
         .map(Row::Chat);
     }
-    if is_list("prompt") && are_strings("completion") || is_list("completion") && are_strings("prompt") {
+    if is_list("prompt") && are_strings("completion")
+        || is_list("completion") && are_strings("prompt")
+    {
         return Err(RowFault::Value {
             at: "completion".into(),
             found: "is not of the kind of \"prompt\"".into(),

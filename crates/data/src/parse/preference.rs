@@ -11,9 +11,11 @@ use crate::rows::Row;
 /// `prompt`, `chosen`, `rejected`: strings, or messages. Answers that are whole conversations need no prompt: it is what
 /// both begin with.
 pub(super) fn preference(mut object: Object) -> Result<Row, RowFault> {
-    let are_messages = ["chosen", "rejected"]
-        .iter()
-        .any(|key| object.get(*key).is_some_and(|value| value.is_array() || value.is_object()));
+    let are_messages = ["chosen", "rejected"].iter().any(|key| {
+        object
+            .get(*key)
+            .is_some_and(|value| value.is_array() || value.is_object())
+    });
     if !are_messages {
         if !object.contains_key("prompt") {
             return Err(RowFault::Value {
@@ -37,7 +39,11 @@ pub(super) fn preference(mut object: Object) -> Result<Row, RowFault> {
     let rejected = take_messages(&mut object, "rejected")?;
     let tools = take_tools(&mut object)?;
     let shared = match prompt.len() {
-        0 => chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count(),
+        0 => chosen
+            .iter()
+            .zip(&rejected)
+            .take_while(|(a, b)| a == b)
+            .count(),
         _ => 0,
     };
     // Equal conversations leave their last turn to learn.

@@ -40,7 +40,11 @@ fn messages_keep_what_the_template_may_want() {
         }),
         RowFormat::Messages,
     );
-    let values: Vec<Value> = chat.messages.iter().map(|m| Value::Object(m.as_map().clone())).collect();
+    let values: Vec<Value> = chat
+        .messages
+        .iter()
+        .map(|m| Value::Object(m.as_map().clone()))
+        .collect();
     assert_eq!(
         json!(values).to_string(),
         json!([
@@ -114,7 +118,9 @@ fn sharegpt_becomes_a_conversation() {
     )
     .unwrap_err();
     assert!(
-        error.starts_with("\"conversations[0].from\" is \"humn\" (did you mean \"human\"?); it must be one of"),
+        error.starts_with(
+            "\"conversations[0].from\" is \"humn\" (did you mean \"human\"?); it must be one of"
+        ),
         "{error}"
     );
 }
@@ -142,7 +148,10 @@ fn prompt_and_completion_may_be_messages() {
 
 #[test]
 fn labels_are_classes_or_values() {
-    let label = |value: Value| match row(json!({"text": "a", "label": value}), RowFormat::Classification) {
+    let label = |value: Value| match row(
+        json!({"text": "a", "label": value}),
+        RowFormat::Classification,
+    ) {
         Ok(Row::Classification { label, .. }) => Ok(label),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error),
@@ -182,13 +191,17 @@ fn tags_are_as_many_as_words() {
 fn a_preference_parts_where_its_conversations_do() {
     let user = json!({"role": "user", "content": "q"});
     let answer = |text: &str| json!({"role": "assistant", "content": text});
-    let whole = json!({"chosen": [user, answer("a")], "rejected": [user, answer("b")], "prompt": "q"});
+    let whole =
+        json!({"chosen": [user, answer("a")], "rejected": [user, answer("b")], "prompt": "q"});
     let explicit = json!({"prompt": [user], "chosen": answer("a"), "rejected": [answer("b")]});
     for value in [whole, explicit] {
         match row(value, RowFormat::Preference).unwrap() {
             Row::ChatPreference { chosen, rejected } => {
                 assert_eq!(plain(&chosen.messages), [("user", "q"), ("assistant", "a")]);
-                assert_eq!(plain(&rejected.messages), [("user", "q"), ("assistant", "b")]);
+                assert_eq!(
+                    plain(&rejected.messages),
+                    [("user", "q"), ("assistant", "b")]
+                );
                 assert_eq!((chosen.learned_from, rejected.learned_from), (1, 1));
             }
             other => panic!("{other:?}"),
@@ -199,14 +212,20 @@ fn a_preference_parts_where_its_conversations_do() {
         RowFormat::Preference,
     );
     assert!(matches!(text, Ok(Row::Preference { .. })));
-    let error = row(json!({"chosen": "a", "rejected": "b"}), RowFormat::Preference);
+    let error = row(
+        json!({"chosen": "a", "rejected": "b"}),
+        RowFormat::Preference,
+    );
     assert!(error.unwrap_err().contains("\"prompt\" is missing"));
 }
 
 #[test]
 fn faults_say_where_in_the_row() {
     for (messages, expected) in [
-        (json!([3]), "\"messages[0]\" is a number; it must be an object"),
+        (
+            json!([3]),
+            "\"messages[0]\" is a number; it must be an object",
+        ),
         (
             json!([{"content": "a"}]),
             "\"messages[0]\" has neither \"role\" nor \"from\"",
@@ -227,7 +246,10 @@ fn faults_say_where_in_the_row() {
             json!([{"role": "assistant", "tool_calls": [{"function": {}}]}]),
             "\"messages[0].tool_calls[0].function.name\" is null",
         ),
-        (json!([{"role": "user", "content": "a"}]), "no message is from the assistant"),
+        (
+            json!([{"role": "user", "content": "a"}]),
+            "no message is from the assistant",
+        ),
         (json!([]), "\"messages\" is empty"),
         (json!("x"), "\"messages\" is a string; it must be a list"),
     ] {

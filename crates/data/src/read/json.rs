@@ -26,7 +26,12 @@ pub(super) fn read(path: &Path, collector: &mut Collector<'_>) -> Result<(), Dat
     }
     let list = match serde_json::from_slice(without_mark(&bytes)) {
         Ok(Value::Array(list)) => list,
-        Ok(other) => return Err(bad(format!("it is {}, not a list of objects", type_of(&other)))),
+        Ok(other) => {
+            return Err(bad(format!(
+                "it is {}, not a list of objects",
+                type_of(&other)
+            )));
+        }
         Err(error) => return Err(bad(format!("not JSON: {error}"))),
     };
     for (index, value) in list.into_iter().enumerate() {

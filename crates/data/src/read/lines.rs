@@ -17,7 +17,11 @@ pub(super) fn read(path: &Path, collector: &mut Collector<'_>) -> Result<(), Dat
     let mut blank = Vec::new();
     for (index, line) in open(path)?.split(b'\n').enumerate() {
         let line = line.map_err(|source| unreadable(path, source))?;
-        let text = if index == 0 { without_mark(&line) } else { &line };
+        let text = if index == 0 {
+            without_mark(&line)
+        } else {
+            &line
+        };
         let place = Place::Line(index + 1);
         if text.trim_ascii().is_empty() {
             blank.push(place);

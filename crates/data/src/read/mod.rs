@@ -118,7 +118,9 @@ pub(crate) fn kind_of(path: &Path) -> Result<FileKind, DataError> {
         return Ok(kind);
     }
     let mut reader = open(path)?;
-    let start = reader.fill_buf().map_err(|source| unreadable(path, source))?;
+    let start = reader
+        .fill_buf()
+        .map_err(|source| unreadable(path, source))?;
     let start = without_mark(start).trim_ascii_start();
     match start.first() {
         None | Some(b'{') => Ok(FileKind::JsonLines),

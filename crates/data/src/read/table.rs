@@ -26,12 +26,17 @@ pub(super) fn read(
         .delimiter(delimiter)
         .flexible(true)
         .from_reader(open(path)?);
-    let headers = reader.byte_headers().map_err(|error| bad(error.to_string()))?;
+    let headers = reader
+        .byte_headers()
+        .map_err(|error| bad(error.to_string()))?;
     let mut columns = Vec::with_capacity(headers.len());
     for (index, name) in headers.iter().enumerate() {
         let name = if index == 0 { without_mark(name) } else { name };
         let Ok(name) = std::str::from_utf8(name) else {
-            return Err(bad(format!("the name of column {} is not UTF-8", index + 1)));
+            return Err(bad(format!(
+                "the name of column {} is not UTF-8",
+                index + 1
+            )));
         };
         columns.push(name.trim().to_string());
     }
@@ -41,7 +46,10 @@ pub(super) fn read(
     let mut seen = BTreeSet::new();
     let twice: Vec<&String> = columns.iter().filter(|name| !seen.insert(*name)).collect();
     if !twice.is_empty() {
-        return Err(bad(format!("columns with the same name: {}", quoted(&twice))));
+        return Err(bad(format!(
+            "columns with the same name: {}",
+            quoted(&twice)
+        )));
     }
     collector.labels_are_text();
     if !collector.accepts(&columns, Place::Line(1)) {
@@ -54,7 +62,10 @@ pub(super) fn read(
             Ok(false) => return Ok(()),
             Err(error) => {
                 let line = error.position().map_or(0, |position| position.line());
-                collector.fault(Place::Line(line as usize), RowFault::Unreadable(error.to_string()));
+                collector.fault(
+                    Place::Line(line as usize),
+                    RowFault::Unreadable(error.to_string()),
+                );
                 return Ok(());
             }
         }

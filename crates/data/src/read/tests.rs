@@ -112,8 +112,7 @@ fn misspelled_keys_get_the_nearest_valid_one() {
 
 #[test]
 fn mixed_formats_name_a_line_of_each() {
-    let text =
-        b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}";
+    let text = b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}";
     let error = read(text).unwrap_err();
     assert!(
         matches!(
@@ -155,7 +154,9 @@ fn text(text: &str) -> Row {
 }
 
 fn all(rows: &Rows) -> Vec<(usize, Row)> {
-    rows.iter().map(|(place, row)| (place, row.clone())).collect()
+    rows.iter()
+        .map(|(place, row)| (place, row.clone()))
+        .collect()
 }
 
 #[test]
@@ -170,8 +171,16 @@ fn a_json_list_counts_its_rows() {
     );
     let lines = plain("json", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n").unwrap();
     assert_eq!(lines.len(), 2);
-    assert!(plain("json", "[{}, ").unwrap_err().contains("not JSON: EOF"));
-    assert!(plain("json", "3").unwrap_err().contains("it is a number, not a list of objects"));
+    assert!(
+        plain("json", "[{}, ")
+            .unwrap_err()
+            .contains("not JSON: EOF")
+    );
+    assert!(
+        plain("json", "3")
+            .unwrap_err()
+            .contains("it is a number, not a list of objects")
+    );
 }
 
 #[test]
@@ -191,11 +200,15 @@ fn tables_have_a_header_and_quotes() {
     );
     let error = plain("csv", "promt,completion\na,b\nc,d\n").unwrap_err();
     assert!(
-        error.starts_with("1 faulty row\n  rows.csv:1: \"prompt\" is missing") && error.ends_with("looks like \"prompt\""),
+        error.starts_with("1 faulty row\n  rows.csv:1: \"prompt\" is missing")
+            && error.ends_with("looks like \"prompt\""),
         "{error}"
     );
     let error = plain("csv", "text,text\na,b\n").unwrap_err();
-    assert!(error.contains("columns with the same name: \"text\""), "{error}");
+    assert!(
+        error.contains("columns with the same name: \"text\""),
+        "{error}"
+    );
 }
 
 #[test]
@@ -209,8 +222,14 @@ fn labels_of_tables_are_numbers_where_all_are() {
         };
         rows.iter().map(|(_, row)| label(row)).collect()
     };
-    assert_eq!(labels("text,label\na,1\nb,0\n"), [Label::Id(1), Label::Id(0)]);
-    assert_eq!(labels("text,label\na,1\nb,0.5\n"), [Label::Value(1.0), Label::Value(0.5)]);
+    assert_eq!(
+        labels("text,label\na,1\nb,0\n"),
+        [Label::Id(1), Label::Id(0)]
+    );
+    assert_eq!(
+        labels("text,label\na,1\nb,0.5\n"),
+        [Label::Value(1.0), Label::Value(0.5)]
+    );
     assert_eq!(
         labels("text,label\na,1\nb,no\n"),
         [Label::Name("1".into()), Label::Name("no".into())]
@@ -234,11 +253,20 @@ fn a_text_has_paragraphs_lines_or_is_one() {
         };
         all(&read_as("txt", content.as_bytes(), &options).unwrap())
     };
-    assert_eq!(read(TextRows::Paragraph), [(1, text("a\nb")), (5, text("c"))]);
-    assert_eq!(read(TextRows::Line), [(1, text("a")), (2, text("b")), (5, text("c"))]);
+    assert_eq!(
+        read(TextRows::Paragraph),
+        [(1, text("a\nb")), (5, text("c"))]
+    );
+    assert_eq!(
+        read(TextRows::Line),
+        [(1, text("a")), (2, text("b")), (5, text("c"))]
+    );
     assert_eq!(read(TextRows::File), [(1, text("a\nb\n\n \nc"))]);
     let error = read_as("txt", b"a\n\xFF\n", &ReadOptions::default()).unwrap_err();
-    assert_eq!(error, "1 faulty row\n  rows.txt:2: not UTF-8 from byte 1 of the line");
+    assert_eq!(
+        error,
+        "1 faulty row\n  rows.txt:2: not UTF-8 from byte 1 of the line"
+    );
 }
 
 #[test]
@@ -261,9 +289,15 @@ fn columns_and_the_format_can_be_named() {
         ..ReadOptions::default()
     };
     let both = br#"{"text": "a", "label": 1, "messages": []}"#;
-    assert_eq!(all(&read_as("jsonl", both, &options).unwrap()), [(1, text("a"))]);
+    assert_eq!(
+        all(&read_as("jsonl", both, &options).unwrap()),
+        [(1, text("a"))]
+    );
     let error = read_as("jsonl", br#"{"prompt": "a", "completion": "b"}"#, &options).unwrap_err();
-    assert!(error.contains("\"text\" is missing for a row of \"text\""), "{error}");
+    assert!(
+        error.contains("\"text\" is missing for a row of \"text\""),
+        "{error}"
+    );
 }
 
 #[test]
@@ -281,16 +315,24 @@ fn several_files_are_one_set() {
     let rows = read(&["a.jsonl", "b.csv"]).unwrap();
     assert_eq!(all(&rows), [(1, text("a")), (2, text("b"))]);
     assert!(rows.place(1).unwrap().0.ends_with("b.csv"));
-    let error = read(&["bad.jsonl", "b.csv", "bad.jsonl"]).unwrap_err().to_string();
+    let error = read(&["bad.jsonl", "b.csv", "bad.jsonl"])
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("2 faulty rows"), "{error}");
     let error = read(&["a.jsonl", "other.csv"]).unwrap_err().to_string();
-    assert!(error.contains("a.jsonl:1 has \"text\"") && error.contains("other.csv:2 has"), "{error}");
+    assert!(
+        error.contains("a.jsonl:1 has \"text\"") && error.contains("other.csv:2 has"),
+        "{error}"
+    );
 }
 
 #[test]
 fn an_unknown_extension_is_told() {
     let error = plain("xlsx", "PK").unwrap_err();
-    assert!(error.starts_with("rows.xlsx has no known extension"), "{error}");
+    assert!(
+        error.starts_with("rows.xlsx has no known extension"),
+        "{error}"
+    );
     assert_eq!(plain("data", "{\"text\": \"a\"}").unwrap().len(), 1);
 }
 

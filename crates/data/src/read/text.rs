@@ -19,9 +19,15 @@ pub(super) fn read(
     let mut first = 1;
     for (index, line) in open(path)?.split(b'\n').enumerate() {
         let line = line.map_err(|source| unreadable(path, source))?;
-        let bytes = if index == 0 { without_mark(&line) } else { &line };
+        let bytes = if index == 0 {
+            without_mark(&line)
+        } else {
+            &line
+        };
         let Ok(text) = std::str::from_utf8(bytes) else {
-            let valid = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
+            let valid = std::str::from_utf8(bytes)
+                .err()
+                .map_or(0, |error| error.valid_up_to());
             collector.fault(Place::Line(index + 1), RowFault::NotUtf8(valid + 1));
             continue;
         };

@@ -64,7 +64,9 @@ impl Records {
 
     pub(super) fn seek(&mut self, position: Position) -> Result<(), DataError> {
         if position.file > self.files.len() {
-            return Err(DataError::BadState("it is in a file that is not there".into()));
+            return Err(DataError::BadState(
+                "it is in a file that is not there".into(),
+            ));
         }
         if self.reader.is_none() || position.file != self.at.file {
             self.reader = None;

@@ -15,7 +15,8 @@ fn files(dir: &tempfile::TempDir, names: &[&str]) -> Vec<PathBuf> {
 }
 
 fn numbered(rows: std::ops::Range<usize>) -> String {
-    rows.map(|row| format!("{{\"text\": \"row {row}\"}}\n")).collect()
+    rows.map(|row| format!("{{\"text\": \"row {row}\"}}\n"))
+        .collect()
 }
 
 fn texts(rows: impl Iterator<Item = Result<StreamRow, DataError>>) -> Vec<String> {
@@ -28,7 +29,10 @@ fn texts(rows: impl Iterator<Item = Result<StreamRow, DataError>>) -> Vec<String
 
 #[test]
 fn every_row_is_drawn_once_in_each_epoch() {
-    let dir = folder(&[("a.jsonl", &numbered(0..30)), ("b.jsonl", &numbered(30..50))]);
+    let dir = folder(&[
+        ("a.jsonl", &numbered(0..30)),
+        ("b.jsonl", &numbered(30..50)),
+    ]);
     let files = files(&dir, &["a.jsonl", "b.jsonl"]);
     let stream = RowStream::open(&files, options(8, Some(2))).unwrap();
     let all = texts(stream);
@@ -62,7 +66,9 @@ fn a_restored_stream_goes_on_exactly() {
         };
         let mut resumed = RowStream::open(&files, other).unwrap();
         texts(resumed.by_ref().take(3));
-        resumed.restore(&serde_json::from_str(&saved).unwrap()).unwrap();
+        resumed
+            .restore(&serde_json::from_str(&saved).unwrap())
+            .unwrap();
         assert_eq!(resumed.epoch(), stream.epoch());
         let rest: Vec<StreamRow> = stream.take(60).map(Result::unwrap).collect();
         let again: Vec<StreamRow> = resumed.take(60).map(Result::unwrap).collect();
@@ -108,11 +114,22 @@ fn a_faulty_row_is_told_and_passed() {
 
 #[test]
 fn refuses_what_it_cannot_stream_and_states_of_other_files() {
-    let dir = folder(&[("a.jsonl", &numbered(0..9)), ("b.csv", "text\na\n"), ("c.jsonl", "\n\n")]);
-    let open = |name: &str, buffer| RowStream::open(&files(&dir, &[name]), options(buffer, Some(3)));
+    let dir = folder(&[
+        ("a.jsonl", &numbered(0..9)),
+        ("b.csv", "text\na\n"),
+        ("c.jsonl", "\n\n"),
+    ]);
+    let open =
+        |name: &str, buffer| RowStream::open(&files(&dir, &[name]), options(buffer, Some(3)));
     let error = open("b.csv", 2).unwrap_err().to_string();
-    assert!(error.contains("only JSONL and text can be streamed"), "{error}");
-    assert!(matches!(open("a.jsonl", 0), Err(DataError::BadOption { .. })));
+    assert!(
+        error.contains("only JSONL and text can be streamed"),
+        "{error}"
+    );
+    assert!(matches!(
+        open("a.jsonl", 0),
+        Err(DataError::BadOption { .. })
+    ));
     let mut empty = open("c.jsonl", 2).unwrap();
     assert!(matches!(empty.next(), Some(Err(DataError::NoRows { .. }))));
     assert!(empty.next().is_none());
@@ -121,5 +138,8 @@ fn refuses_what_it_cannot_stream_and_states_of_other_files() {
     let state = stream.state();
     let mut other = open("c.jsonl", 1).unwrap();
     let error = other.restore(&state).unwrap_err().to_string();
-    assert!(error.contains("other sizes") && error.contains("at most 1"), "{error}");
+    assert!(
+        error.contains("other sizes") && error.contains("at most 1"),
+        "{error}"
+    );
 }

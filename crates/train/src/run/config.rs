@@ -214,7 +214,11 @@ impl RunConfig {
             "training.output_dir differs from output: leave it out",
         );
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
-            faults.extend(training.into_iter().map(|fault| format!("training.{fault}")));
+            faults.extend(
+                training
+                    .into_iter()
+                    .map(|fault| format!("training.{fault}")),
+            );
         }
         faults
     }

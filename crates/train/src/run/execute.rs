@@ -133,14 +133,27 @@ pub fn run(
     if !data.test.is_empty() {
         let options = EvaluateOptions {
             batch_size: config.training.batch_size,
-            generate: config.evaluation.generate.unwrap_or(data.format == RowFormat::PromptCompletion),
+            generate: config
+                .evaluation
+                .generate
+                .unwrap_or(data.format == RowFormat::PromptCompletion),
         };
         let found = evaluate(&trained.model, &tokenizer, &data.test, &options)?;
         metrics.insert("loss".to_string(), found.loss);
         metrics.insert("perplexity".to_string(), found.perplexity);
-        metrics.extend(found.exact_match.map(|share| ("exact_match".to_string(), share)));
-        let told: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        tell("measured", &format!("{} on {} rows", told.join(", "), data.test.len()));
+        metrics.extend(
+            found
+                .exact_match
+                .map(|share| ("exact_match".to_string(), share)),
+        );
+        let told: Vec<String> = metrics
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
+        tell(
+            "measured",
+            &format!("{} on {} rows", told.join(", "), data.test.len()),
+        );
     }
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     Ok(RunResult {
@@ -158,7 +171,11 @@ pub fn run(
 
 fn tell_of(data: &RunData, tell: &mut dyn FnMut(&str, &str)) {
     for part in &data.parts {
-        let cached = if part.was_cached { ", from the cache" } else { "" };
+        let cached = if part.was_cached {
+            ", from the cache"
+        } else {
+            ""
+        };
         tell(part.name, &format!("{}{cached}", part.report));
         if part.report.duplicates > 0 || part.report.without_end > 0 {
             let no_end = part.report.without_end;

@@ -28,7 +28,11 @@ impl RunConfig {
         let mut faults = Vec::new();
         let mut user = match yaml(text) {
             Ok(user) => user,
-            Err(fault) => return Err(TrainError::Config { faults: vec![fault] }),
+            Err(fault) => {
+                return Err(TrainError::Config {
+                    faults: vec![fault],
+                });
+            }
         };
         let known = known();
         for setting in settings {
@@ -47,7 +51,11 @@ impl RunConfig {
             let key = |fault: &str| fault.split([' ', ':']).next().map(str::to_string);
             faults.iter().any(|other| key(other) == key(fault))
         };
-        let more: Vec<String> = config.faults().into_iter().filter(|fault| !told(fault)).collect();
+        let more: Vec<String> = config
+            .faults()
+            .into_iter()
+            .filter(|fault| !told(fault))
+            .collect();
         faults.extend(more);
         match faults.is_empty() {
             true => Ok(config),
@@ -97,7 +105,10 @@ fn set(user: &mut Value, setting: &str, known: &Value) -> Result<(), String> {
         [] => key,
         several => {
             let names: Vec<&str> = several.iter().map(|path| path.as_str()).collect();
-            return Err(format!("\"{key}\" may be {}: write the whole", names.join(" or ")));
+            return Err(format!(
+                "\"{key}\" may be {}: write the whole",
+                names.join(" or ")
+            ));
         }
     };
     let mut place = user;
@@ -147,7 +158,9 @@ fn walk(
 ) {
     let (Value::Object(map), Value::Object(keys)) = (user, known) else {
         if !user.is_null() {
-            faults.push(format!("{path} is a section: its settings stand below it, indented"));
+            faults.push(format!(
+                "{path} is a section: its settings stand below it, indented"
+            ));
         }
         return;
     };

@@ -74,7 +74,11 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let report = report(&rows, &tokenizer, &config)?;
 
     let mut lines = vec![
-        format!("format      {} ({})", rows.format().name(), rows.format().columns()),
+        format!(
+            "format      {} ({})",
+            rows.format().name(),
+            rows.format().columns()
+        ),
         format!("files       {}", listed(&files)),
     ];
     lines.extend(report.iter().flat_map(EncodeReport::lines));
@@ -102,7 +106,9 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
 }
 
 fn config(options: &InspectOptions) -> Result<RunConfig, Failure> {
-    let is_config = [".yaml", ".yml"].iter().any(|end| options.place.ends_with(end));
+    let is_config = [".yaml", ".yml"]
+        .iter()
+        .any(|end| options.place.ends_with(end));
     let mut settings = options.settings.clone();
     let set = |key: &str, value: &str| format!("{key}={}", json!(value));
     settings.extend(options.model.iter().map(|model| set("model", model)));
@@ -165,7 +171,10 @@ fn row_of(
             let mut lines = vec![format!("label {label}"), format!("  text    {text:?}")];
             lines.extend(text_pair.iter().map(|text| format!("  pair    {text:?}")));
             let label = label.to_string();
-            return Ok((lines, json!({"text": text, "text_pair": text_pair, "label": label})));
+            return Ok((
+                lines,
+                json!({"text": text, "text_pair": text_pair, "label": label}),
+            ));
         }
         Row::Tagging { tokens, tags } => {
             let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
@@ -182,10 +191,17 @@ fn row_of(
     let mut object = Vec::new();
     for (name, row) in answers {
         let Ok(encoded) = encoder.encode(&row) else {
-            lines.push(format!("{name} nothing to learn within {} tokens", options.max_len));
+            lines.push(format!(
+                "{name} nothing to learn within {} tokens",
+                options.max_len
+            ));
             continue;
         };
-        let cut = if encoded.was_cut { format!(", cut from {}", encoded.tokens) } else { String::new() };
+        let cut = if encoded.was_cut {
+            format!(", cut from {}", encoded.tokens)
+        } else {
+            String::new()
+        };
         for example in &encoded.examples {
             let space = if name.is_empty() { "" } else { " " };
             lines.push(format!(
@@ -194,7 +210,11 @@ fn row_of(
                 example.learned_len()
             ));
             let segments = segments(example, tokenizer);
-            lines.extend(segments.iter().map(|segment| segment.line(output.has_colors())));
+            lines.extend(
+                segments
+                    .iter()
+                    .map(|segment| segment.line(output.has_colors())),
+            );
             let segments: Vec<Value> = segments.iter().map(Segment::object).collect();
             object.push(json!({"name": name, "cut": encoded.was_cut, "segments": segments}));
         }
@@ -203,7 +223,11 @@ fn row_of(
 }
 
 fn listed(files: &[std::path::PathBuf]) -> String {
-    let mut names: Vec<String> = files.iter().take(4).map(|file| file.display().to_string()).collect();
+    let mut names: Vec<String> = files
+        .iter()
+        .take(4)
+        .map(|file| file.display().to_string())
+        .collect();
     if files.len() > 4 {
         names.push(format!("and {} more", files.len() - 4));
     }

@@ -35,7 +35,10 @@ pub fn segments(example: &Example, tokenizer: &Tokenizer) -> Vec<Segment> {
     }
     for segment in &mut segments {
         // Special tokens are what this is looked at for.
-        segment.text = tokenizer.inner().decode(&segment.ids, false).unwrap_or_default();
+        segment.text = tokenizer
+            .inner()
+            .decode(&segment.ids, false)
+            .unwrap_or_default();
     }
     segments
 }
