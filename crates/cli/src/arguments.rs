@@ -3,7 +3,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::completions::CompletionsOptions;
+use crate::commands::evaluate::EvaluateOptions;
+use crate::commands::generate::GenerateOptions;
 use crate::commands::inspect::InspectOptions;
+use crate::commands::merge::MergeOptions;
 use crate::commands::recipes::RecipesOptions;
 use crate::commands::score::ScoreOptions;
 use crate::commands::train::TrainOptions;
@@ -26,6 +29,12 @@ pub struct Arguments {
 pub enum Command {
     /// Train an adapter as a configuration says
     Train(TrainOptions),
+    /// Measure a model on a data set
+    Evaluate(EvaluateOptions),
+    /// Continue prompts, or hold a conversation
+    Generate(GenerateOptions),
+    /// Work an adapter into the weights of its model
+    Merge(MergeOptions),
     /// Show a data set as a model will see it: its counts, and rows by what is learned of them
     Inspect(InspectOptions),
     /// Configurations to begin with

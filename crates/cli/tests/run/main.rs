@@ -246,6 +246,65 @@ fn training_leaves_an_adapter_its_configuration_and_a_result() {
     assert_eq!(again["valid_loss"], result["valid_loss"]);
     let adapter = dir.path().join("again/adapter/adapter_model.safetensors");
     assert_eq!(fs::read(adapter).expect("weights"), weights);
+
+    // What was measured at the end is measured again, of the adapter and of the merged model; and they say the same.
+    let measured = object(
+        dir.path(),
+        &["evaluate", "out/config.yaml", "--adapter", "out/adapter"],
+    );
+    assert_eq!(measured["loss"], result["metrics"]["loss"]);
+    let bare = object(dir.path(), &["evaluate", "out/config.yaml"]);
+    assert_ne!(bare["loss"], measured["loss"]);
+    let base = &model[6..];
+    object(
+        dir.path(),
+        &[
+            "merge",
+            "--model",
+            base,
+            "--adapter",
+            "out/adapter",
+            "--output",
+            "merged",
+        ],
+    );
+    let merged = object(dir.path(), &["evaluate", "out/config.yaml", "model=merged"]);
+    let loss = |value: &Value| value["loss"].as_f64().expect("a loss");
+    assert!(
+        (loss(&merged) - loss(&measured)).abs() < 1e-5,
+        "{merged} and {measured}"
+    );
+    fs::write(dir.path().join("prompts.txt"), "ship 1,\n\nship 2,\n").expect("written");
+    let ask = ["generate", "--file", "prompts.txt", "--max-new-tokens", "5"];
+    let answers = object(
+        dir.path(),
+        &[&ask[..], &["--model", base, "--adapter", "out/adapter"]].concat(),
+    );
+    assert_eq!(answers["answers"].as_array().map(Vec::len), Some(2));
+    let of_merged = object(dir.path(), &[&ask[..], &["--model", "merged"]].concat());
+    assert_eq!(answers["answers"], of_merged["answers"]);
+    let chat = [
+        "generate",
+        "--model",
+        "merged",
+        "--prompt",
+        "hi",
+        "--max-new-tokens",
+        "2",
+        "--as-chat",
+    ];
+    assert!(refused(3, dir.path(), &chat).contains("chat template"));
+    let chat = lines(
+        dir.path(),
+        &[&chat[..], &["--chat-template", "chatml"]].concat(),
+    );
+    assert!(!chat.contains("im_start"), "the answer alone: {chat}");
+    let error = refused(
+        2,
+        dir.path(),
+        &["merge", "--model", base, "--output", "merged"],
+    );
+    assert!(error.contains("--adapter is missing"), "{error}");
 }
 
 #[test]
