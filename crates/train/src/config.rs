@@ -165,6 +165,9 @@ impl TrainConfig {
             self.grad_clip_norm.is_none_or(positive),
             "grad_clip_norm must be above 0; leave it out to clip nothing",
         );
+        if let Some(fault) = self.decay.fault() {
+            check(false, fault);
+        }
         match self.warmup {
             Warmup::Steps(steps) => check(
                 steps <= self.steps,
