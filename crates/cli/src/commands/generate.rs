@@ -132,13 +132,10 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
         let texts = generate_text(&loaded.model, &ids, &request, &detokenizer).map_err(refused)?;
         answers.extend(texts.into_iter().flatten().map(|answer| answer.text));
     }
-    let lines: Vec<String> = match (template, answers.as_slice()) {
-        (None, _) => prompts
-            .iter()
-            .zip(&answers)
-            .map(|(prompt, answer)| format!("{prompt}{answer}"))
-            .collect(),
-        (Some(_), _) => answers.clone(),
+    let whole = |(prompt, answer): (&String, &String)| format!("{prompt}{answer}");
+    let lines: Vec<String> = match options.as_chat {
+        true => answers.clone(),
+        false => prompts.iter().zip(&answers).map(whole).collect(),
     };
     let pairs = prompts.iter().zip(&answers);
     let pairs = pairs.map(|(prompt, answer)| json!({"prompt": prompt, "answer": answer}));

@@ -41,7 +41,10 @@ pub fn run(options: &MergeOptions, output: &Output) -> Result<(), Failure> {
         ));
     }
     let loaded = options.model.load()?;
-    let is_same = |a: &PathBuf, b: &PathBuf| Some(a.canonicalize().ok()?) == b.canonicalize().ok();
+    let is_same = |a: &PathBuf, b: &PathBuf| match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    };
     if is_same(&loaded.folder, &options.output) {
         let reason = "--output is the folder of the model, which is never written";
         return Err(Failure::new(Kind::Usage, reason));

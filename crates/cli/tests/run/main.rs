@@ -331,7 +331,7 @@ fn every_recipe_runs() {
             "chat" => &[
                 "data.path=chats.jsonl",
                 "chat_template=chatml",
-                "max_seq_len=64",
+                "max_seq_len=256",
             ],
             "completion" => &["data.path=pairs.csv"],
             "gpt2-e2e" => &[
