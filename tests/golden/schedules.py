@@ -23,7 +23,7 @@ def rates(name: str, options: dict) -> list[float]:
         name, optimizer, num_warmup_steps=WARMUP, num_training_steps=TOTAL, scheduler_specific_kwargs=options
     )
     found = []
-    for _ in range(TOTAL + 2):
+    for _ in range(TOTAL + 1):
         found.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()

@@ -1,5 +1,6 @@
 //! Rows to token ids.
 
+mod labelled;
 mod options;
 mod row;
 #[cfg(test)]
@@ -18,6 +19,9 @@ use crate::report::{EncodeReport, Lengths};
 use crate::rows::{Placed, Row, Rows};
 use crate::tokenizer::Tokenizer;
 
+pub use labelled::{
+    LabelledExample, LabelledSet, TaggedExample, Target, encode_labelled, encode_tagged,
+};
 pub use options::{EncodeOptions, Truncation, Unlearnable};
 #[cfg(test)]
 pub(crate) use row::spans_of;

@@ -66,8 +66,9 @@ pub use cache::TokenCache;
 pub use chat::{ChatTemplate, ChatTemplates, Learn, Rendered};
 pub use columns::ColumnNames;
 pub use encode::{
-    EncodeOptions, Encoded, EncodedRow, PreferencePair, Progress, RowEncoder, Truncation,
-    Unlearnable, encode, encode_preferences, encode_with,
+    EncodeOptions, Encoded, EncodedRow, LabelledExample, LabelledSet, PreferencePair, Progress,
+    RowEncoder, TaggedExample, Target, Truncation, Unlearnable, encode, encode_labelled,
+    encode_preferences, encode_tagged, encode_with,
 };
 pub use error::DataError;
 pub use example::Example;

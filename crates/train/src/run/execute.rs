@@ -177,12 +177,11 @@ fn tell_of(data: &RunData, tell: &mut dyn FnMut(&str, &str)) {
             ""
         };
         tell(part.name, &format!("{}{cached}", part.report));
-        if part.report.duplicates > 0 || part.report.without_end > 0 {
-            let no_end = part.report.without_end;
-            if no_end > part.report.truncated {
-                let fact = format!("{no_end} examples end without a token that ends generation");
-                tell("warning", &fact);
-            }
+        // Rows that were cut have lost their end, which is told already.
+        let no_end = part.report.without_end;
+        if no_end > part.report.truncated {
+            let fact = format!("{no_end} examples end without a token that ends generation");
+            tell("warning", &fact);
         }
         if let Some(warning) = &part.warning {
             tell("warning", warning);
