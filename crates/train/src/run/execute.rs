@@ -111,7 +111,9 @@ pub fn run(
     let lora = config.lora_config();
     let fan_in_fan_out = base.config().fan_in_fan_out();
     let model = attach(base, DEFAULT_NAME, &lora)?;
-    tell("adapter", &summary(&model).to_string());
+    // The last line of the table, which has the sums.
+    let table = summary(&model).to_string();
+    tell("adapter", table.lines().last().unwrap_or(""));
 
     let train_data = TrainData {
         train: data.train,
