@@ -130,7 +130,6 @@ mod tests {
                 Err(DataError::BadExample { .. })
             ));
         }
-        #[expect(clippy::single_range_in_vec_init, reason = "spans of one")]
         let cases = [
             vec![],
             vec![0..1],

@@ -30,7 +30,8 @@
 //! arithmetic only, so the same seed gives the same rows in the same order on every platform and
 //! with every number of threads.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a test that fails says so
+// A test that fails says so; spans are lists of ranges, of one as well.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::single_range_in_vec_init))]
 
 mod batch;
 mod batches;
@@ -85,5 +86,5 @@ pub use source::DataFiles;
 pub use special_tokens::SpecialTokens;
 pub use split::split;
 pub use stream::{RowStream, StreamOptions, StreamRow, StreamState};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Offsets, Tokenizer};
 pub use vocab::check_vocab;

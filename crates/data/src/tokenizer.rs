@@ -29,6 +29,9 @@ pub struct Tokenizer {
     chat: Chat,
 }
 
+/// Of each token, where its bytes begin and end in the text.
+pub type Offsets = Vec<(usize, usize)>;
+
 /// Where chat templates come from.
 #[derive(Debug, Clone)]
 enum Chat {
@@ -144,7 +147,7 @@ impl Tokenizer {
     pub fn encode_with_offsets(
         &self,
         text: &str,
-    ) -> Result<(Vec<u32>, Vec<(usize, usize)>), DataError> {
+    ) -> Result<(Vec<u32>, Offsets), DataError> {
         let encoding = self.inner.encode(text, false);
         encoding
             .map(|encoding| (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))

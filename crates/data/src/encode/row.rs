@@ -263,7 +263,6 @@ mod tests {
     #[test]
     fn a_token_is_learned_if_it_has_a_learned_byte() {
         let offsets = [(0, 2), (2, 4), (4, 4), (4, 7), (7, 9), (9, 10)];
-        #[expect(clippy::single_range_in_vec_init, reason = "spans of one")]
         let spans =
             [vec![3..4], vec![0..2], vec![2..10], vec![5..8]].map(|b| spans_of(&offsets, &b));
         assert_eq!(spans[0], [1..2]);
