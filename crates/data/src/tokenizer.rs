@@ -144,10 +144,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// As [`encode_prompt`](Self::encode_prompt).
-    pub fn encode_with_offsets(
-        &self,
-        text: &str,
-    ) -> Result<(Vec<u32>, Offsets), DataError> {
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Offsets), DataError> {
         let encoding = self.inner.encode(text, false);
         encoding
             .map(|encoding| (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
