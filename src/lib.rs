@@ -25,7 +25,7 @@
 //! |---|---|
 //! | [`adapter`] | LoRA on any Burn module: targets, attach, merge, PEFT folders |
 //! | [`transformer`] | the Llama family and GPT-2 from Hugging Face folders, generation; encoders and T5 |
-//! | [`data`] | tokenizer, JSONL rows, batches |
+//! | [`data`] | tokenizer, chat templates, rows of files, batches |
 //! | [`train`] | the recipe on burn-train: step, metrics, dashboard, checkpoints, evaluation, devices |
 //! | [`kernels`] | the operations that the decoders are made of |
 //!

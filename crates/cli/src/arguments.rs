@@ -2,7 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::completions::CompletionsOptions;
+use crate::commands::evaluate::EvaluateOptions;
+use crate::commands::generate::GenerateOptions;
+use crate::commands::inspect::InspectOptions;
+use crate::commands::merge::MergeOptions;
+use crate::commands::recipes::RecipesOptions;
 use crate::commands::score::ScoreOptions;
+use crate::commands::train::TrainOptions;
 
 /// Fine-tune Transformers by LoRA and its relatives, in Rust, on Burn.
 #[derive(Debug, Parser)]
@@ -20,8 +27,22 @@ pub struct Arguments {
 /// One file in `commands` for each.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Train an adapter as a configuration says
+    Train(TrainOptions),
+    /// Measure a model on a data set
+    Evaluate(EvaluateOptions),
+    /// Continue prompts, or hold a conversation
+    Generate(GenerateOptions),
+    /// Work an adapter into the weights of its model
+    Merge(MergeOptions),
+    /// Show a data set as a model will see it: its counts, and rows by what is learned of them
+    Inspect(InspectOptions),
+    /// Configurations to begin with
+    Recipes(RecipesOptions),
     /// Write what a model computes for given texts or tokens, to compare it with other programs
     Score(ScoreOptions),
+    /// Write what a shell needs to complete the command line
+    Completions(CompletionsOptions),
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use burn_lora::adapter::AdapterError;
 use burn_lora::data::DataError;
-use burn_lora::train::DeviceError;
+use burn_lora::train::{DeviceError, RunError, TrainError};
 use burn_lora::transformer::{ConfigError, LoadError, SentenceError};
 use burn_lora_hub::HubError;
 
@@ -14,18 +14,19 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  anything not below, among it a file that cannot be written
-  2  the command line
+  2  the command line or the configuration
   3  the model, its tokenizer or the adapter
   4  the data
   5  the hub
-  6  the device";
+  6  the device
+  7  the training, such as a loss that is no number";
 
 /// Where the fault lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Anything else.
     Other = 1,
-    /// What the user typed.
+    /// What the user typed, there or in the configuration.
     Usage = 2,
     /// The model, its tokenizer or the adapter.
     Model = 3,
@@ -35,6 +36,8 @@ pub enum Kind {
     Hub = 5,
     /// The device.
     Device = 6,
+    /// The training.
+    Training = 7,
 }
 
 impl From<Kind> for ExitCode {
@@ -107,10 +110,36 @@ impl From<DataError> for Failure {
             | DataError::BadConfigValue { .. }
             | DataError::NotInVocabulary { .. }
             | DataError::NoEos { .. }
-            | DataError::NoBos { .. } => Kind::Model,
+            | DataError::NoBos { .. }
+            | DataError::NoChatTemplate
+            | DataError::BadTemplate { .. } => Kind::Model,
             _ => Kind::Data,
         };
         Self::new(kind, error)
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Config { .. } => Self::new(Kind::Usage, error),
+            TrainError::Io { .. } => Self::new(Kind::Other, error),
+            TrainError::Data(error) => error.into(),
+            error => Self::new(Kind::Training, error),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Data(error) => error.into(),
+            RunError::Load(error) => error.into(),
+            RunError::Adapter(error) => error.into(),
+            RunError::Device(error) => error.into(),
+            RunError::Train(error) => error.into(),
+            other => Self::new(Kind::Other, other),
+        }
     }
 }
 

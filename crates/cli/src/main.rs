@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod compute;
 mod failure;
+mod model;
 mod output;
 mod progress;
 mod source;
@@ -18,7 +19,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
     let result = match arguments.command {
+        Command::Train(options) => commands::train::run(&options, &output),
+        Command::Evaluate(options) => commands::evaluate::run(&options, &output),
+        Command::Generate(options) => commands::generate::run(&options, &output),
+        Command::Merge(options) => commands::merge::run(&options, &output),
+        Command::Inspect(options) => commands::inspect::run(&options, &output),
+        Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),
+        Command::Completions(options) => commands::completions::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

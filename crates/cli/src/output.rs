@@ -1,6 +1,6 @@
 //! What the command says: results on the standard output, errors and progress on the standard error.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 
@@ -16,6 +16,17 @@ impl Output {
     /// One JSON object, or lines for people.
     pub fn new(json: bool) -> Self {
         Self { json }
+    }
+
+    /// Whether the result is an object.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether lines may be colored: on a terminal, unless NO_COLOR is set.
+    pub fn has_colors(&self) -> bool {
+        std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|off| off.is_empty())
     }
 
     /// Prints the result of a command, `lines` for people or `object` for programs.

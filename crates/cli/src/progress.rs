@@ -34,6 +34,11 @@ impl Bar {
         )
     }
 
+    /// Counts rows.
+    pub fn rows(what: &'static str) -> Self {
+        Self::new(what, "{msg} {wide_bar} {human_pos}/{human_len} rows {eta}")
+    }
+
     fn new(what: &'static str, template: &'static str) -> Self {
         Self {
             what,
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for bar in [Bar::bytes("a"), Bar::tokens("b")] {
+        for bar in [Bar::bytes("a"), Bar::tokens("b"), Bar::rows("c")] {
             ProgressStyle::with_template(bar.template).expect("a template");
             bar.set(1, 2);
             assert!(

@@ -14,12 +14,14 @@ use crate::example::Example;
 pub struct Batch {
     /// Token ids, `[batch_size, seq_len]` row by row.
     pub ids: Vec<u32>,
-    /// Examples in the batch.
+    /// Rows in the batch.
     pub batch_size: usize,
-    /// Tokens of the longest example.
+    /// Tokens of the longest row.
     pub seq_len: usize,
-    /// Tokens of each example, without padding.
+    /// Tokens of each row, without padding.
     pub lengths: Vec<usize>,
+    /// Tokens of each example of each row, in order; one example a row unless it is packed.
+    pub documents: Vec<Vec<usize>>,
     /// Flat positions, ascending, whose next token is learned.
     pub rows: Vec<u32>,
     /// The token to predict at each of [`rows`](Self::rows).
@@ -39,8 +41,10 @@ pub struct BatchTensors {
     pub learned: usize,
     /// Tokens without padding: what throughput counts.
     pub tokens: usize,
-    /// Tokens of each example, without padding.
+    /// Tokens of each row, without padding.
     pub lengths: Vec<usize>,
+    /// Where rows hold several examples, the tokens of each example of each row.
+    pub documents: Option<Vec<Vec<usize>>>,
 }
 
 impl Batch {
@@ -50,29 +54,59 @@ impl Batch {
     ///
     /// Without an example; [`BatchPlan`](crate::BatchPlan) makes no such batch.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, pad: u32) -> Self {
-        let examples: Vec<&Example> = examples.into_iter().collect();
-        assert!(!examples.is_empty(), "a batch has at least one example");
-        let lengths: Vec<usize> = examples.iter().map(|example| example.len()).collect();
-        let seq_len = lengths.iter().copied().max().unwrap_or(0);
-        let learned = examples.iter().map(|example| example.learned().len()).sum();
+        Self::packed(examples.into_iter().map(|example| [example]), pad)
+    }
 
-        let mut ids = Vec::with_capacity(examples.len() * seq_len);
-        let mut rows = Vec::with_capacity(learned);
-        let mut targets = Vec::with_capacity(learned);
-        for (row, example) in examples.iter().enumerate() {
-            ids.extend_from_slice(example.ids());
+    /// Rows of several examples each, one after the other; shorter rows are padded with `pad`.
+    ///
+    /// No token is learned from another example's: the first of each is not learned, and
+    /// [`documents`](Self::documents) says where the model must not look back.
+    ///
+    /// # Panics
+    ///
+    /// Without a row or with an empty one.
+    pub fn packed<'a, R: AsRef<[&'a Example]>>(
+        rows: impl IntoIterator<Item = R>,
+        pad: u32,
+    ) -> Self {
+        let packs: Vec<R> = rows.into_iter().collect();
+        let documents: Vec<Vec<usize>> = packs
+            .iter()
+            .map(|pack| pack.as_ref().iter().map(|example| example.len()).collect())
+            .collect();
+        assert!(
+            !documents.is_empty() && documents.iter().all(|row| !row.is_empty()),
+            "a batch has at least one example in each row"
+        );
+        let lengths: Vec<usize> = documents.iter().map(|row| row.iter().sum()).collect();
+        let seq_len = lengths.iter().copied().max().unwrap_or(0);
+
+        let mut ids = Vec::with_capacity(packs.len() * seq_len);
+        let mut rows = Vec::new();
+        let mut targets = Vec::new();
+        for (row, pack) in packs.iter().enumerate() {
+            for example in pack.as_ref() {
+                let start = ids.len();
+                ids.extend_from_slice(example.ids());
+                rows.extend(example.learned().map(|t| (start + t - 1) as u32));
+                targets.extend(example.learned().map(|t| example.ids()[t]));
+            }
             ids.resize((row + 1) * seq_len, pad);
-            rows.extend(example.learned().map(|t| (row * seq_len + t - 1) as u32));
-            targets.extend_from_slice(example.completion());
         }
         Self {
             ids,
-            batch_size: examples.len(),
+            batch_size: packs.len(),
             seq_len,
             lengths,
+            documents,
             rows,
             targets,
         }
+    }
+
+    /// Whether a row holds several examples.
+    pub fn is_packed(&self) -> bool {
+        self.documents.iter().any(|row| row.len() > 1)
     }
 
     /// How many tokens are learned.
@@ -96,6 +130,7 @@ impl Batch {
             learned: self.learned(),
             tokens: self.tokens(),
             lengths: self.lengths.clone(),
+            documents: self.is_packed().then(|| self.documents.clone()),
         }
     }
 }
@@ -151,7 +186,7 @@ mod tests {
                 );
                 assert_eq!(batch.ids[row * batch.seq_len + t], target);
                 assert!(
-                    examples[row].learned().contains(&t),
+                    examples[row].learned().any(|learned| learned == t),
                     "seed {seed}: neither prompt nor padding is learned"
                 );
                 learned.push((row, t));
@@ -162,6 +197,44 @@ mod tests {
                 .flat_map(|(row, example)| example.learned().map(move |t| (row, t)))
                 .collect();
             assert_eq!(learned, expected);
+        }
+    }
+
+    #[test]
+    fn packed_rows_lose_no_token_and_learn_none_across() {
+        for seed in 0..100 {
+            let examples = random_examples(2 + seed as usize % 9, 12, seed);
+            let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
+            let packs: Vec<Vec<&Example>> = crate::pack::pack(&lengths, 16)
+                .unwrap()
+                .into_iter()
+                .map(|row| row.into_iter().map(|index| &examples[index]).collect())
+                .collect();
+            let batch = Batch::packed(&packs, PAD);
+            let learned: usize = examples.iter().map(Example::learned_len).sum();
+            assert_eq!(
+                (batch.learned(), batch.tokens()),
+                (learned, lengths.iter().sum())
+            );
+            let mut at = 0;
+            for (row, pack) in packs.iter().enumerate() {
+                let mut start = row * batch.seq_len;
+                for example in pack {
+                    assert_eq!(batch.ids[start..start + example.len()], *example.ids());
+                    for t in example.learned() {
+                        assert_eq!(batch.rows[at] as usize, start + t - 1);
+                        assert_eq!(batch.targets[at], example.ids()[t]);
+                        at += 1;
+                    }
+                    start += example.len();
+                }
+                assert!(
+                    batch.ids[start..(row + 1) * batch.seq_len]
+                        .iter()
+                        .all(|&id| id == PAD)
+                );
+            }
+            assert_eq!(batch.is_packed(), packs.len() < examples.len());
         }
     }
 

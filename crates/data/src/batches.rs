@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::error::DataError;
 use crate::example::Example;
+use crate::pack::pack;
 use crate::plan::BatchPlan;
 
 /// Where a [`Batches`] stands: with the same examples it determines every batch to come.
@@ -30,6 +31,9 @@ pub struct BatchState {
 #[derive(Debug, Clone)]
 pub struct Batches {
     examples: Arc<[Example]>,
+    /// The examples of each row.
+    rows: Arc<[Vec<usize>]>,
+    /// The tokens of each row.
     lengths: Vec<usize>,
     pad: u32,
     plan: BatchPlan,
@@ -49,6 +53,36 @@ impl Batches {
         seed: u64,
     ) -> Result<Self, DataError> {
         let examples = examples.into();
+        let rows = (0..examples.len()).map(|index| vec![index]).collect();
+        Self::of_rows(examples, rows, batch_size, pad, seed)
+    }
+
+    /// Batches of rows of up to `capacity` tokens, each of several examples ([`pack`]). Which examples share a row is the
+    /// same in every epoch; which rows share a batch is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); for an example longer than `capacity`, too.
+    pub fn packed(
+        examples: impl Into<Arc<[Example]>>,
+        capacity: usize,
+        batch_size: usize,
+        pad: u32,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let examples = examples.into();
+        let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
+        let rows = pack(&lengths, capacity)?;
+        Self::of_rows(examples, rows, batch_size, pad, seed)
+    }
+
+    fn of_rows(
+        examples: Arc<[Example]>,
+        rows: Vec<Vec<usize>>,
+        batch_size: usize,
+        pad: u32,
+        seed: u64,
+    ) -> Result<Self, DataError> {
         if examples.is_empty() {
             return Err(DataError::BadOption {
                 option: "the number of training examples",
@@ -56,7 +90,8 @@ impl Batches {
                 expected: "at least 1",
             });
         }
-        let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
+        let tokens = |row: &Vec<usize>| row.iter().map(|&index| examples[index].len()).sum();
+        let lengths: Vec<usize> = rows.iter().map(tokens).collect();
         let plan = BatchPlan::new(&lengths, batch_size, seed, 0)?;
         let state = BatchState {
             seed,
@@ -67,6 +102,7 @@ impl Batches {
         };
         Ok(Self {
             examples,
+            rows: rows.into(),
             lengths,
             pad,
             plan,
@@ -77,7 +113,13 @@ impl Batches {
     /// The next batch; after the last of an epoch, the first of the next.
     pub fn next_batch(&mut self) -> Batch {
         let chosen = self.plan.get(self.state.position).unwrap_or_default();
-        let batch = Batch::new(chosen.iter().map(|&index| &self.examples[index]), self.pad);
+        let row = |&row: &usize| -> Vec<&Example> {
+            self.rows[row]
+                .iter()
+                .map(|&index| &self.examples[index])
+                .collect()
+        };
+        let batch = Batch::packed(chosen.iter().map(row), self.pad);
         self.state.position += 1;
         if self.state.position == self.plan.len() {
             self.state.position = 0;
@@ -170,6 +212,30 @@ mod tests {
             tokens
         };
         assert_eq!(sorted(first), sorted(second));
+    }
+
+    #[test]
+    fn packed_batches_hold_every_token_in_each_epoch() {
+        let examples = random_examples(40, 9, 1);
+        let tokens: usize = examples.iter().map(Example::len).sum();
+        let learned: usize = examples.iter().map(Example::learned_len).sum();
+        let mut stream = Batches::packed(examples, 32, 2, 0, 3).unwrap();
+        let mut orders = Vec::new();
+        for _ in 0..2 {
+            let epoch: Vec<Batch> = (0..stream.batches_per_epoch())
+                .map(|_| stream.next_batch())
+                .collect();
+            assert_eq!(epoch.iter().map(Batch::tokens).sum::<usize>(), tokens);
+            assert_eq!(epoch.iter().map(Batch::learned).sum::<usize>(), learned);
+            assert!(
+                epoch
+                    .iter()
+                    .all(|batch| batch.seq_len <= 32 && batch.is_packed())
+            );
+            orders.push(epoch);
+        }
+        assert_ne!(orders[0], orders[1]);
+        assert!(Batches::packed(random_examples(4, 9, 1), 1, 2, 0, 3).is_err());
     }
 
     #[test]

@@ -1,378 +1,299 @@
 //! Rows to token ids.
 
-use std::fmt;
+mod labelled;
+mod options;
+mod row;
+#[cfg(test)]
+mod tests;
 
-use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
 
 use crate::error::DataError;
 use crate::example::Example;
 use crate::fault::{Faults, RowFault};
-use crate::rows::{Row, Rows};
+use crate::report::{EncodeReport, Lengths};
+use crate::rows::{Placed, Row, Rows};
 use crate::tokenizer::Tokenizer;
 
-/// What happens to a row of more tokens than allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Truncation {
-    /// The end is cut off, and the row counted. The end-of-sequence token goes with it: the model
-    /// must not learn to stop where the limit happens to be.
-    #[default]
-    End,
-    /// It is an error.
-    Refuse,
-}
-
-/// How rows are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EncodeOptions {
-    /// Most tokens of an example, prompt and end-of-sequence token included; at least 2.
-    pub max_len: usize,
-    /// What happens to longer rows.
-    pub truncation: Truncation,
-}
-
-impl EncodeOptions {
-    /// Cuts rows at `max_len` tokens.
-    pub fn new(max_len: usize) -> Self {
-        Self {
-            max_len,
-            truncation: Truncation::End,
-        }
-    }
-}
-
-/// Counts of an encoded data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct EncodeReport {
-    /// Rows, each of which is one example.
-    pub rows: usize,
-    /// Tokens of all examples.
-    pub tokens: usize,
-    /// Tokens that are learned.
-    pub learned_tokens: usize,
-    /// Rows that were cut.
-    pub truncated: usize,
-    /// Tokens of the longest row, before the cut.
-    pub longest: usize,
-}
-
-impl fmt::Display for EncodeReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            rows,
-            tokens,
-            learned_tokens,
-            truncated,
-            longest,
-        } = self;
-        write!(
-            f,
-            "{rows} rows, {tokens} tokens of which {learned_tokens} are learned, longest row \
-             {longest}"
-        )?;
-        if *truncated > 0 {
-            write!(f, ", {truncated} rows cut")
-        } else {
-            Ok(())
-        }
-    }
-}
+pub use labelled::{
+    LabelledExample, LabelledSet, TaggedExample, Target, encode_labelled, encode_tagged,
+};
+pub use options::{EncodeOptions, Truncation, Unlearnable};
+#[cfg(test)]
+pub(crate) use row::spans_of;
+pub use row::{EncodedRow, RowEncoder};
 
 /// Encoded rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
-    /// One example per row, in the same order.
+    /// The examples in the order of the rows: one for each, but for what the options leave out or divide.
     pub examples: Vec<Example>,
     /// Their counts.
     pub report: EncodeReport,
 }
 
+/// Two answers to a prompt, as tokens; the better one is to become more probable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreferencePair {
+    /// The prompt and the better answer, which is learned.
+    pub chosen: Example,
+    /// The same prompt and the worse answer, which is learned.
+    pub rejected: Example,
+}
+
+/// Called with the number of rows that are done and of all, from any thread.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
 /// Encodes every row.
 ///
-/// A prompt row becomes `prefix prompt completion eos`, of which `completion eos` is learned; a
-/// text row becomes `prefix text eos`, of which all but the first token are learned (nothing
-/// precedes the first). The prefix is the tokenizer's bos, if any; a text that ends with eos gets
-/// no second one.
+/// A prompt row becomes `prefix prompt completion eos`, of which `completion eos` is learned; a text row becomes `prefix
+/// text eos`, of which all but the first token are learned (nothing precedes the first). The prefix is the tokenizer's
+/// bos, if any; a text that ends with eos gets no second one. A conversation is what the tokenizer's chat template
+/// writes, of which the assistant's words are learned, and what ends them.
 ///
 /// # Errors
 ///
-/// [`DataError::BadOption`] for a `max_len` below 2; [`DataError::Rows`] with every row that cannot
-/// be tokenized, gives no token, keeps no token to learn after the cut, or is too long under
-/// [`Truncation::Refuse`].
+/// [`DataError::BadOption`] for a `max_len` below 2; [`DataError::WrongFormat`] for rows of labels or preferences;
+/// [`DataError::NoChatTemplate`]; [`DataError::Rows`] with every row that cannot be tokenized, gives no token, keeps no
+/// token to learn after the cut, or is too long under [`Truncation::Refuse`]; [`DataError::NothingToLearn`] where that is
+/// all of them.
 pub fn encode(
     rows: &Rows,
     tokenizer: &Tokenizer,
     options: &EncodeOptions,
 ) -> Result<Encoded, DataError> {
-    if options.max_len < 2 {
-        return Err(DataError::BadOption {
-            option: "max_len",
-            value: options.max_len.to_string(),
-            expected: "at least 2",
-        });
+    encode_with(rows, tokenizer, options, &|_, _| ())
+}
+
+/// Encodes every row on all cores, and tells how far it is.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_with(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    options: &EncodeOptions,
+    progress: Progress<'_>,
+) -> Result<Encoded, DataError> {
+    let encoder = RowEncoder::new(
+        tokenizer,
+        options,
+        rows.placed().iter().map(|placed| &placed.row),
+    )?;
+    let done = each(rows, progress, |row| encoder.encode(row))?;
+    let mut gathered = Gathered::new(rows);
+    for (placed, result) in rows.placed().iter().zip(done) {
+        gathered.add(placed, result, options);
     }
-    let mut examples = Vec::with_capacity(rows.len());
-    let mut report = EncodeReport::default();
-    let mut faults = Faults::new(rows.path());
-    for (line, row) in rows.iter() {
-        let (ids, learned_from) = match ids_of(row, tokenizer) {
-            Ok(ids) => ids,
-            Err(fault) => {
-                faults.push(line, fault);
-                continue;
-            }
-        };
-        report.longest = report.longest.max(ids.len());
-        report.truncated += usize::from(ids.len() > options.max_len);
-        match cut(ids, learned_from, options) {
-            Ok(ids) => examples.push(Example::new(ids, learned_from)?),
-            Err(fault) => faults.push(line, fault),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(DataError::Rows(faults));
-    }
-    report.rows = examples.len();
+    let (examples, mut report) = gathered.finish()?;
+    let ends = tokenizer.stop_ids();
+    let ends_well = |example: &&Example| {
+        example
+            .spans()
+            .last()
+            .is_some_and(|span| ends.contains(&example.ids()[span.end - 1]))
+    };
+    report.examples = examples.len();
     report.tokens = examples.iter().map(Example::len).sum();
-    report.learned_tokens = examples.iter().map(|example| example.learned().len()).sum();
+    report.learned_tokens = examples.iter().map(Example::learned_len).sum();
+    report.without_end = examples.len() - examples.iter().filter(ends_well).count();
+    report.duplicates = duplicates(&examples);
     Ok(Encoded { examples, report })
 }
 
-/// All ids of a row, and the first that is learned.
-fn ids_of(row: &Row, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), RowFault> {
-    let prefix = tokenizer.prefix().len();
-    let (mut ids, learned_from) = match row {
-        Row::PromptCompletion { prompt, completion } => {
-            let mut ids = some_ids("prompt", tokenizer.encode_prompt(prompt), prefix)?;
-            let learned_from = ids.len();
-            ids.extend(some_ids(
-                "completion",
-                tokenizer.encode_completion(completion),
-                0,
-            )?);
-            (ids, learned_from)
-        }
-        Row::Text { text } => (some_ids("text", tokenizer.encode_prompt(text), prefix)?, 1),
-    };
-    if ids.len() == learned_from || ids.last() != Some(&tokenizer.eos()) {
-        ids.push(tokenizer.eos());
-    }
-    Ok((ids, learned_from))
-}
-
-/// `ids` if there are any beside the prefix.
-fn some_ids(
-    key: &'static str,
-    ids: Result<Vec<u32>, DataError>,
-    prefix: usize,
-) -> Result<Vec<u32>, RowFault> {
-    match ids {
-        Ok(ids) if ids.len() > prefix => Ok(ids),
-        Ok(_) => Err(RowFault::NoToken(key)),
-        Err(DataError::Tokenize(message)) => Err(RowFault::Tokenize { key, message }),
-        Err(other) => Err(RowFault::Tokenize {
-            key,
-            message: other.to_string(),
-        }),
-    }
-}
-
-fn cut(
-    mut ids: Vec<u32>,
-    learned_from: usize,
+/// Encodes rows of preferences.
+///
+/// # Errors
+///
+/// As [`encode`]; [`DataError::WrongFormat`] for other rows.
+pub fn encode_preferences(
+    rows: &Rows,
+    tokenizer: &Tokenizer,
     options: &EncodeOptions,
-) -> Result<Vec<u32>, RowFault> {
-    let max_len = options.max_len;
-    if ids.len() <= max_len {
-        return Ok(ids);
+) -> Result<(Vec<PreferencePair>, EncodeReport), DataError> {
+    let mut answers = Vec::with_capacity(2 * rows.len());
+    for placed in rows.placed() {
+        let [chosen, rejected] = match &placed.row {
+            Row::Preference {
+                prompt,
+                chosen,
+                rejected,
+            } => [chosen, rejected].map(|completion| Row::PromptCompletion {
+                prompt: prompt.clone(),
+                completion: completion.clone(),
+            }),
+            Row::ChatPreference { chosen, rejected } => {
+                [chosen, rejected].map(|chat| Row::Chat(chat.clone()))
+            }
+            _ => {
+                return Err(DataError::WrongFormat {
+                    format: rows.format(),
+                    wanted: "pairs of a chosen and a rejected answer",
+                });
+            }
+        };
+        answers.extend([chosen, rejected].map(|row| Placed {
+            file: placed.file,
+            place: placed.place,
+            row,
+        }));
     }
-    if options.truncation == Truncation::Refuse {
-        return Err(RowFault::TooLong {
-            tokens: ids.len(),
-            max_len,
-        });
+    let files = rows.files().map(|path| path.into()).collect();
+    let answers = Rows::from_parts(files, answers, rows.format());
+    let encoder = RowEncoder::new(
+        tokenizer,
+        options,
+        answers.placed().iter().map(|placed| &placed.row),
+    )?;
+    let done = each(&answers, &|_, _| (), |row| encoder.encode(row))?;
+    let mut gathered = Gathered::new(&answers);
+    gathered.total = rows.len();
+    let mut pairs = Vec::with_capacity(rows.len());
+    let mut done = done.into_iter();
+    for placed in answers.placed().chunks(2) {
+        // A pair is left out as a whole.
+        let (Some(first), Some(second)) = (done.next(), done.next()) else {
+            break;
+        };
+        match (first, second) {
+            (Ok(chosen), Ok(rejected)) => {
+                gathered.measure(&chosen);
+                gathered.measure(&rejected);
+                pairs.extend(chosen.examples.into_iter().zip(rejected.examples));
+            }
+            (Err(fault), _) | (_, Err(fault)) => gathered.add(&placed[0], Err(fault), options),
+        }
     }
-    if learned_from >= max_len {
-        return Err(RowFault::NothingToLearn {
-            prompt: learned_from,
-            max_len,
-        });
-    }
-    ids.truncate(max_len);
-    Ok(ids)
+    let pairs: Vec<PreferencePair> = pairs
+        .into_iter()
+        .map(|(chosen, rejected)| PreferencePair { chosen, rejected })
+        .collect();
+    gathered.examples = pairs.iter().map(|pair| pair.chosen.clone()).collect();
+    let (_, mut report) = gathered.finish()?;
+    let all = || pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]);
+    report.rows = rows.len();
+    report.examples = pairs.len();
+    report.tokens = all().map(Example::len).sum();
+    report.learned_tokens = all().map(Example::learned_len).sum();
+    Ok((pairs, report))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::special_tokens::SpecialTokens;
-    use crate::testing::words;
+/// Works on every row, on all cores and in order.
+fn each<T: Send>(
+    rows: &Rows,
+    progress: Progress<'_>,
+    work: impl Fn(&Row) -> Result<T, RowFault> + Sync,
+) -> Result<Vec<Result<T, RowFault>>, DataError> {
+    const STEP: usize = 256;
+    let count = AtomicUsize::new(0);
+    let all = rows.len();
+    let one = |placed: &Placed| {
+        let result = work(&placed.row);
+        let done = count.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(STEP) || done == all {
+            progress(done, all);
+        }
+        result
+    };
+    Ok(rows.placed().par_iter().map(one).collect())
+}
 
-    const BOS: u32 = 1;
-    const EOS: u32 = 2;
-    const PAD: u32 = 3;
+/// What the rows came to so far.
+struct Gathered<'a> {
+    rows: &'a Rows,
+    examples: Vec<Example>,
+    report: EncodeReport,
+    lengths: Vec<usize>,
+    faults: Faults,
+    /// Rows, or pairs of them.
+    total: usize,
+    /// Those of which nothing is learned, whether that is a fault or not.
+    unlearnable: usize,
+    dropped: BTreeMap<String, usize>,
+}
 
-    fn tokenizer() -> Tokenizer {
-        let special = SpecialTokens {
-            bos: Some(BOS),
-            pad: PAD,
-            add_bos: Some(true),
-            ..SpecialTokens::new(EOS)
-        };
-        Tokenizer::new(words(), special).unwrap()
-    }
-
-    fn pairs<const N: usize>(rows: [(&str, &str); N]) -> Rows {
-        let row = |(prompt, completion): (&str, &str)| Row::PromptCompletion {
-            prompt: prompt.into(),
-            completion: completion.into(),
-        };
-        Rows::new("rows", rows.map(row)).unwrap()
-    }
-
-    fn texts<const N: usize>(rows: [&str; N]) -> Rows {
-        Rows::new("rows", rows.map(|text| Row::Text { text: text.into() })).unwrap()
-    }
-
-    fn encoded(rows: &Rows, max_len: usize) -> Encoded {
-        encode(rows, &tokenizer(), &EncodeOptions::new(max_len)).unwrap()
-    }
-
-    fn faults(result: Result<Encoded, DataError>) -> Vec<(usize, RowFault)> {
-        match result.unwrap_err() {
-            DataError::Rows(faults) => faults
-                .shown
-                .into_iter()
-                .map(|f| (f.line, f.fault))
-                .collect(),
-            other => panic!("{other}"),
+impl<'a> Gathered<'a> {
+    fn new(rows: &'a Rows) -> Self {
+        Self {
+            rows,
+            examples: Vec::with_capacity(rows.len()),
+            report: EncodeReport::default(),
+            lengths: Vec::with_capacity(rows.len()),
+            faults: Faults::new(rows.path()),
+            total: rows.len(),
+            unlearnable: 0,
+            dropped: BTreeMap::new(),
         }
     }
 
-    #[test]
-    fn learns_completion_and_eos() {
-        let encoded = encoded(&pairs([("a b", "c"), ("d", "a b c")]), 16);
-        assert_eq!(encoded.examples[0].ids(), [BOS, 5, 6, 7, EOS]);
-        assert_eq!(encoded.examples[0].completion(), [7, EOS]);
-        assert_eq!(encoded.examples[1].prompt(), [BOS, 8]);
-        assert_eq!(encoded.examples[1].completion(), [5, 6, 7, EOS]);
-        let report = EncodeReport {
-            rows: 2,
-            tokens: 11,
-            learned_tokens: 6,
-            truncated: 0,
-            longest: 6,
-        };
-        assert_eq!(encoded.report, report);
-        assert_eq!(
-            report.to_string(),
-            "2 rows, 11 tokens of which 6 are learned, longest row 6"
-        );
-    }
-
-    #[test]
-    fn the_prompt_is_the_one_of_generation() {
-        for prompt in ["a", "a b", "d c b a"] {
-            let encoded = encoded(&pairs([(prompt, "a")]), 16);
-            assert_eq!(
-                encoded.examples[0].prompt(),
-                tokenizer().encode_prompt(prompt).unwrap()
-            );
-        }
-    }
-
-    #[test]
-    fn learns_all_of_a_text_after_the_first_token() {
-        let encoded = encoded(&texts(["a b"]), 16);
-        assert_eq!(encoded.examples[0].ids(), [BOS, 5, 6, EOS]);
-        assert_eq!(encoded.examples[0].learned(), 1..4);
-        let no_bos = Tokenizer::new(words(), SpecialTokens::new(EOS)).unwrap();
-        let encoded = encode(&texts(["a"]), &no_bos, &EncodeOptions::new(16)).unwrap();
-        assert_eq!(encoded.examples[0].ids(), [5, EOS]);
-        assert_eq!(encoded.examples[0].completion(), [EOS]);
-    }
-
-    #[test]
-    fn eos_is_not_written_twice() {
-        assert_eq!(
-            encoded(&pairs([("a", "b </s>")]), 16).examples[0].completion(),
-            [6, EOS]
-        );
-        assert_eq!(
-            encoded(&texts(["a </s>"]), 16).examples[0].ids(),
-            [BOS, 5, EOS]
-        );
-    }
-
-    #[test]
-    fn cuts_the_end_and_counts_it() {
-        let encoded = encoded(&pairs([("a", "b c d a"), ("a", "b")]), 4);
-        assert_eq!(encoded.examples[0].ids(), [BOS, 5, 6, 7]);
-        assert_eq!(encoded.examples[1].ids(), [BOS, 5, 6, EOS]);
-        let report = EncodeReport {
-            rows: 2,
-            tokens: 8,
-            learned_tokens: 4,
-            truncated: 1,
-            longest: 7,
-        };
-        assert_eq!(encoded.report, report);
-        assert!(
-            report.to_string().ends_with("longest row 7, 1 rows cut"),
-            "{report}"
-        );
-    }
-
-    #[test]
-    fn a_row_with_nothing_left_to_learn_is_an_error() {
-        let rows = pairs([("a b c", "d"), ("a", "b"), ("a b c d", "d")]);
-        let result = encode(&rows, &tokenizer(), &EncodeOptions::new(4));
-        let expected = [(1, 4), (3, 5)]
-            .map(|(line, prompt)| (line, RowFault::NothingToLearn { prompt, max_len: 4 }));
-        assert_eq!(faults(result), expected);
-    }
-
-    #[test]
-    fn refuses_long_rows_if_asked() {
-        let options = EncodeOptions {
-            max_len: 4,
-            truncation: Truncation::Refuse,
-        };
-        let result = encode(&pairs([("a", "b"), ("a", "b c")]), &tokenizer(), &options);
-        assert_eq!(
-            faults(result),
-            [(
-                2,
-                RowFault::TooLong {
-                    tokens: 5,
-                    max_len: 4
+    fn add(
+        &mut self,
+        placed: &Placed,
+        result: Result<EncodedRow, RowFault>,
+        options: &EncodeOptions,
+    ) {
+        match result {
+            Ok(row) => {
+                self.measure(&row);
+                self.examples.extend(row.examples);
+            }
+            Err(fault) => {
+                let is_unlearnable = matches!(fault, RowFault::NothingToLearn { .. });
+                self.unlearnable += usize::from(is_unlearnable);
+                if is_unlearnable && options.unlearnable == Unlearnable::Drop {
+                    let reason = format!("no token to learn within {}", options.max_len);
+                    *self.dropped.entry(reason).or_default() += 1;
+                } else {
+                    self.faults
+                        .push(self.rows.file_of(placed), placed.place, fault);
                 }
-            )]
-        );
+            }
+        }
     }
 
-    #[test]
-    fn texts_without_tokens_are_errors() {
-        // U+200B is no white space, but this tokenizer's normalizer removes it.
-        let rows = pairs([("\u{200B}", "a"), ("a", "\u{200B}")]);
-        let result = encode(&rows, &tokenizer(), &EncodeOptions::new(8));
-        assert_eq!(
-            faults(result),
-            [
-                (1, RowFault::NoToken("prompt")),
-                (2, RowFault::NoToken("completion"))
-            ]
-        );
+    fn measure(&mut self, row: &EncodedRow) {
+        self.lengths.push(row.tokens);
+        self.report.longest = self.report.longest.max(row.tokens);
+        self.report.truncated += usize::from(row.was_cut);
     }
 
-    #[test]
-    fn refuses_a_length_that_holds_no_prediction() {
-        let result = encode(&texts(["a"]), &tokenizer(), &EncodeOptions::new(1));
-        assert!(matches!(
-            result,
-            Err(DataError::BadOption {
-                option: "max_len",
-                ..
-            })
-        ));
+    fn finish(mut self) -> Result<(Vec<Example>, EncodeReport), DataError> {
+        if self.unlearnable == self.total {
+            let first = match self.faults.shown.first() {
+                Some(fault) => format!(" ({})", fault.fault),
+                None => String::new(),
+            };
+            let advice = format!(
+                "every prompt fills the length that is allowed; raise max_len{first}, or shorten the prompts"
+            );
+            return Err(DataError::NothingToLearn {
+                rows: self.total,
+                advice,
+            });
+        }
+        if !self.faults.is_empty() {
+            return Err(DataError::Rows(self.faults));
+        }
+        self.report.rows = self.rows.len();
+        self.report.dropped = self.dropped;
+        self.report.lengths = Lengths::of(self.lengths);
+        Ok((self.examples, self.report))
     }
+}
+
+fn duplicates(examples: &[Example]) -> usize {
+    // 64 bits: among ten million examples, one chance in half a million of a false one, and only a count depends on it.
+    let hash = |example: &Example| {
+        let mut hasher = DefaultHasher::new();
+        example.ids().hash(&mut hasher);
+        example.spans().hash(&mut hasher);
+        hasher.finish()
+    };
+    let distinct: HashSet<u64> = examples.iter().map(hash).collect();
+    examples.len() - distinct.len()
 }

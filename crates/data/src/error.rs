@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::fault::Faults;
+use crate::rows::RowFormat;
 
 /// Why data could not be read, encoded or batched.
 #[derive(Debug, thiserror::Error)]
@@ -98,19 +99,88 @@ pub enum DataError {
     /// Faulty rows, all of them.
     #[error("{0}")]
     Rows(Faults),
-    /// Rows of both formats in one file.
+    /// Rows of several formats in one data set.
     #[error(
-        "{path} mixes formats: line {prompt_line} has \"prompt\" and \"completion\", line \
-         {text_line} has \"text\"",
-        path = .path.display()
+        "rows of several formats: {first_place} has {}, {other_place} has {}",
+        .first.columns(), .other.columns()
     )]
     MixedFormats {
+        /// The first format found.
+        first: RowFormat,
+        /// File and line of its first row.
+        first_place: String,
+        /// The other format.
+        other: RowFormat,
+        /// File and line of its first row.
+        other_place: String,
+    },
+    /// A file whose name says nothing about its format.
+    #[error(
+        "{path} has no known extension: .jsonl, .json, .csv, .tsv, .parquet and .txt are read",
+        path = .path.display()
+    )]
+    UnknownFile {
         /// The file.
         path: PathBuf,
-        /// The first line with a prompt.
-        prompt_line: usize,
-        /// The first line with a text.
-        text_line: usize,
+    },
+    /// A file of a format that this build does not read.
+    #[error("{path}: this build reads no Parquet (cargo feature `parquet`)", path = .path.display())]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is damaged as a whole.
+    #[error("{path} cannot be read: {message}", path = .path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// The reader's message.
+        message: String,
+    },
+    /// No file where data should be.
+    #[error("{place}: {reason}")]
+    NoFiles {
+        /// The file, folder or pattern asked for.
+        place: String,
+        /// What is there instead.
+        reason: String,
+    },
+    /// Columns in a mapping that no format has.
+    #[error("{}", .0.join("; "))]
+    UnknownColumns(Vec<String>),
+    /// Rows that are not of the kind that is asked for.
+    #[error("the rows are {}, which cannot be {wanted}", .format.columns())]
+    WrongFormat {
+        /// Their format.
+        format: RowFormat,
+        /// What they should become.
+        wanted: &'static str,
+    },
+    /// Conversations, but no template to write them down.
+    #[error(
+        "the rows are conversations, but the tokenizer has no chat template: take the model's instruction-tuned \
+         tokenizer, name a template of your own (`chat_template: FILE.jinja`), or ask for the built-in one \
+         (`chat_template: chatml`)"
+    )]
+    NoChatTemplate,
+    /// A chat template that cannot be parsed, or of a name that the tokenizer does not have.
+    #[error("the chat template{}: {message}", .path.as_ref().map_or(String::new(), |path| format!(" of {}", path.display())))]
+    BadTemplate {
+        /// Its file, where it is known.
+        path: Option<PathBuf>,
+        /// The parser's message.
+        message: String,
+    },
+    /// A conversation that its template refused, or failed on.
+    #[error("the chat template: {0}")]
+    Template(String),
+    /// No row is left to learn from.
+    #[error("none of the {rows} rows has a token to learn: {advice}")]
+    NothingToLearn {
+        /// Rows read.
+        rows: usize,
+        /// What to try.
+        advice: String,
     },
     /// An example without a learned token, or without one before it.
     #[error(

@@ -1,17 +1,17 @@
-//! One row as token ids, with the part that is learned.
+//! One row as token ids, with the parts that are learned.
 
 use std::ops::Range;
 
 use crate::error::DataError;
 
-/// Token ids and the range of them that is learned.
+/// Token ids and the parts of them that are learned.
 ///
-/// A token is learned when the loss counts its prediction from the tokens before it; so the first
-/// token of an example is never learned, and the learned range reaches to the end.
+/// A token is learned when the loss counts its prediction from the tokens before it; so the first token of an example
+/// is never learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     ids: Vec<u32>,
-    learned_from: usize,
+    spans: Vec<Range<usize>>,
 }
 
 impl Example {
@@ -21,13 +21,33 @@ impl Example {
     ///
     /// [`DataError::BadExample`] unless `1 <= learned_from < ids.len()`.
     pub fn new(ids: Vec<u32>, learned_from: usize) -> Result<Self, DataError> {
-        if (1..ids.len()).contains(&learned_from) {
-            Ok(Self { ids, learned_from })
-        } else {
-            Err(DataError::BadExample {
+        let whole = learned_from..ids.len();
+        Self::with_spans(ids, vec![whole])
+    }
+
+    /// `ids` of which those in `spans` are learned, as the assistant's turns of a conversation are.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::BadExample`] unless there are spans, in order and apart, none of them empty, the first after the
+    /// first token and the last within the ids.
+    pub fn with_spans(ids: Vec<u32>, spans: Vec<Range<usize>>) -> Result<Self, DataError> {
+        let mut end = 1;
+        for span in &spans {
+            if span.start < end || span.is_empty() || span.end > ids.len() {
+                return Err(DataError::BadExample {
+                    len: ids.len(),
+                    learned_from: span.start,
+                });
+            }
+            end = span.end;
+        }
+        match spans.is_empty() {
+            false => Ok(Self { ids, spans }),
+            true => Err(DataError::BadExample {
                 len: ids.len(),
-                learned_from,
-            })
+                learned_from: ids.len(),
+            }),
         }
     }
 
@@ -45,20 +65,35 @@ impl Example {
         self.ids.len()
     }
 
-    /// The positions of the learned tokens.
-    pub fn learned(&self) -> Range<usize> {
-        self.learned_from..self.ids.len()
+    /// The ranges of learned tokens, in order.
+    pub fn spans(&self) -> &[Range<usize>] {
+        &self.spans
     }
 
-    /// The tokens before the learned ones: the prompt of a prompt row, the first token of a text
-    /// row.
+    /// The positions of the learned tokens, in order.
+    pub fn learned(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().cloned().flatten()
+    }
+
+    /// How many tokens are learned; never zero.
+    pub fn learned_len(&self) -> usize {
+        self.spans.iter().map(Range::len).sum()
+    }
+
+    /// The tokens before the last learned span: the prompt of a prompt row, the first token of a text row, and all
+    /// before the last answer of a conversation.
     pub fn prompt(&self) -> &[u32] {
-        &self.ids[..self.learned_from]
+        &self.ids[..self.last().start]
     }
 
-    /// The learned tokens: the completion and the end-of-sequence token, unless they were cut.
+    /// The tokens of the last learned span: the completion and the end-of-sequence token, unless they were cut.
     pub fn completion(&self) -> &[u32] {
-        &self.ids[self.learned_from..]
+        &self.ids[self.last()]
+    }
+
+    fn last(&self) -> Range<usize> {
+        // There is one, as the constructors check.
+        self.spans[self.spans.len() - 1].clone()
     }
 }
 
@@ -73,7 +108,18 @@ mod tests {
             (example.prompt(), example.completion()),
             (&[1, 2][..], &[3, 4][..])
         );
-        assert_eq!((example.learned(), example.len()), (2..4, 4));
+        assert_eq!(example.learned().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!((example.learned_len(), example.len()), (2, 4));
+    }
+
+    #[test]
+    fn the_last_of_several_spans_is_the_completion() {
+        let example = Example::with_spans(vec![1, 2, 3, 4, 5, 6], vec![1..2, 4..5]).unwrap();
+        assert_eq!(example.learned().collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(
+            (example.prompt(), example.completion()),
+            (&[1, 2, 3, 4][..], &[5][..])
+        );
     }
 
     #[test]
@@ -83,6 +129,17 @@ mod tests {
                 Example::new(ids, learned_from),
                 Err(DataError::BadExample { .. })
             ));
+        }
+        let cases = [
+            vec![],
+            vec![0..1],
+            vec![2..2],
+            vec![1..3, 2..4],
+            vec![3..4, 1..2],
+            vec![1..5],
+        ];
+        for spans in cases {
+            assert!(Example::with_spans(vec![1, 2, 3, 4], spans).is_err());
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Tokenizer, JSONL rows and batches for causal language modelling.
+//! Tokenizer, chat templates, rows of files and batches.
 //!
 //! The way of the data, one file per step:
 //!
-//! 1. [`read_rows`]: a JSONL file becomes [`Rows`], or an error that lists every faulty line;
+//! 1. [`read_rows`]: a file becomes [`Rows`], or an error that lists every faulty line; [`DataFiles`] finds the files of
+//!    a folder, and [`read_files`] reads several as one;
 //! 2. [`encode`]: rows become [`Example`]s, token ids with the range that is learned;
 //! 3. [`split`]: examples are divided into training and validation;
 //! 4. [`Batches`]: seeded, length-grouped [`Batch`]es, whose position can be saved and restored;
@@ -29,21 +30,33 @@
 //! arithmetic only, so the same seed gives the same rows in the same order on every platform and
 //! with every number of threads.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a test that fails says so
+// A test that fails says so; spans are lists of ranges, of one as well.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::single_range_in_vec_init))]
 
 mod batch;
 mod batches;
+mod cache;
+mod chat;
+mod columns;
 mod encode;
 mod encoder_tokenizer;
 mod error;
 mod example;
 mod fault;
+mod label;
+mod message;
+mod pack;
+mod parse;
 mod plan;
+mod prepare;
 mod read;
+mod report;
 mod rows;
 mod shuffle;
+mod source;
 mod special_tokens;
 mod split;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
@@ -51,15 +64,29 @@ mod vocab;
 
 pub use batch::{Batch, BatchTensors};
 pub use batches::{BatchState, Batches};
-pub use encode::{EncodeOptions, EncodeReport, Encoded, Truncation, encode};
+pub use cache::TokenCache;
+pub use chat::{ChatTemplate, ChatTemplates, Learn, Rendered};
+pub use columns::ColumnNames;
+pub use encode::{
+    EncodeOptions, Encoded, EncodedRow, LabelledExample, LabelledSet, PreferencePair, Progress,
+    RowEncoder, TaggedExample, Target, Truncation, Unlearnable, encode, encode_labelled,
+    encode_preferences, encode_tagged, encode_with,
+};
 pub use encoder_tokenizer::{EncodedSequence, EncoderTokenizer};
 pub use error::DataError;
 pub use example::Example;
-pub use fault::{Faults, LineFault, NoFormat, RowFault};
+pub use fault::{Faults, LineFault, NoFormat, Place, RowFault};
+pub use label::Label;
+pub use message::{Chat, Message};
+pub use pack::pack;
 pub use plan::BatchPlan;
-pub use read::read_rows;
+pub use prepare::{PrepareOptions, Prepared, prepare};
+pub use read::{ReadOptions, TextRows, read_files, read_rows};
+pub use report::{EncodeReport, Lengths};
 pub use rows::{Row, RowFormat, Rows};
+pub use source::DataFiles;
 pub use special_tokens::SpecialTokens;
 pub use split::split;
-pub use tokenizer::Tokenizer;
+pub use stream::{RowStream, StreamOptions, StreamRow, StreamState};
+pub use tokenizer::{Offsets, Tokenizer};
 pub use vocab::check_vocab;

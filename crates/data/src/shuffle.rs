@@ -27,7 +27,7 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
 
 /// A uniform number in `0..bound`; draws from the incomplete last multiple of `bound` are thrown
 /// away.
-fn below(bound: u64, rng: &mut ChaCha8Rng) -> u64 {
+pub(crate) fn below(bound: u64, rng: &mut ChaCha8Rng) -> u64 {
     let end = u64::MAX - u64::MAX % bound;
     loop {
         let draw = rng.next_u64();

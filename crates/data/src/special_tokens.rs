@@ -96,14 +96,14 @@ impl SpecialTokens {
 
 /// A JSON object in a file, with the few types of value that are read from it. An absent file, an
 /// absent key and `null` are the same.
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     path: PathBuf,
-    values: Map<String, Value>,
+    pub(crate) values: Map<String, Value>,
 }
 
 impl ConfigFile {
     /// The file, empty if the folder does not have it.
-    fn read(folder: &Path, name: &str) -> Result<Self, DataError> {
+    pub(crate) fn read(folder: &Path, name: &str) -> Result<Self, DataError> {
         let path = folder.join(name);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

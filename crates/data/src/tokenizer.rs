@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokenizers::{Encoding, Token};
 
+use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::error::DataError;
 use crate::special_tokens::SpecialTokens;
 
@@ -25,6 +26,19 @@ pub struct Tokenizer {
     special: SpecialTokens,
     prefix: Vec<u32>,
     adds_space: bool,
+    chat: Chat,
+}
+
+/// Of each token, where its bytes begin and end in the text.
+pub type Offsets = Vec<(usize, usize)>;
+
+/// Where chat templates come from.
+#[derive(Debug, Clone)]
+enum Chat {
+    /// The tokenizer's own.
+    Own(ChatTemplates),
+    /// One that was set.
+    Set(Box<ChatTemplate>),
 }
 
 impl Tokenizer {
@@ -39,7 +53,9 @@ impl Tokenizer {
         let folder = folder.as_ref();
         let inner = read_file(folder)?;
         let special = SpecialTokens::from_folder(folder, &inner)?;
-        Self::new(inner, special)
+        let mut tokenizer = Self::new(inner, special)?;
+        tokenizer.chat = Chat::Own(ChatTemplates::from_folder(folder)?);
+        Ok(tokenizer)
     }
 
     /// Wraps a tokenizer made in code. Truncation and padding set in it are switched off: a row is
@@ -68,6 +84,7 @@ impl Tokenizer {
             special,
             prefix,
             adds_space,
+            chat: Chat::Own(ChatTemplates::default()),
         })
     }
 
@@ -105,6 +122,44 @@ impl Tokenizer {
             }
         }
         self.plain(text)
+    }
+
+    /// The ids of a text as it is, without special tokens of the tokenizer's own, and the bytes of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_prompt`](Self::encode_prompt).
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Offsets), DataError> {
+        let encoding = self.inner.encode(text, false);
+        encoding
+            .map(|encoding| (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+            .map_err(|error| DataError::Tokenize(error.to_string()))
+    }
+
+    /// Writes conversations by this template instead of the tokenizer's own.
+    pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
+        self.chat = Chat::Set(Box::new(template));
+        self
+    }
+
+    /// The template that writes conversations down, with tools or without.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::NoChatTemplate`], [`DataError::BadTemplate`].
+    pub fn chat_template(&self, tools: bool) -> Result<ChatTemplate, DataError> {
+        match &self.chat {
+            Chat::Own(templates) => templates.get(None, tools),
+            Chat::Set(template) => Ok((**template).clone()),
+        }
+    }
+
+    /// The chat templates that came with the tokenizer; none if another was set.
+    pub fn chat_templates(&self) -> Option<&ChatTemplates> {
+        match &self.chat {
+            Chat::Own(templates) => Some(templates),
+            Chat::Set(_) => None,
+        }
     }
 
     /// The text of `ids`, without special tokens.
@@ -165,6 +220,23 @@ impl Tokenizer {
     /// The token of an id.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// All that the ids of a text depend on, the day included where a chat template tells it.
+    pub(crate) fn fingerprint(&self) -> String {
+        let chat = match &self.chat {
+            Chat::Own(templates) => format!("{templates:?}"),
+            Chat::Set(template) => template.source().to_string(),
+        };
+        let day = match chat.contains("strftime_now") {
+            true => chrono::Local::now().date_naive().to_string(),
+            false => String::new(),
+        };
+        let inner = self.inner.to_string(false).unwrap_or_default();
+        format!(
+            "{inner}\n{:?} {:?}\n{chat}\n{day}",
+            self.special, self.prefix
+        )
     }
 
     /// The tokenizer itself.
@@ -244,134 +316,4 @@ fn adds_space(inner: &tokenizers::Tokenizer) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{WORDS, folder, pieces, words, words_json};
-
-    const CONFIG: &str = r#"{"eos_token": "</s>", "bos_token": "<s>"}"#;
-
-    fn special(add_bos: Option<bool>) -> SpecialTokens {
-        SpecialTokens {
-            bos: Some(1),
-            add_bos,
-            ..SpecialTokens::new(2)
-        }
-    }
-
-    #[test]
-    fn reads_a_folder() {
-        let dir = folder(&[
-            ("tokenizer.json", &words_json(None)),
-            ("tokenizer_config.json", CONFIG),
-        ]);
-        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
-        assert_eq!(
-            (tokenizer.bos(), tokenizer.eos(), tokenizer.pad()),
-            (Some(1), 2, 2)
-        );
-        assert_eq!(
-            (tokenizer.stop_ids(), tokenizer.vocab_size()),
-            (&[2][..], WORDS.len())
-        );
-        assert_eq!(tokenizer.embedding_rows(), WORDS.len());
-        assert_eq!(tokenizer.decode(&[1, 5, 6, 2]).unwrap(), "a b");
-        assert_eq!(tokenizer.id_to_token(5).as_deref(), Some("a"));
-    }
-
-    #[test]
-    fn a_missing_or_broken_tokenizer_is_named() {
-        let dir = folder(&[]);
-        let error = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
-        assert!(error.ends_with("has no tokenizer.json"), "{error}");
-        let error = Tokenizer::from_folder(dir.path().join("none"))
-            .unwrap_err()
-            .to_string();
-        assert!(error.ends_with("not a folder"), "{error}");
-        let slow = folder(&[("tokenizer.model", "")]);
-        let error = Tokenizer::from_folder(slow.path()).unwrap_err().to_string();
-        assert!(error.contains("slow tokenizer"), "{error}");
-        let broken = folder(&[("tokenizer.json", "{}")]);
-        let error = Tokenizer::from_folder(broken.path()).unwrap_err();
-        assert!(
-            matches!(error, DataError::BadTokenizer { ref path, .. } if path.ends_with("tokenizer.json")),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn bos_begins_the_prompt_only() {
-        // The post-processor would write `<s> text </s>`.
-        let json = words_json(Some(("<s>", "</s>")));
-        let inner = tokenizers::Tokenizer::from_bytes(json).unwrap();
-        for (add_bos, prefix) in [(None, &[1][..]), (Some(true), &[1]), (Some(false), &[])] {
-            let tokenizer = Tokenizer::new(inner.clone(), special(add_bos)).unwrap();
-            assert_eq!(tokenizer.prefix(), prefix);
-            assert_eq!(
-                tokenizer.encode_prompt("a b").unwrap(),
-                [prefix, &[5, 6]].concat()
-            );
-            assert_eq!(tokenizer.encode_completion("a b").unwrap(), [5, 6]);
-        }
-    }
-
-    #[test]
-    fn add_bos_token_adds_what_the_post_processor_does_not() {
-        for (add_bos, expected) in [(None, &[5][..]), (Some(true), &[1, 5]), (Some(false), &[5])] {
-            let tokenizer = Tokenizer::new(words(), special(add_bos)).unwrap();
-            assert_eq!(tokenizer.encode_prompt("a").unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn bos_is_not_written_twice() {
-        let tokenizer = Tokenizer::new(words(), special(Some(true))).unwrap();
-        assert_eq!(tokenizer.encode_prompt("<s> a").unwrap(), [1, 5]);
-    }
-
-    #[test]
-    fn truncation_and_padding_of_the_file_are_off() {
-        let mut inner = words();
-        let truncation = tokenizers::TruncationParams {
-            max_length: 2,
-            ..Default::default()
-        };
-        inner.with_truncation(Some(truncation)).unwrap();
-        let padding = tokenizers::PaddingParams {
-            strategy: tokenizers::PaddingStrategy::Fixed(8),
-            ..Default::default()
-        };
-        inner.with_padding(Some(padding));
-        let tokenizer = Tokenizer::new(inner, special(None)).unwrap();
-        assert_eq!(tokenizer.encode_prompt("a b c d").unwrap(), [5, 6, 7, 8]);
-    }
-
-    #[test]
-    fn a_completion_gets_no_space_of_the_tokenizer() {
-        let tokenizer = Tokenizer::new(pieces(), SpecialTokens::new(0)).unwrap();
-        let tokens = |ids: Vec<u32>| {
-            ids.iter()
-                .filter_map(|&id| tokenizer.id_to_token(id))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            tokens(tokenizer.encode_prompt("a=").unwrap()),
-            ["▁", "a", "="]
-        );
-        assert_eq!(tokens(tokenizer.encode_completion("b").unwrap()), ["b"]);
-        assert_eq!(
-            tokens(tokenizer.encode_completion(" b").unwrap()),
-            ["▁", "b"]
-        );
-    }
-
-    #[test]
-    fn an_unknown_word_without_unknown_token_is_an_error() {
-        let json = words_json(None).replace("\"<unk>\":0,", "");
-        let inner = tokenizers::Tokenizer::from_bytes(json).unwrap();
-        let tokenizer = Tokenizer::new(inner, special(None)).unwrap();
-        assert!(matches!(
-            tokenizer.encode_prompt("zzz"),
-            Err(DataError::Tokenize(_))
-        ));
-    }
-}
+mod tests;

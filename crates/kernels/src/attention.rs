@@ -29,6 +29,8 @@ pub struct AttentionMask {
 enum Form {
     All,
     Visible(Arc<Visible>),
+    /// As `Visible`, with starts of their own: what only some implementations know.
+    Documents(Arc<Visible>),
     Bias(Box<Tensor<4>>),
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Visible {
     window: Option<usize>,
     /// Without a causal mask, how many keys to either side of its own a query sees.
     reach: Option<usize>,
+    /// For each query of each row, the first key of its document. Empty: each row is one.
+    starts: Vec<usize>,
 }
 
 impl Visible {
@@ -69,6 +73,8 @@ impl Visible {
             ),
             None => (from, end),
         };
+        let start = self.starts.get(row * self.queries + query).copied();
+        let from = from.max(start.unwrap_or(0));
         from.min(end)..end
     }
 
@@ -98,7 +104,8 @@ impl Visible {
 
     /// `[rows, 1, queries, keys]`, with as many rows as differ.
     fn bias(&self, device: &Device) -> Tensor<4> {
-        let rows = self.left.len().max(self.lengths.len()).max(1);
+        let packed = self.starts.len() / self.queries.max(1);
+        let rows = self.left.len().max(self.lengths.len()).max(packed).max(1);
         let mut bias = vec![BLOCKED; rows * self.queries * self.keys];
         for (at, scores) in bias.chunks_mut(self.keys.max(1)).enumerate() {
             let (row, query) = (at / self.queries, at % self.queries);
@@ -212,6 +219,35 @@ impl AttentionMask {
         Self::of(Form::Visible(Arc::new(visible)), Some(device))
     }
 
+    /// The causal mask for rows that hold several documents, one after the other: a query sees no key before its own
+    /// document, nor more than `window` keys where there is one. `documents` are the lengths of each row's; what is behind
+    /// the last is padding.
+    pub fn causal_documents(
+        queries: usize,
+        documents: &[Vec<usize>],
+        window: Option<usize>,
+        device: &Device,
+    ) -> Self {
+        let mut starts = Vec::with_capacity(documents.len() * queries);
+        for (row, lengths) in documents.iter().enumerate() {
+            let mut start = 0;
+            for length in lengths {
+                starts.resize(starts.len() + length, start);
+                start += length;
+            }
+            starts.resize((row + 1) * queries, start);
+        }
+        let visible = Visible {
+            queries,
+            keys: queries,
+            causal_from: Some(0),
+            window,
+            starts,
+            ..Visible::default()
+        };
+        Self::of(Form::Documents(Arc::new(visible)), Some(device))
+    }
+
     /// Any bias of shape `[batch or 1, 1, queries, keys]`, added to the scores.
     pub fn from_bias(bias: Tensor<4>) -> Self {
         Self::of(Form::Bias(Box::new(bias)), None)
@@ -229,7 +265,7 @@ impl AttentionMask {
     pub(crate) fn bias(&self) -> Option<Tensor<4>> {
         match (&self.form, &self.device) {
             (Form::Bias(bias), _) => Some(Tensor::clone(bias)),
-            (Form::Visible(visible), Some(device)) => {
+            (Form::Visible(visible) | Form::Documents(visible), Some(device)) => {
                 Some(self.bias.get_or_init(|| visible.bias(device)).clone())
             }
             _ => None,
@@ -303,7 +339,7 @@ pub fn attention_with(
     if host::takes(&q) {
         match &mask.form {
             Form::All => return host::attention(q, k, v, None, scores),
-            Form::Visible(visible) => {
+            Form::Visible(visible) | Form::Documents(visible) => {
                 return host::attention(q, k, v, Some(visible.clone()), scores);
             }
             Form::Bias(_) => {}
@@ -456,6 +492,45 @@ mod tests {
         // As good as the whole sequence.
         let mask = AttentionMask::local(4, &[4, 4], 3, &device());
         assert!(matches!(mask.form, Form::All));
+    }
+
+    #[test]
+    fn documents_of_a_row_do_not_see_each_other() {
+        let device = device();
+        let documents = [vec![3, 1, 4], vec![2, 5]];
+        let (q, k, v) = (
+            random([2, 4, 9, 8], &device),
+            random([2, 2, 9, 8], &device),
+            random([2, 2, 9, 8], &device),
+        );
+        for window in [None, Some(2)] {
+            let mask = AttentionMask::causal_documents(9, &documents, window, &device);
+            let scores = Scores::of_width(8);
+            for packed in [
+                attention(q.clone(), k.clone(), v.clone(), &mask),
+                portable::attention_with(q.clone(), k.clone(), v.clone(), &mask, scores),
+            ] {
+                for (row, lengths) in documents.iter().enumerate() {
+                    let mut start = 0;
+                    for length in lengths {
+                        let part = |x: &Tensor<4>| {
+                            let rows = x.clone().narrow(0, row, 1);
+                            rows.narrow(2, start, *length)
+                        };
+                        let alone = match window {
+                            Some(window) => {
+                                AttentionMask::sliding(*length, 0, &[], window, &device)
+                            }
+                            None => AttentionMask::causal(*length, 0, &device),
+                        };
+                        let expected = attention(part(&q), part(&k), part(&v), &alone);
+                        let expected = expected.into_data().try_to_vec::<f32>().expect("f32");
+                        assert_values(part(&packed), &expected);
+                        start += length;
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct TrainConfig {
     pub grad_accumulation: usize,
     /// Tokens that an example may have at most. Examples are cut where they are encoded; here the limit is checked.
     pub max_seq_len: usize,
+    /// Put short examples together into rows of `max_seq_len` tokens, of which `batch_size` make a batch. No example sees
+    /// another; gradients are those of the same examples in rows of their own.
+    pub packing: bool,
     /// Highest learning rate, reached at the end of the warmup.
     pub learning_rate: f64,
     /// How long the learning rate rises.
@@ -67,6 +70,7 @@ impl Default for TrainConfig {
             batch_size: 8,
             grad_accumulation: 1,
             max_seq_len: 512,
+            packing: false,
             learning_rate: 2e-4,
             warmup: Warmup::Ratio(0.05),
             decay: Decay::Cosine,
@@ -161,6 +165,9 @@ impl TrainConfig {
             self.grad_clip_norm.is_none_or(positive),
             "grad_clip_norm must be above 0; leave it out to clip nothing",
         );
+        if let Some(fault) = self.decay.fault() {
+            check(false, fault);
+        }
         match self.warmup {
             Warmup::Steps(steps) => check(
                 steps <= self.steps,

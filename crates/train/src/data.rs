@@ -50,6 +50,12 @@ impl TrainData {
                 "an example has {longest} tokens, the model has {positions} positions"
             ));
         }
+        if config.packing && config.max_seq_len > positions {
+            faults.push(format!(
+                "packed rows have max_seq_len tokens, {}; the model has {positions} positions",
+                config.max_seq_len
+            ));
+        }
         let ids = all().flat_map(Example::ids).chain([&self.pad]);
         let (largest, vocab_size) = (ids.max().copied().unwrap_or(0), model.vocab_size());
         if largest as usize >= vocab_size {
@@ -74,7 +80,11 @@ impl TrainData {
         device: &Device,
     ) -> Result<(Arc<TrainLoader>, Arc<ValidLoader>), TrainError> {
         let valid = by_length(&self.valid, config.batch_size, self.pad)?;
-        let batches = Batches::new(self.train, config.batch_size, self.pad, config.seed)?;
+        let (rows, pad, seed) = (config.batch_size, self.pad, config.seed);
+        let batches = match config.packing {
+            true => Batches::packed(self.train, config.max_seq_len, rows, pad, seed)?,
+            false => Batches::new(self.train, rows, pad, seed)?,
+        };
         Ok((
             Arc::new(TrainLoader::new(
                 batches,

@@ -27,6 +27,7 @@
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
+//! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
 //! The library prints nothing by itself.
@@ -46,6 +47,7 @@ mod model;
 mod observer;
 mod output;
 mod recipe;
+mod run;
 mod schedule;
 mod step;
 mod warmup;
@@ -60,6 +62,10 @@ pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
 pub use recipe::{Outcome, adamw, finetune, train};
+pub use run::{
+    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
+    RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
+};
 pub use schedule::{Decay, Schedule};
 pub use step::gradients;
 pub use warmup::Warmup;

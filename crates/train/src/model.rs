@@ -16,6 +16,14 @@ pub trait CausalLm: Module + 'static {
     /// - output: `[batch_size, seq_len, d_model]`
     fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3>;
 
+    /// Hidden states of rows that hold several examples, each as it would be in a row of its own.
+    ///
+    /// # Shapes
+    /// - ids: `[batch_size, seq_len]`
+    /// - documents: the lengths of each row's examples
+    /// - output: `[batch_size, seq_len, d_model]`
+    fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3>;
+
     /// The output head.
     ///
     /// # Shapes
@@ -54,6 +62,10 @@ impl CausalLm for Decoder {
         Decoder::hidden(self, ids, None)
     }
 
+    fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
+        Decoder::hidden_packed(self, ids, documents)
+    }
+
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.logits_of(hidden)
     }
@@ -79,6 +91,10 @@ impl CausalLm for Decoder {
 impl<M: CausalLm> CausalLm for AdapterOnly<M> {
     fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.inner().hidden(ids)
+    }
+
+    fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
+        self.inner().hidden_packed(ids, documents)
     }
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {

@@ -4,8 +4,10 @@ use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls after the warmup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// In a configuration, `cosine`, or with its number, `polynomial: {power: 2}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Decay {
     /// Half a cosine.
@@ -15,6 +17,52 @@ pub enum Decay {
     Linear,
     /// Not at all.
     Constant,
+    /// Half a cosine, again and again from the top (SGDR, arXiv:1608.03983).
+    CosineWithRestarts {
+        /// How many times.
+        cycles: usize,
+    },
+    /// Not at all, then along a straight line (warmup, stable, decay: MiniCPM, arXiv:2404.06395).
+    Wsd {
+        /// The share of the steps after the warmup that falls, in `(0, 1]`.
+        decay_share: f64,
+    },
+    /// As `(1 - done)^power`.
+    Polynomial {
+        /// 1 is a straight line.
+        power: f64,
+    },
+}
+
+impl Decay {
+    /// What is left of the learning rate, from 1 to 0, when this share of the steps is done.
+    fn left(self, done: f64) -> f64 {
+        match self {
+            Self::Cosine => (1.0 + (PI * done).cos()) / 2.0,
+            Self::Linear => 1.0 - done,
+            Self::Constant => 1.0,
+            Self::CosineWithRestarts { .. } if done >= 1.0 => 0.0,
+            Self::CosineWithRestarts { cycles } => {
+                (1.0 + (PI * (cycles as f64 * done).fract()).cos()) / 2.0
+            }
+            Self::Wsd { decay_share } => ((1.0 - done) / decay_share).min(1.0),
+            Self::Polynomial { power } => (1.0 - done).powf(power),
+        }
+    }
+
+    /// What is wrong with its number.
+    pub(crate) fn fault(self) -> Option<&'static str> {
+        match self {
+            Self::CosineWithRestarts { cycles: 0 } => Some("decay.cosine_with_restarts.cycles is 0"),
+            Self::Wsd { decay_share } if !(decay_share > 0.0 && decay_share <= 1.0) => {
+                Some("decay.wsd.decay_share must be above 0 and at most 1")
+            }
+            Self::Polynomial { power } if !(power.is_finite() && power > 0.0) => {
+                Some("decay.polynomial.power must be above 0")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The learning rate of each step: a linear rise, then a fall to a floor, where it stays.
@@ -64,11 +112,7 @@ impl Schedule {
         }
         let length = self.total.saturating_sub(self.warmup).max(1);
         let done = ((step - self.warmup) as f64 / length as f64).min(1.0);
-        let left = match self.decay {
-            Decay::Cosine => (1.0 + (PI * done).cos()) / 2.0,
-            Decay::Linear => 1.0 - done,
-            Decay::Constant => 1.0,
-        };
+        let left = self.decay.left(done);
         self.floor + (self.peak - self.floor) * left
     }
 }
@@ -128,9 +172,51 @@ mod tests {
         }
     }
 
+    /// The values of `tests/golden/schedules.py`: a peak of 1, 2 steps of warmup, 12 in all.
+    #[test]
+    fn falls_as_in_transformers() {
+        let golden: std::collections::BTreeMap<String, Vec<f64>> =
+            serde_json::from_str(include_str!("../../../tests/golden/schedules.json"))
+                .expect("lists of numbers");
+        for (name, decay) in [
+            ("constant", Decay::Constant),
+            ("linear", Decay::Linear),
+            ("cosine", Decay::Cosine),
+            ("cosine_with_restarts", Decay::CosineWithRestarts { cycles: 3 }),
+            ("polynomial", Decay::Polynomial { power: 2.0 }),
+            ("wsd", Decay::Wsd { decay_share: 0.4 }),
+        ] {
+            let schedule = Schedule::new(1.0, 2, 12).with_decay(decay);
+            for (step, expected) in golden[name].iter().enumerate() {
+                // Theirs is 0 at the first step of a warmup, ours at the one before it.
+                let ours = if step < 2 { schedule.at(step) - 0.5 } else { schedule.at(step) };
+                assert!(close(ours, *expected), "{name}, step {step}: {ours} and {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_decay_is_written_with_its_number() {
+        let read = |text: &str| serde_json::from_str::<Decay>(text).expect("a decay");
+        assert_eq!(read("\"cosine\""), Decay::Cosine);
+        assert_eq!(
+            read(r#"{"polynomial": {"power": 2}}"#),
+            Decay::Polynomial { power: 2.0 }
+        );
+        assert!(Decay::Wsd { decay_share: 0.0 }.fault().is_some());
+        assert!(Decay::CosineWithRestarts { cycles: 0 }.fault().is_some());
+        assert!(Decay::Polynomial { power: f64::NAN }.fault().is_some());
+    }
+
     #[test]
     fn never_rises_again() {
-        for decay in [Decay::Cosine, Decay::Linear, Decay::Constant] {
+        for decay in [
+            Decay::Cosine,
+            Decay::Linear,
+            Decay::Constant,
+            Decay::Wsd { decay_share: 0.3 },
+            Decay::Polynomial { power: 0.5 },
+        ] {
             let schedule = Schedule::new(3e-4, 10, 100)
                 .with_decay(decay)
                 .with_floor(3e-5);

@@ -9,7 +9,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::TrainStep;
 use burn_lora_adapter::{AdapterOnly, LoraConfig, attach};
-use burn_lora_data::{Batch, Example, SpecialTokens, Tokenizer};
+use burn_lora_data::{Batch, Example, SpecialTokens, Tokenizer, pack};
 use burn_lora_transformer::{Decoder, LoadOptions};
 
 use crate::step::{StepInput, Trainee};
@@ -146,7 +146,7 @@ fn a_half_precision_base_is_trained_by_f32_adapters() {
 }
 
 /// The gradients of one step, by path.
-fn gradients(batches: &[&[Example]]) -> Vec<(String, TensorData)> {
+fn gradients(batches: &[Batch]) -> Vec<(String, TensorData)> {
     struct Reader {
         path: Vec<String>,
         grads: GradientsParams,
@@ -180,7 +180,7 @@ fn gradients(batches: &[&[Example]]) -> Vec<(String, TensorData)> {
     let device = Device::flex().autodiff();
     let batches = batches
         .iter()
-        .map(|batch| Batch::new(*batch, 0).to_device(&device))
+        .map(|batch| batch.to_device(&device))
         .collect();
     let grads = TrainStep::step(&trainee, StepInput { batches }).grads;
     let mut reader = Reader {
@@ -200,14 +200,11 @@ fn gradients(batches: &[&[Example]]) -> Vec<(String, TensorData)> {
 fn accumulated_batches_are_one_large_batch() {
     // The batches learn 2, 7 and 15 tokens, so a mean of their means would differ.
     let all = examples();
-    let whole = gradients(&[&all]);
-    let parts = gradients(&[&all[..1], &all[1..3], &all[3..]]);
+    let batch = |examples: &[Example]| Batch::new(examples, 0);
+    let whole = gradients(&[batch(&all)]);
+    let parts = gradients(&[batch(&all[..1]), batch(&all[1..3]), batch(&all[3..])]);
     assert_eq!(whole.len(), 2 * 7 * 2);
-    for ((path, whole), (_, parts)) in whole.iter().zip(&parts) {
-        for (whole, parts) in whole.iter::<f32>().zip(parts.iter::<f32>()) {
-            assert!((whole - parts).abs() < 1e-5, "{path}: {whole} and {parts}");
-        }
-    }
+    assert_equal(&whole, &parts);
     let largest = whole
         .iter()
         .flat_map(|(_, grad)| grad.iter::<f32>().collect::<Vec<_>>());
@@ -215,6 +212,63 @@ fn accumulated_batches_are_one_large_batch() {
         largest.fold(0.0_f32, |a, b| a.max(b.abs())) > 1e-2,
         "gradients to compare"
     );
+}
+
+fn assert_equal(left: &[(String, TensorData)], right: &[(String, TensorData)]) {
+    for ((path, left), (_, right)) in left.iter().zip(right) {
+        for (left, right) in left.iter::<f32>().zip(right.iter::<f32>()) {
+            assert!((left - right).abs() < 1e-5, "{path}: {left} and {right}");
+        }
+    }
+}
+
+#[test]
+fn packed_rows_have_the_gradients_of_their_examples() {
+    let all = examples();
+    let lengths: Vec<usize> = all.iter().map(Example::len).collect();
+    let rows = pack(&lengths, 13).expect("all are shorter");
+    assert!(rows.len() < all.len() / 2 + 1, "rows of several examples");
+    let rows: Vec<Vec<&Example>> = rows
+        .into_iter()
+        .map(|row| row.into_iter().map(|index| &all[index]).collect())
+        .collect();
+    let packed = Batch::packed(&rows, 0);
+    assert!(packed.is_packed());
+    let alone = gradients(&[Batch::new(&all, 0)]);
+    assert_equal(&alone, &gradients(&[packed]));
+    // Rows that see each other have others, or the comparison would say nothing.
+    let mut blind = Batch::packed(&rows, 0);
+    blind.documents = blind.lengths.iter().map(|length| vec![*length]).collect();
+    let blind = gradients(&[blind]);
+    let differs = |(a, b): (&(String, TensorData), &(String, TensorData))| {
+        a.1.iter::<f32>()
+            .zip(b.1.iter::<f32>())
+            .any(|(a, b)| (a - b).abs() > 1e-3)
+    };
+    assert!(alone.iter().zip(&blind).any(differs));
+}
+
+#[test]
+fn a_packed_run_learns_and_resumes() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = TrainConfig {
+        packing: true,
+        max_seq_len: 13,
+        batch_size: 2,
+        save_every: Some(4),
+        keep: 3,
+        output_dir: Some(folder.path().to_path_buf()),
+        ..config()
+    };
+    let whole = run(&config);
+    forget_after(4, folder.path());
+    let resumed = run(&TrainConfig {
+        resume: true,
+        ..config
+    });
+    assert_eq!(values(&whole.model), values(&resumed.model));
+    assert!(whole.train_loss.is_some_and(f64::is_finite));
 }
 
 #[test]

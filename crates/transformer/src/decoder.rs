@@ -202,6 +202,26 @@ impl Decoder {
         self.forward(ids, padding, None)
     }
 
+    /// The hidden states of rows that hold several documents, one after the other: each is as it would be in a row of its
+    /// own. `documents` are the lengths of each row's; what is behind the last is padding.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    /// - output: `[batch, seq, hidden]`
+    ///
+    /// # Panics
+    ///
+    /// If the documents of a row are longer than `seq`, or `seq` exceeds [`Self::max_positions`].
+    pub fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
+        let [_, seq] = ids.dims();
+        assert!(
+            documents.iter().all(|row| row.iter().sum::<usize>() <= seq),
+            "the documents of a row are longer than the row"
+        );
+        self.forward_at(ids, &Positions::packed(seq, documents), None)
+    }
+
     /// The hidden states of tokens that follow those in the cache, which then holds both.
     ///
     /// # Shapes
@@ -233,12 +253,21 @@ impl Decoder {
         &self,
         ids: Tensor<2, Int>,
         padding: Option<&Padding>,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let start = cache.as_deref().map_or(0, KvCache::len);
+        let positions = Positions::new(start, ids.dims()[1], padding);
+        self.forward_at(ids, &positions, cache)
+    }
+
+    fn forward_at(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: &Positions<'_>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let [batch, seq] = ids.dims();
-        let start = cache.as_deref().map_or(0, KvCache::len);
         let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
-        let positions = Positions::new(start, seq, padding);
         let limit = self.max_positions().min(capacity);
         assert!(
             positions.end() <= limit,
@@ -255,7 +284,7 @@ impl Decoder {
         let blocks = Recomputation::new(recompute, &self.trunk, &ids.device());
         let hidden = self
             .trunk
-            .hidden(ids, &positions, &blocks, cache.as_deref_mut());
+            .hidden(ids, positions, &blocks, cache.as_deref_mut());
         if let Some(cache) = cache {
             cache.advance(seq);
         }

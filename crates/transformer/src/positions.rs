@@ -37,9 +37,21 @@ pub(crate) struct Positions<'a> {
     /// Tokens in each row.
     pub(crate) len: usize,
     left: Option<&'a [usize]>,
+    /// The lengths of each row's documents, in a packed batch.
+    documents: Option<&'a [Vec<usize>]>,
 }
 
 impl<'a> Positions<'a> {
+    /// Rows of several documents each, every one with positions from 0 on.
+    pub(crate) fn packed(len: usize, documents: &'a [Vec<usize>]) -> Self {
+        Self {
+            start: 0,
+            len,
+            left: None,
+            documents: Some(documents),
+        }
+    }
+
     pub(crate) fn new(start: usize, len: usize, padding: Option<&'a Padding>) -> Self {
         let left = padding.map(Padding::counts);
         Self {
@@ -47,6 +59,7 @@ impl<'a> Positions<'a> {
             len,
             // Without padding all rows have the same positions, and one row of them serves the batch.
             left: left.filter(|counts| counts.iter().any(|count| *count > 0)),
+            documents: None,
         }
     }
 
@@ -57,11 +70,25 @@ impl<'a> Positions<'a> {
 
     /// The number of rows whose positions differ: 1, or the batch.
     pub(crate) fn rows(&self) -> usize {
-        self.left.map_or(1, <[usize]>::len)
+        let packed = self.documents.map(<[Vec<usize>]>::len);
+        packed.unwrap_or_else(|| self.left.map_or(1, <[usize]>::len))
     }
 
-    /// Row by row, the distance of each token from the first real one. Padding tokens are at 0: nobody looks at them.
+    /// Row by row, the distance of each token from the first real one, or from the first of its document. Padding tokens
+    /// in front are at 0: nobody looks at them.
     pub(crate) fn values(&self) -> Vec<usize> {
+        if let Some(documents) = self.documents {
+            let row = |lengths: &Vec<usize>| {
+                let padding = self.len - lengths.iter().sum::<usize>();
+                lengths
+                    .iter()
+                    .copied()
+                    .chain([padding])
+                    .flat_map(|length| 0..length)
+                    .collect::<Vec<_>>()
+            };
+            return documents.iter().flat_map(row).collect();
+        }
         let row = |left: usize| (self.start..self.end()).map(move |at| at.saturating_sub(left));
         match self.left {
             Some(left) => left.iter().copied().flat_map(row).collect(),
@@ -78,6 +105,9 @@ impl<'a> Positions<'a> {
 
     /// Causal, blind to the padding, and within a window where there is one.
     pub(crate) fn mask(&self, window: Option<usize>, device: &Device) -> AttentionMask {
+        if let Some(documents) = self.documents {
+            return AttentionMask::causal_documents(self.len, documents, window, device);
+        }
         let left = self.left.unwrap_or_default();
         match window {
             Some(window) => AttentionMask::sliding(self.len, self.start, left, window, device),
@@ -98,6 +128,14 @@ mod tests {
         assert_eq!(positions.values(), [0, 1, 2, 0, 0, 0]);
         let next = Positions::new(3, 1, Some(&padding));
         assert_eq!(next.values(), [3, 1]);
+    }
+
+    #[test]
+    fn positions_begin_anew_with_each_document() {
+        let documents = [vec![2, 3], vec![4]];
+        let positions = Positions::packed(6, &documents);
+        assert_eq!(positions.rows(), 2);
+        assert_eq!(positions.values(), [0, 1, 0, 1, 2, 0, 0, 1, 2, 3, 0, 1]);
     }
 
     #[test]

@@ -1,3 +1,10 @@
 //! The commands, one module for each: its options, and `run`.
 
+pub mod completions;
+pub mod evaluate;
+pub mod generate;
+pub mod inspect;
+pub mod merge;
+pub mod recipes;
 pub mod score;
+pub mod train;

@@ -32,6 +32,10 @@ fn continued(path: &Path, folder: &Path, longest: Option<usize>) -> Result<Rows,
             data::Row::PromptCompletion { prompt, completion } => {
                 both(&tokenizer, prompt, completion)
             }
+            other => Err(DataError::WrongFormat {
+                format: other.format(),
+                wanted: "scored; name texts, or prompts with completions",
+            }),
         };
         let row = ids.map_err(|error| error.to_string()).and_then(|mut ids| {
             ids.truncate(longest.unwrap_or(usize::MAX));

@@ -1,0 +1,118 @@
+//! `burn-lora train`: what a configuration says, from the rows to the adapter.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use burn_lora::train::{
+    Observer, RunConfig, RunWatcher, read_data, read_tokenizer, run as run_config,
+};
+use burn_lora_hub::Wanted;
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::{Failure, Kind};
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::source;
+
+/// The options of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = RESULT)]
+pub struct TrainOptions {
+    /// The configuration; `burn-lora recipes` has some to begin with
+    #[arg(value_name = "CONFIG.yaml")]
+    pub config: PathBuf,
+
+    /// Settings that go before the file's: training.steps=20, or steps=20 where no other ends like it
+    #[arg(value_name = "key=value")]
+    pub settings: Vec<String>,
+
+    /// Check the configuration and the data, tell what they come to, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+const RESULT: &str = "\
+The last line is `RESULT {json}` with train_loss, valid_loss, metrics, steps, tokens, tokens_per_second, seconds,
+peak_memory_bytes and adapter, the folder of the adapter in PEFT's format. The whole configuration, defaults included,
+is written to config.yaml beside it.";
+
+/// Runs the command.
+pub fn run(options: &TrainOptions, output: &Output) -> Result<(), Failure> {
+    let config = read(&options.config, &options.settings)?;
+    let folder = source::folder(&config.model, config.revision.as_deref(), Wanted::Model)?;
+    let bar = Bar::rows("tokenizing");
+    let tokenized = |done: usize, all: usize| bar.set(done as u64, all as u64);
+    if options.dry_run {
+        return dry_run(&config, &folder, &tokenized, output);
+    }
+    let mut tell = |name: &str, fact: &str| {
+        let _ = writeln!(std::io::stderr(), "{name:<9} {fact}");
+    };
+    let observer = match output.is_json() {
+        true => Observer::Lines(Box::new(std::io::stderr())),
+        false => Observer::auto(std::io::stderr()),
+    };
+    let watcher = RunWatcher {
+        tell: &mut tell,
+        tokenized: &tokenized,
+        observer,
+    };
+    let result = run_config(&config, &folder, watcher)?;
+    let result = serde_json::to_value(&result).map_err(|error| Failure::new(Kind::Other, error))?;
+    output.done(&[format!("RESULT {result}")], &result);
+    Ok(())
+}
+
+/// Reads a configuration.
+pub fn read(path: &std::path::Path, settings: &[String]) -> Result<RunConfig, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            Kind::Usage,
+            format!("cannot read {}: {error}", path.display()),
+        )
+    })?;
+    Ok(RunConfig::parse(&text, settings)?)
+}
+
+fn dry_run(
+    config: &RunConfig,
+    folder: &std::path::Path,
+    tokenized: &(dyn Fn(usize, usize) + Sync),
+    output: &Output,
+) -> Result<(), Failure> {
+    let tokenizer = read_tokenizer(config, folder)?;
+    let data = read_data(config, &tokenizer, tokenized)?;
+    let mut lines = Vec::new();
+    for part in &data.parts {
+        let files: Vec<String> = part
+            .files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        lines.push(format!("{}: {}", part.name, files.join(", ")));
+        lines.extend(
+            part.report
+                .lines()
+                .into_iter()
+                .map(|line| format!("  {line}")),
+        );
+    }
+    let [train, valid, test] = [&data.train, &data.valid, &data.test].map(|part| part.len());
+    lines.push(format!(
+        "examples: {train} to learn, {valid} to validate with, {test} to measure at the end"
+    ));
+    let parts = data.parts.iter();
+    let parts =
+        parts.map(|part| json!({"name": part.name, "files": part.files, "report": part.report}));
+    let object = json!({
+        "command": "train",
+        "dry_run": true,
+        "config": config,
+        "format": data.format,
+        "parts": parts.collect::<Vec<_>>(),
+        "examples": {"train": train, "valid": valid, "test": test},
+    });
+    output.done(&lines, &object);
+    Ok(())
+}

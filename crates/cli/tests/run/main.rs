@@ -1,0 +1,377 @@
+//! The commands that go from rows to an adapter, as a user starts them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Runs the command on the CPU.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn-lora"));
+    command
+        .current_dir(folder)
+        .env("BURN_DEVICE", "flex")
+        .env("HF_HOME", folder.join("cache"));
+    command.args(arguments).output().expect("started")
+}
+
+#[track_caller]
+fn lines(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn object(folder: &Path, arguments: &[&str]) -> Value {
+    let text = lines(folder, &[arguments, &["--json"]].concat());
+    serde_json::from_str(&text).expect("one object")
+}
+
+/// The message of a run that must fail with this code.
+#[track_caller]
+fn refused(code: i32, folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(!error.contains("panicked"), "{error}");
+    assert!(output.stdout.is_empty(), "no result");
+    error
+}
+
+/// A folder with data, and the setting that names the tiny base.
+fn setup() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let base = repository()
+        .join("datasets/tiny-base")
+        .canonicalize()
+        .expect("the tiny base");
+    let chats: String = (0..24)
+        .map(|row| {
+            let messages = json!({"messages": [
+                {"role": "user", "content": format!("ships {row}")},
+                {"role": "assistant", "content": "two"},
+                {"role": "user", "content": "and bells?"},
+                {"role": "assistant", "content": "ten"},
+            ]});
+            format!("{messages}\n")
+        })
+        .collect();
+    fs::write(dir.path().join("chats.jsonl"), chats).expect("written");
+    let pairs: String = (0..24)
+        .map(|row| format!("ship {row},\" chairs: {}\"\n", row % 3))
+        .collect();
+    fs::write(
+        dir.path().join("pairs.csv"),
+        format!("prompt,completion\n{pairs}"),
+    )
+    .expect("written");
+    let text = "Mira sold three chairs to Ilva. ".repeat(300);
+    fs::write(dir.path().join("book.txt"), format!("{text}\n\nThe end.\n")).expect("written");
+    (dir, format!("model={}", base.display()))
+}
+
+#[test]
+fn a_data_set_is_shown_as_it_will_be_learned() {
+    let (dir, model) = setup();
+    let shown = lines(
+        dir.path(),
+        &[
+            "inspect",
+            "pairs.csv",
+            &model,
+            "--rows",
+            "1",
+            "--model",
+            &model[6..],
+        ],
+    );
+    assert!(!shown.contains('\u{1b}'), "no colors in a pipe");
+    for part in [
+        "format      prompt_completion (\"prompt\" and \"completion\")",
+        "rows        24",
+        "duplicates  0",
+        "pairs.csv:2  ",
+        "  given   \"ship 0\"\n  learned \" chairs: 0<eos>\"",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let found = object(
+        dir.path(),
+        &[
+            "inspect",
+            "chats.jsonl",
+            "--model",
+            &model[6..],
+            "chat_template=chatml",
+            "--rows",
+            "2",
+        ],
+    );
+    assert_eq!(found["report"]["rows"], 24);
+    let segments = found["rows"][1]["row"][0]["segments"]
+        .as_array()
+        .expect("segments");
+    let learned: Vec<&str> = segments
+        .iter()
+        .filter(|segment| segment["learned"] == true)
+        .map(|segment| segment["text"].as_str().expect("a text"))
+        .collect();
+    assert_eq!(learned, ["two<|im_end|>", "ten<|im_end|>"]);
+    let last = object(
+        dir.path(),
+        &[
+            "inspect",
+            "chats.jsonl",
+            "--model",
+            &model[6..],
+            "chat_template=chatml",
+            "learn=last_turn",
+            "--rows",
+            "1",
+        ],
+    );
+    assert!(last["report"]["learned_tokens"].as_u64() < found["report"]["learned_tokens"].as_u64());
+}
+
+#[test]
+fn faults_of_the_data_and_of_the_configuration_are_told() {
+    let (dir, model) = setup();
+    let error = refused(
+        4,
+        dir.path(),
+        &["inspect", "chat.jsonl", "--model", &model[6..]],
+    );
+    assert!(error.contains("did you mean chats.jsonl?"), "{error}");
+    let error = refused(
+        3,
+        dir.path(),
+        &["inspect", "chats.jsonl", "--model", &model[6..]],
+    );
+    assert!(error.contains("`chat_template: chatml`"), "{error}");
+    let error = refused(2, dir.path(), &["inspect", "chats.jsonl"]);
+    assert!(error.contains("--model is missing"), "{error}");
+    fs::write(dir.path().join("bad.jsonl"), "{\"prompt\": \"a\"}\n{\n").expect("written");
+    let error = refused(
+        4,
+        dir.path(),
+        &["inspect", "bad.jsonl", "--model", &model[6..]],
+    );
+    assert!(
+        error.contains("bad.jsonl:1: \"completion\" is missing")
+            && error.contains("bad.jsonl:2: not JSON"),
+        "{error}"
+    );
+    fs::write(
+        dir.path().join("c.yaml"),
+        "modle: x\ndata: {path: pairs.csv}\ntraining: {steps: no}\n",
+    )
+    .expect("written");
+    let error = refused(2, dir.path(), &["train", "c.yaml"]);
+    for part in [
+        "modle is no setting: did you mean model?",
+        "training.steps: invalid type",
+        "model is missing",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!dir.path().join("output").exists(), "nothing was done");
+    let error = refused(2, dir.path(), &["train", "none.yaml"]);
+    assert!(error.contains("cannot read none.yaml"), "{error}");
+}
+
+#[test]
+fn training_leaves_an_adapter_its_configuration_and_a_result() {
+    let (dir, model) = setup();
+    fs::write(
+        dir.path().join("c.yaml"),
+        "data: {path: pairs.csv, cache: tokens}\noutput: out\n",
+    )
+    .expect("written");
+    let settings = [
+        "train",
+        "c.yaml",
+        &model,
+        "steps=3",
+        "batch_size=4",
+        "rank=2",
+        "max_seq_len=64",
+    ];
+    let dry = lines(dir.path(), &[&settings[..], &["--dry-run"]].concat());
+    assert!(
+        dry.contains("examples: 22 to learn, 2 to validate with, 2 to measure at the end"),
+        "{dry}"
+    );
+    assert!(!dir.path().join("out").exists(), "nothing was trained");
+
+    let output = run(dir.path(), &settings);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains(", from the cache"), "{told}");
+    let last = String::from_utf8(output.stdout).expect("UTF-8");
+    let result = last
+        .trim_end()
+        .lines()
+        .last()
+        .and_then(|line| line.strip_prefix("RESULT "))
+        .expect("a result");
+    let result: Value = serde_json::from_str(result).expect("an object");
+    for key in [
+        "train_loss",
+        "valid_loss",
+        "tokens_per_second",
+        "seconds",
+        "peak_memory_bytes",
+    ] {
+        assert!(result[key].is_number(), "{key}: {result}");
+    }
+    assert_eq!(result["steps"], 3);
+    assert!(result["tokens"].as_u64() > Some(0) && result["metrics"]["exact_match"].is_number());
+    let adapter = dir
+        .path()
+        .join(result["adapter"].as_str().expect("a folder"));
+    assert!(adapter.join("adapter_model.safetensors").exists());
+
+    // The configuration beside it is whole, and makes the same run again, bit for bit.
+    let weights = fs::read(adapter.join("adapter_model.safetensors")).expect("weights");
+    let written = fs::read_to_string(dir.path().join("out/config.yaml")).expect("a configuration");
+    assert!(written.contains("weight_decay: 0.01"), "{written}");
+    let again = object(dir.path(), &["train", "out/config.yaml", "output=again"]);
+    assert_eq!(again["valid_loss"], result["valid_loss"]);
+    let adapter = dir.path().join("again/adapter/adapter_model.safetensors");
+    assert_eq!(fs::read(adapter).expect("weights"), weights);
+
+    // What was measured at the end is measured again, of the adapter and of the merged model; and they say the same.
+    let measured = object(
+        dir.path(),
+        &["evaluate", "out/config.yaml", "--adapter", "out/adapter"],
+    );
+    assert_eq!(measured["loss"], result["metrics"]["loss"]);
+    let bare = object(dir.path(), &["evaluate", "out/config.yaml"]);
+    assert_ne!(bare["loss"], measured["loss"]);
+    let base = &model[6..];
+    object(
+        dir.path(),
+        &[
+            "merge",
+            "--model",
+            base,
+            "--adapter",
+            "out/adapter",
+            "--output",
+            "merged",
+        ],
+    );
+    let merged = object(dir.path(), &["evaluate", "out/config.yaml", "model=merged"]);
+    let loss = |value: &Value| value["loss"].as_f64().expect("a loss");
+    assert!(
+        (loss(&merged) - loss(&measured)).abs() < 1e-5,
+        "{merged} and {measured}"
+    );
+    fs::write(dir.path().join("prompts.txt"), "ship 1,\n\nship 2,\n").expect("written");
+    let ask = ["generate", "--file", "prompts.txt", "--max-new-tokens", "5"];
+    let answers = object(
+        dir.path(),
+        &[&ask[..], &["--model", base, "--adapter", "out/adapter"]].concat(),
+    );
+    assert_eq!(answers["answers"].as_array().map(Vec::len), Some(2));
+    let of_merged = object(dir.path(), &[&ask[..], &["--model", "merged"]].concat());
+    assert_eq!(answers["answers"], of_merged["answers"]);
+    let chat = [
+        "generate",
+        "--model",
+        "merged",
+        "--prompt",
+        "hi",
+        "--max-new-tokens",
+        "2",
+        "--as-chat",
+    ];
+    assert!(refused(3, dir.path(), &chat).contains("chat template"));
+    let chat = lines(
+        dir.path(),
+        &[&chat[..], &["--chat-template", "chatml"]].concat(),
+    );
+    assert!(!chat.contains("im_start"), "the answer alone: {chat}");
+    let error = refused(
+        2,
+        dir.path(),
+        &["merge", "--model", base, "--output", "merged"],
+    );
+    assert!(error.contains("--adapter is missing"), "{error}");
+}
+
+#[test]
+fn every_recipe_runs() {
+    let (dir, model) = setup();
+    let found = object(dir.path(), &["recipes", "list"]);
+    let names: Vec<&str> = found["recipes"]
+        .as_array()
+        .expect("recipes")
+        .iter()
+        .filter_map(|recipe| recipe["name"].as_str())
+        .collect();
+    assert_eq!(names, ["chat", "completion", "gpt2-e2e", "text"]);
+    for name in names {
+        let file = format!("{name}.yaml");
+        assert!(lines(dir.path(), &["recipes", "copy", name]).contains(&file));
+        assert_eq!(
+            fs::read_to_string(dir.path().join(&file))
+                .expect("written")
+                .trim_end(),
+            lines(dir.path(), &["recipes", "print", name]).trim_end()
+        );
+        let own: &[&str] = match name {
+            "chat" => &[
+                "data.path=chats.jsonl",
+                "chat_template=chatml",
+                "max_seq_len=256",
+            ],
+            "completion" => &["data.path=pairs.csv"],
+            "gpt2-e2e" => &[
+                "data.path=pairs.csv",
+                "targets=q_proj,v_proj",
+                "max_seq_len=64",
+            ],
+            _ => &["data.path=book.txt", "max_seq_len=64", "valid_fraction=0.1"],
+        };
+        let few = [
+            "steps=2",
+            "warmup=1",
+            "eval_every=2",
+            "save_every=null",
+            "batch_size=2",
+            "evaluation.rows=2",
+        ];
+        let result = object(dir.path(), &[&["train", &file, &model], own, &few].concat());
+        assert_eq!(result["steps"], 2, "{name}");
+        assert!(
+            result["valid_loss"].as_f64().is_some_and(f64::is_finite),
+            "{name}: {result}"
+        );
+    }
+    let error = refused(2, dir.path(), &["recipes", "print", "chatt"]);
+    assert!(error.contains("there are chat, completion"), "{error}");
+    let error = refused(1, dir.path(), &["recipes", "copy", "chat"]);
+    assert!(
+        error.contains("cannot write chat.yaml"),
+        "an old file stays: {error}"
+    );
+}
+
+#[test]
+fn shells_are_told_how_to_complete() {
+    let (dir, _) = setup();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            lines(dir.path(), &["completions", shell]).contains("inspect"),
+            "{shell}"
+        );
+    }
+}

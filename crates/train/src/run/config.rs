@@ -1,0 +1,261 @@
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use burn_lora_adapter::{LoraConfig, Targets};
+use burn_lora_data::{
+    ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+
+/// All that a run is made of: the model, the data, the adapter, the training.
+///
+/// It is what a configuration file says, in the same words; [`RunConfig::parse`] reads one and tells every fault at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Hugging Face folder of a decoder, or its name on the hub.
+    pub model: String,
+    /// Branch, tag or commit of a model on the hub.
+    pub revision: Option<String>,
+    /// Number format of the base; the adapter is f32.
+    pub dtype: ModelDtype,
+    /// Where it computes: `flex`, `cuda:1`. `None`: the variable `BURN_DEVICE`, then the fastest backend built.
+    pub device: Option<String>,
+    /// Of the first blocks, how many are computed again in the backward instead of kept.
+    pub recompute: usize,
+    /// Where the adapter, this configuration, the checkpoints and the logs go.
+    pub output: PathBuf,
+    /// What is learned.
+    pub data: DataSettings,
+    /// What is attached.
+    pub adapter: AdapterSettings,
+    /// How it is trained.
+    pub training: TrainConfig,
+    /// What is measured at the end.
+    pub evaluation: EvaluationSettings,
+}
+
+/// The rows, and how they become tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSettings {
+    /// A file, a folder with `train`, `valid` and `test`, or a pattern.
+    pub path: String,
+    /// Files to validate with, where `path` has none.
+    pub valid: Option<String>,
+    /// Files to evaluate at the end, where `path` has none.
+    pub test: Option<String>,
+    /// Share of the rows that is held out to validate with, where there is no file for that.
+    pub valid_fraction: f64,
+    /// The format of the rows; `None`: their columns tell.
+    pub format: Option<RowFormat>,
+    /// Columns of other names: ours, then the file's.
+    pub columns: ColumnNames,
+    /// What a row of a plain text is.
+    pub text_rows: TextRows,
+    /// What happens to rows longer than `training.max_seq_len`.
+    pub truncation: Truncation,
+    /// What happens to rows of which no token is left to learn.
+    pub unlearnable: Unlearnable,
+    /// Which of the assistant's turns are learned.
+    pub learn: Learn,
+    /// `chatml`, or a file with a template; `None`: the tokenizer's own.
+    pub chat_template: Option<String>,
+    /// A folder to keep the tokens in, for the next run; `None` keeps none.
+    pub cache: Option<PathBuf>,
+}
+
+/// The adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdapterSettings {
+    /// Rank of the change.
+    pub rank: usize,
+    /// Its scale is `alpha / rank`.
+    pub alpha: f64,
+    /// Probability that an input is dropped in training.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(rank)`.
+    pub rslora: bool,
+    /// `all-linear`, names such as `q_proj,v_proj`, or a regular expression on the whole path.
+    pub targets: String,
+}
+
+/// What is measured at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Most rows of the test set, or of the validation set without one; 0 measures nothing.
+    pub rows: usize,
+    /// Complete the prompts and compare; `None`: if the rows are prompts with completions.
+    pub generate: Option<bool>,
+}
+
+/// Number formats of a base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelDtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, the range of f32.
+    Bf16,
+    /// 16 bits, overflows above 65,504.
+    F16,
+}
+
+impl From<ModelDtype> for DType {
+    fn from(dtype: ModelDtype) -> Self {
+        match dtype {
+            ModelDtype::F32 => Self::F32,
+            ModelDtype::Bf16 => Self::BF16,
+            ModelDtype::F16 => Self::F16,
+        }
+    }
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            revision: None,
+            dtype: ModelDtype::default(),
+            device: None,
+            recompute: 0,
+            output: PathBuf::from("output"),
+            data: DataSettings::default(),
+            adapter: AdapterSettings::default(),
+            training: TrainConfig::default(),
+            evaluation: EvaluationSettings::default(),
+        }
+    }
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            valid: None,
+            test: None,
+            valid_fraction: 0.1,
+            format: None,
+            columns: ColumnNames::new(),
+            text_rows: TextRows::default(),
+            truncation: Truncation::default(),
+            unlearnable: Unlearnable::default(),
+            learn: Learn::default(),
+            chat_template: None,
+            cache: None,
+        }
+    }
+}
+
+impl Default for AdapterSettings {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            rslora: false,
+            targets: "all-linear".into(),
+        }
+    }
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self {
+            rows: 200,
+            generate: None,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Everything that is wrong with the values, in words; the files are not looked at.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_string());
+            }
+        };
+        check(
+            !self.model.trim().is_empty(),
+            "model is missing: the folder of a decoder, or its name on the hub",
+        );
+        check(
+            !self.data.path.trim().is_empty(),
+            "data.path is missing: a file, a folder with train, valid and test, or a pattern",
+        );
+        check(
+            !self.output.as_os_str().is_empty(),
+            "output is missing: the folder for the adapter",
+        );
+        check(
+            (0.0..1.0).contains(&self.data.valid_fraction),
+            "data.valid_fraction must be at least 0 and below 1",
+        );
+        check(self.adapter.rank > 0, "adapter.rank is 0");
+        check(
+            self.adapter.alpha.is_finite() && self.adapter.alpha > 0.0,
+            "adapter.alpha must be above 0",
+        );
+        check(
+            (0.0..1.0).contains(&self.adapter.dropout),
+            "adapter.dropout must be at least 0 and below 1",
+        );
+        let output = self.training.output_dir.as_ref();
+        check(
+            output.is_none_or(|dir| *dir == self.output),
+            "training.output_dir differs from output: leave it out",
+        );
+        if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
+            faults.extend(
+                training
+                    .into_iter()
+                    .map(|fault| format!("training.{fault}")),
+            );
+        }
+        faults
+    }
+
+    /// The training, whose files go to `output`.
+    pub fn train_config(&self) -> TrainConfig {
+        TrainConfig {
+            output_dir: Some(self.output.clone()),
+            ..self.training.clone()
+        }
+    }
+
+    /// The adapter.
+    pub fn lora_config(&self) -> LoraConfig {
+        LoraConfig::new(self.adapter.rank, self.adapter.alpha)
+            .with_dropout(self.adapter.dropout)
+            .with_rslora(self.adapter.rslora)
+            .with_targets(Targets::parse(&self.adapter.targets))
+            .with_seed(self.training.seed)
+    }
+
+    /// How the files are read.
+    pub fn read_options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.data.format,
+            columns: self.data.columns.clone(),
+            text_rows: self.data.text_rows,
+        }
+    }
+
+    /// How the rows are encoded.
+    pub fn encode_options(&self) -> EncodeOptions {
+        EncodeOptions {
+            truncation: self.data.truncation,
+            unlearnable: self.data.unlearnable,
+            learn: self.data.learn,
+            ..EncodeOptions::new(self.training.max_seq_len)
+        }
+    }
+}

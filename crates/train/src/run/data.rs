@@ -1,0 +1,122 @@
+use std::path::{Path, PathBuf};
+
+use burn_lora_data::{
+    ChatTemplate, DataError, DataFiles, EncodeReport, Example, PrepareOptions, Prepared, Progress,
+    RowFormat, TokenCache, Tokenizer, prepare, split,
+};
+
+use super::config::RunConfig;
+
+/// The examples of a run by their use.
+#[derive(Debug)]
+pub struct RunData {
+    /// To learn.
+    pub train: Vec<Example>,
+    /// To validate with.
+    pub valid: Vec<Example>,
+    /// To evaluate at the end: the test set, or the validation set without one.
+    pub test: Vec<Example>,
+    /// The format of the training rows.
+    pub format: RowFormat,
+    /// What was read.
+    pub parts: Vec<RunPart>,
+}
+
+/// The files of one use.
+#[derive(Debug)]
+pub struct RunPart {
+    /// `train`, `valid` or `test`.
+    pub name: &'static str,
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// What they came to.
+    pub report: EncodeReport,
+    /// The tokens were made before.
+    pub was_cached: bool,
+    /// What could not be done, but does no harm.
+    pub warning: Option<String>,
+}
+
+/// The tokenizer of a model's folder, with the chat template that the configuration asks for.
+///
+/// # Errors
+/// What is wrong with the folder or the template.
+pub fn read_tokenizer(config: &RunConfig, folder: &Path) -> Result<Tokenizer, DataError> {
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    let Some(template) = &config.data.chat_template else {
+        return Ok(tokenizer);
+    };
+    if template == "chatml" {
+        return Ok(tokenizer.with_chat_template(ChatTemplate::chatml()?));
+    }
+    let tokens = tokenizer.chat_templates().map(|own| own.tokens().clone());
+    let template = ChatTemplate::from_file(Path::new(template), tokens.unwrap_or_default())?;
+    Ok(tokenizer.with_chat_template(template))
+}
+
+/// Reads and encodes the data of a run. What has no files is held out of the training rows.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn read_data(
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+    progress: Progress<'_>,
+) -> Result<RunData, DataError> {
+    let files = find(config)?;
+    let options = PrepareOptions {
+        read: config.read_options(),
+        encode: config.encode_options(),
+        cache: config.data.cache.as_ref().map(TokenCache::new),
+    };
+    let mut parts = Vec::new();
+    let mut part = |name, files: Vec<PathBuf>| -> Result<_, DataError> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let Prepared {
+            encoded,
+            format,
+            was_cached,
+            warning,
+        } = prepare(&files, tokenizer, &options, progress)?;
+        parts.push(RunPart {
+            name,
+            files,
+            report: encoded.report,
+            was_cached,
+            warning,
+        });
+        Ok(Some((encoded.examples, format)))
+    };
+    // There are training files, or `find` would have failed.
+    let (train, format) = part("train", files.train)?.unwrap_or((Vec::new(), RowFormat::Text));
+    let valid = part("valid", files.valid)?;
+    let test = part("test", files.test)?;
+    let (train, valid) = match valid {
+        Some((valid, _)) => (train, valid),
+        None => split(train, config.data.valid_fraction, config.training.seed)?,
+    };
+    let mut test = test.map_or_else(|| valid.clone(), |(test, _)| test);
+    test.truncate(config.evaluation.rows);
+    Ok(RunData {
+        train,
+        valid,
+        test,
+        format,
+        parts,
+    })
+}
+
+fn find(config: &RunConfig) -> Result<DataFiles, DataError> {
+    let mut files = DataFiles::find(&config.data.path)?;
+    for (own, place) in [
+        (&mut files.valid, &config.data.valid),
+        (&mut files.test, &config.data.test),
+    ] {
+        if let Some(place) = place {
+            *own = DataFiles::find(place)?.train;
+        }
+    }
+    Ok(files)
+}
