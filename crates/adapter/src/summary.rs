@@ -12,11 +12,13 @@ pub struct AdapterRow {
     pub layer: String,
     /// Name of the adapter.
     pub adapter: String,
+    /// Its method.
+    pub method: &'static str,
     /// Input and output width of the layer.
     pub shape: [usize; 2],
-    /// Rank of the adapter.
+    /// Rank of the adapter; 0 where its method has none.
     pub rank: usize,
-    /// What its product is multiplied by.
+    /// What its product is multiplied by; 1 where its method has no such number.
     pub scale: f64,
     /// Parameters of the adapter.
     pub parameters: usize,
@@ -44,9 +46,10 @@ pub fn summary<M: Module>(module: &M) -> ParameterSummary {
             layer: layer.clone(),
             adapter: adapter.name.clone(),
             shape,
-            rank: adapter.lora.rank(),
-            scale: adapter.lora.scale,
-            parameters: adapter.lora.num_parameters(),
+            method: adapter.method.name(),
+            rank: adapter.method.rank().unwrap_or(0),
+            scale: adapter.method.scale().unwrap_or(1.0),
+            parameters: adapter.method.num_parameters(),
         };
         weight.stack.adapters().iter().map(row).collect::<Vec<_>>()
     });
