@@ -146,7 +146,7 @@ impl Module for Ia3 {
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
         mapper.enter_module("scales", "Struct:Ia3");
-        let mapped = self.with(|scales| scales.map(mapper));
+        let mapped = self.with(|scales| Module::map(scales, mapper));
         mapper.exit_module("scales", "Struct:Ia3");
         mapped
     }

@@ -199,7 +199,11 @@ impl Method {
     pub fn num_parameters(&self) -> usize {
         let parameters = self.inner().parameters().into_iter();
         parameters
-            .filter(|param| is_trained(param) || param.clone().train().is_require_grad())
+            .filter(|param| match param.base().is_autodiff() {
+                true => is_trained(param),
+                // Away from an autodiff device a parameter tells when it is put into training.
+                false => Param::clone(param).train().is_require_grad(),
+            })
             .map(|param| param.lazy_shape().num_elements())
             .sum()
     }

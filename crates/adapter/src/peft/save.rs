@@ -241,9 +241,9 @@ fn pruned<'a>(
         return HashMap::new();
     }
     for (layer, kept) in &mut found {
-        if let Some(first) = kept.first_mut().filter(|_| !kept.contains(&true)) {
+        if !kept.contains(&true) {
             // A rank of 0 is nothing that a file can say; one singular value that is 0 changes nothing.
-            *first = true;
+            kept[0] = true;
         }
         // What a file left out before, counted from the start.
         let before = adalora.kept.iter().find(|(known, _)| known == layer);
