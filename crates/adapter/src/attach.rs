@@ -74,8 +74,16 @@ pub(crate) fn finish<M: Module>(
         })?;
         methods.insert(planned.path.clone(), method);
     }
-    let views = plan.iter().map(|planned| (planned.path.clone(), planned.view.clone()));
-    let module = place(module, name, methods, views.collect(), &config.modules_to_save);
+    let views = plan
+        .iter()
+        .map(|planned| (planned.path.clone(), planned.view.clone()));
+    let module = place(
+        module,
+        name,
+        methods,
+        views.collect(),
+        &config.modules_to_save,
+    );
     check_ties(module, plan)
 }
 

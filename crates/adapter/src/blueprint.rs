@@ -11,8 +11,8 @@ use crate::config::LoraConfig;
 use crate::init::{Draw, LoraInit, parameter};
 use crate::lora::{Lora, cast};
 use crate::method::{
-    AdaLora, Dense, Dora, Ia3, LoHa, LoKr, LoKrShape, Method, MethodConfig, Parts, Projections, TiedBias, Tokens,
-    Vera, column_norms,
+    AdaLora, Dense, Dora, Ia3, LoHa, LoKr, LoKrShape, Method, MethodConfig, Parts, Projections,
+    TiedBias, Tokens, Vera, column_norms,
 };
 use crate::plan::Planned;
 use crate::view::Kind;
@@ -20,16 +20,32 @@ use crate::view::Kind;
 /// What is put onto one parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Blueprint {
-    Lora { is_a_frozen: bool },
+    Lora {
+        is_a_frozen: bool,
+    },
     Dora,
-    Vera { d_initial: f64 },
+    Vera {
+        d_initial: f64,
+    },
     LoHa,
     LoKr(LoKrShape),
-    AdaLora { start_rank: usize },
-    Ia3 { inputs: bool },
-    TiedBias { weight: String },
-    Dense { key: String, scale: f64 },
-    Tokens { indices: Vec<usize>, is_nested: bool },
+    AdaLora {
+        start_rank: usize,
+    },
+    Ia3 {
+        inputs: bool,
+    },
+    TiedBias {
+        weight: String,
+    },
+    Dense {
+        key: String,
+        scale: f64,
+    },
+    Tokens {
+        indices: Vec<usize>,
+        is_nested: bool,
+    },
     Parts(Vec<Range<usize>>),
 }
 
@@ -249,7 +265,11 @@ impl Planned {
                 vec![a, e, draw.normal(shapes[2], 0.02)]
             }
             Blueprint::Ia3 { .. } => vec![match is_random {
-                true => draw.normal(shapes[0], 0.5).iter().map(|v| 1.0 + v).collect(),
+                true => draw
+                    .normal(shapes[0], 0.5)
+                    .iter()
+                    .map(|v| 1.0 + v)
+                    .collect(),
                 false => vec![1.0; shapes[0]],
             }],
             Blueprint::TiedBias { .. } => Vec::new(),
@@ -490,7 +510,10 @@ impl Planned {
         let specs = self.specs();
         let parameters = method.inner().parameters();
         let fits = specs.len() == parameters.len()
-            && specs.iter().zip(parameters).all(|(spec, param)| is(spec.shape, param));
+            && specs
+                .iter()
+                .zip(parameters)
+                .all(|(spec, param)| is(spec.shape, param));
         match fits {
             true => Ok(()),
             false => Err(format!(
@@ -503,7 +526,9 @@ impl Planned {
 /// Some rows of a matrix, as f32.
 fn rows(matrix: &Tensor<2>, indices: &[usize]) -> Vec<f32> {
     let [_, columns] = matrix.dims();
-    let chosen = indices.iter().map(|index| matrix.clone().slice([*index..index + 1, 0..columns]));
+    let chosen = indices
+        .iter()
+        .map(|index| matrix.clone().slice([*index..index + 1, 0..columns]));
     let chosen: Vec<Tensor<2>> = chosen.collect();
     let values = cast(Tensor::cat(chosen, 0), DType::F32).into_data();
     values.iter::<f32>().collect()

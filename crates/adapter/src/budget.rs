@@ -75,7 +75,10 @@ pub fn orthogonality_penalty<M: Module>(module: &M) -> Option<Tensor<1>> {
 }
 
 fn trained(stack: &AdapterStack) -> impl Iterator<Item = &AdaLora> {
-    let active = stack.adapters().iter().filter(|adapter| adapter.is_active());
+    let active = stack
+        .adapters()
+        .iter()
+        .filter(|adapter| adapter.is_active());
     active.filter_map(|adapter| match &adapter.method {
         Method::AdaLora(adalora) => Some(adalora),
         _ => None,
@@ -101,7 +104,10 @@ impl RankAllocator {
     /// The allocator of a module's AdaLoRA adapters, if it has any.
     pub fn of<M: Module>(module: &M) -> Option<Self> {
         let stacks = visible_stacks(module);
-        let found: Vec<&AdaLora> = stacks.iter().flat_map(|(_, stack)| trained(stack)).collect();
+        let found: Vec<&AdaLora> = stacks
+            .iter()
+            .flat_map(|(_, stack)| trained(stack))
+            .collect();
         let config = found.first()?.config.as_ref().clone();
         let ranks = found.iter().map(|adalora| adalora.e.lazy_shape()[1]);
         Some(Self {

@@ -202,12 +202,14 @@ impl LoraConfig {
         let is_lora = self.method.is_lora();
         let options = [
             ("lora_bias", self.lora_bias && !is_lora),
-            ("trainable tokens", !self.trainable_tokens.is_empty() && !is_lora),
+            (
+                "trainable tokens",
+                !self.trainable_tokens.is_empty() && !is_lora,
+            ),
             ("rsLoRA's scale", self.use_rslora && !is_lora),
             (
                 "columns of fused projections",
-                !self.parts.is_empty()
-                    && (self.method != MethodConfig::Lora || self.lora_bias),
+                !self.parts.is_empty() && (self.method != MethodConfig::Lora || self.lora_bias),
             ),
         ];
         for (option, is_wrong) in options {

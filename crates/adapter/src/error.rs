@@ -174,7 +174,9 @@ pub(crate) fn nearest<'a>(
 /// The nearest layer names to a target that matched nothing; all names where none is near.
 fn nearest_layers(target: &str, sites: &[Site]) -> Vec<String> {
     let mut names: Vec<&str> = Vec::new();
-    let layers = sites.iter().filter(|site| !site.is_embedding() && !site.is_vector());
+    let layers = sites
+        .iter()
+        .filter(|site| !site.is_embedding() && !site.is_vector());
     for site in layers {
         let path = site.module_path();
         let name = path.rsplit('.').next().unwrap_or(path);

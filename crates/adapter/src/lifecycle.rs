@@ -65,7 +65,9 @@ pub fn up_projections<M: Module>(module: &M) -> Vec<ParamId> {
 /// Refuses a name that no adapter has.
 fn check_present<M: Module>(module: &M, names: &[&str]) -> Result<(), AdapterError> {
     let present: Vec<String> = adapters(module).into_iter().map(|one| one.name).collect();
-    let missing = names.iter().find(|name| !present.iter().any(|known| known == *name));
+    let missing = names
+        .iter()
+        .find(|name| !present.iter().any(|known| known == *name));
     match missing {
         None => Ok(()),
         Some(name) => Err(AdapterError::NoAdapter {
@@ -77,7 +79,10 @@ fn check_present<M: Module>(module: &M, names: &[&str]) -> Result<(), AdapterErr
 
 /// Refuses a change while the adapters are merged, from which it could not be told.
 fn check_unmerged<M: Module>(module: &M, action: &'static str) -> Result<(), AdapterError> {
-    match all_stacks(module).iter().any(|weight| weight.stack.is_merged()) {
+    match all_stacks(module)
+        .iter()
+        .any(|weight| weight.stack.is_merged())
+    {
         true => Err(AdapterError::Merged { action }),
         false => Ok(()),
     }
@@ -121,8 +126,12 @@ pub fn rename<M: Module>(module: M, from: &str, to: &str) -> Result<M, AdapterEr
     check_word(to)?;
     check_present(&module, &[from])?;
     let stacks = all_stacks(&module);
-    let taken = stacks.iter().filter(|weight| weight.stack.method(to).is_some());
-    let layers: Vec<String> = taken.map(|weight| weight.module_path().to_string()).collect();
+    let taken = stacks
+        .iter()
+        .filter(|weight| weight.stack.method(to).is_some());
+    let layers: Vec<String> = taken
+        .map(|weight| weight.module_path().to_string())
+        .collect();
     if !layers.is_empty() && from != to {
         return Err(AdapterError::DuplicateName {
             name: to.to_string(),

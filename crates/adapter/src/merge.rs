@@ -97,7 +97,10 @@ fn check_embeddings<M: Module>(module: &M) -> Result<(), AdapterError> {
 
 fn merged<M: Module>(module: M, dtype: Option<DType>) -> Result<M, AdapterError> {
     let weights = all_stacks(&module);
-    if weights.iter().all(|weight| weight.stack.adapters().is_empty()) {
+    if weights
+        .iter()
+        .all(|weight| weight.stack.adapters().is_empty())
+    {
         return Err(AdapterError::NoAdapter {
             name: None,
             present: Vec::new(),

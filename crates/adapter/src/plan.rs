@@ -292,7 +292,9 @@ fn token_sites(
         };
         let path = site.module_path();
         if planned.iter().any(|planned| planned.path == site.path) {
-            faults.push(format!("{path} is targeted, and has trainable tokens beside"));
+            faults.push(format!(
+                "{path} is targeted, and has trainable tokens beside"
+            ));
         }
         let rows = site.view.dims()[0];
         match indices.iter().find(|index| **index >= rows) {
@@ -334,13 +336,17 @@ fn check_patterns(
     }
     for (name, _) in &config.parts {
         if !planned.iter().any(|site| ends(site.module_path(), name)) {
-            faults.push(format!("\"{name}\", which is to be adapted in part, is no targeted layer"));
+            faults.push(format!(
+                "\"{name}\", which is to be adapted in part, is no targeted layer"
+            ));
         }
     }
     if let MethodConfig::AdaLora(adalora) = &config.method {
         for (layer, _) in &adalora.kept {
             if !planned.iter().any(|site| site.module_path() == layer) {
-                faults.push(format!("the rank_pattern names \"{layer}\", no targeted layer"));
+                faults.push(format!(
+                    "the rank_pattern names \"{layer}\", no targeted layer"
+                ));
             }
         }
     }

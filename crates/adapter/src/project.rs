@@ -131,7 +131,9 @@ fn embed_with(
     }
     let dtype = base.dtype();
     let y = embedding(base, ids.clone());
-    let factors = methods.into_iter().filter_map(|method| method.inner().low_rank());
+    let factors = methods
+        .into_iter()
+        .filter_map(|method| method.inner().low_rank());
     factors.fold(y, |y, LowRank { a, b, scale }| {
         let low = embedding(a, ids.clone()).mul_scalar(scale); // [batch, seq, rank]
         y + cast(projection(low, b, None, None), dtype)

@@ -91,7 +91,9 @@ pub fn drops_inputs<M: Module>(module: &M) -> bool {
 /// All parameters of a module that carry adapters, in the module's order. Tensors are shared, not copied.
 pub fn adapted_weights<M: Module>(module: &M) -> Vec<AdaptedWeight> {
     let stacks = all_stacks(module).into_iter();
-    stacks.filter(|weight| !weight.stack.adapters().is_empty()).collect()
+    stacks
+        .filter(|weight| !weight.stack.adapters().is_empty())
+        .collect()
 }
 
 /// All stacks of a module, those among them from which all adapters were deleted.
@@ -226,7 +228,10 @@ pub(crate) fn replace_all<M: Module>(
     change: impl Fn(AdapterStack) -> AdapterStack,
 ) -> Result<M, AdapterError> {
     let weights = all_stacks(&module);
-    if weights.iter().all(|weight| weight.stack.adapters().is_empty()) {
+    if weights
+        .iter()
+        .all(|weight| weight.stack.adapters().is_empty())
+    {
         return Err(AdapterError::NoAdapter {
             name: None,
             present: Vec::new(),

@@ -23,10 +23,7 @@ use crate::view::Kind;
 /// [`AdapterError::NoAdapter`] with a name that the module does not have; [`AdapterError::Merged`];
 /// [`AdapterError::NotAdaptable`] where an adapter is on what no row passes alone: a convolution, a norm, the experts of a
 /// mixture, a head, which sees chosen positions, and what a tied head shares.
-pub fn with_rows<M: Module>(
-    module: M,
-    rows: Option<&[Option<&str>]>,
-) -> Result<M, AdapterError> {
+pub fn with_rows<M: Module>(module: M, rows: Option<&[Option<&str>]>) -> Result<M, AdapterError> {
     let Some(rows) = rows else {
         return replace_all(module, |stack| stack.with_rows(None));
     };
@@ -51,7 +48,11 @@ pub fn with_rows<M: Module>(
         });
     }
     let mixed = stacks.iter().filter(|weight| {
-        let mut methods = weight.stack.adapters().iter().map(|adapter| &adapter.method);
+        let mut methods = weight
+            .stack
+            .adapters()
+            .iter()
+            .map(|adapter| &adapter.method);
         let is_row_wise = match weight.stack.view().kind {
             Kind::Linear | Kind::Bias => !is_head(weight.module_path()),
             // What a tied head shares is one table for all rows.

@@ -165,7 +165,9 @@ impl AdapterStack {
     pub(crate) fn compose_f32(&self, base: Tensor<2>, chosen: Chosen<'_>) -> Tensor<2> {
         let start = cast(base.clone(), DType::F32);
         let methods = self.chosen(chosen).into_iter();
-        methods.fold(start, |weight, method| method.inner().compose(weight, &base))
+        methods.fold(start, |weight, method| {
+            method.inner().compose(weight, &base)
+        })
     }
 
     /// [`compose_f32`](Self::compose_f32), rounded once to the dtype of the weight.
@@ -183,7 +185,9 @@ impl AdapterStack {
         }
         let dtype = base.dtype();
         let start = cast(base.clone(), DType::F32);
-        let weight = methods.fold(start, |weight, method| method.inner().compose(weight, &base));
+        let weight = methods.fold(start, |weight, method| {
+            method.inner().compose(weight, &base)
+        });
         cast(weight, dtype)
     }
 
@@ -217,12 +221,12 @@ impl AdapterStack {
                 (projection(x.clone(), base, bias, low_rank), None)
             }
         };
-        rest.into_iter().chain(active).fold(y, |y, method| {
-            match method.inner().low_rank() {
+        rest.into_iter()
+            .chain(active)
+            .fold(y, |y, method| match method.inner().low_rank() {
                 Some(low_rank) => add_low_rank(y, method.input(x.clone()), low_rank),
                 None => y,
-            }
-        })
+            })
     }
 
     /// Applies a change of modules and one of tensors to all that is in the stack.
@@ -297,7 +301,9 @@ impl Reparameterization for AdapterStack {
         match &self.merged {
             Some(merged) => self.view.restore(merged.clone()),
             None if self.chosen(Chosen::Active).is_empty() => base,
-            None => self.view.restore(self.compose(self.view.matrix(base), Chosen::Active)),
+            None => self
+                .view
+                .restore(self.compose(self.view.matrix(base), Chosen::Active)),
         }
     }
 }

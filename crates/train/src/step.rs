@@ -102,7 +102,10 @@ pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (Gradients
     let mut grads = GradientsAccumulator::new();
     let mut losses = Vec::with_capacity(batches.len());
     if let Some(penalty) = orthogonality_penalty(model) {
-        grads.accumulate(model, GradientsParams::from_grads(penalty.backward(), model));
+        grads.accumulate(
+            model,
+            GradientsParams::from_grads(penalty.backward(), model),
+        );
     }
     for batch in batches {
         let loss = loss_sum(model, batch).div_scalar(learned as f64);

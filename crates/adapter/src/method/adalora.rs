@@ -68,8 +68,8 @@ impl AdaLora {
             gap.powi_scalar(2).sum().sqrt()
         };
         let (a, b) = (self.a.val(), self.b.val());
-        let sum = distance(a.clone().transpose().matmul(a))
-            + distance(b.clone().matmul(b.transpose()));
+        let sum =
+            distance(a.clone().transpose().matmul(a)) + distance(b.clone().matmul(b.transpose()));
         sum.div_scalar(2.0)
     }
 }

@@ -43,7 +43,10 @@ pub(super) fn model_card(
 fn split(card: &str) -> (Vec<&str>, String) {
     let mut lines = card.lines();
     if lines.next().map(str::trim_end) == Some(FENCE) {
-        let head: Vec<&str> = lines.by_ref().take_while(|line| line.trim_end() != FENCE).collect();
+        let head: Vec<&str> = lines
+            .by_ref()
+            .take_while(|line| line.trim_end() != FENCE)
+            .collect();
         let length = head.len() + 2;
         if card.lines().nth(length - 1).map(str::trim_end) == Some(FENCE) {
             let body = card.split_inclusive('\n').skip(length).collect();
@@ -75,9 +78,9 @@ fn tag(head: &mut Vec<String>, tag: &str) {
     }
     match head.iter().position(|line| line.trim_end() == "tags:") {
         Some(place) => {
-            let indent = head.get(place + 1).map_or("", |next| {
-                &next[..next.len() - next.trim_start().len()]
-            });
+            let indent = head
+                .get(place + 1)
+                .map_or("", |next| &next[..next.len() - next.trim_start().len()]);
             let item = format!("{indent}{item}");
             head.insert(place + 1, item);
         }
@@ -121,7 +124,8 @@ mod tests {
 
     #[test]
     fn an_existing_card_keeps_its_words_and_its_fields() {
-        let old = "---\nlicense: mit\nbase_model: other\ntags:\n  - mine\n---\n# Mine\n\n---\ntext\n";
+        let old =
+            "---\nlicense: mit\nbase_model: other\ntags:\n  - mine\n---\n# Mine\n\n---\ntext\n";
         let new = card(Some(old));
         let expected = "---\nlibrary_name: peft\nlicense: mit\nbase_model: org/base\ntags:\n  - lora\n  - base_model:adapter:org/base\n  - mine\n---\n# Mine\n\n---\ntext\n";
         assert_eq!(new, expected);

@@ -133,10 +133,16 @@ impl PeftConfig {
                 PEFT_TYPES.join(", ")
             ));
         }
-        let target_modules =
-            fields.optional("target_modules", "names or an expression", TargetModules::read);
-        let exclude_modules =
-            fields.optional("exclude_modules", "names or an expression", TargetModules::read);
+        let target_modules = fields.optional(
+            "target_modules",
+            "names or an expression",
+            TargetModules::read,
+        );
+        let exclude_modules = fields.optional(
+            "exclude_modules",
+            "names or an expression",
+            TargetModules::read,
+        );
         let modules_to_save = fields.texts("modules_to_save");
         let mut adapter = LoraConfig {
             exclude: exclude_modules.as_ref().map(Into::into),
@@ -209,7 +215,10 @@ fn read_method(
             let kept = fields.entries("rank_pattern", "a list of true and false", as_flags);
             let kept = kept.into_iter().map(|(name, kept)| {
                 let layer = name.strip_suffix(".default").unwrap_or(&name);
-                (layer.strip_suffix(".lora_E").unwrap_or(layer).to_string(), kept)
+                (
+                    layer.strip_suffix(".lora_E").unwrap_or(layer).to_string(),
+                    kept,
+                )
             });
             adapter.method = MethodConfig::AdaLora(AdaLoraConfig {
                 target_rank: fields.count("target_r", default.target_rank),
@@ -251,8 +260,11 @@ fn read_method(
             let _ = fields.optional("init_weights", "", |_| Some(()));
         }
         "IA3" => {
-            let feedforward =
-                fields.optional("feedforward_modules", "names or an expression", TargetModules::read);
+            let feedforward = fields.optional(
+                "feedforward_modules",
+                "names or an expression",
+                TargetModules::read,
+            );
             adapter.method = MethodConfig::Ia3(Ia3Config {
                 feedforward: feedforward.as_ref().map(Into::into),
             });
@@ -277,14 +289,16 @@ fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {
     adapter.lora_bias = fields.flag("lora_bias", false);
     adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
     adapter.trainable_tokens = fields
-        .optional("trainable_token_indices", "a list, or lists by layer", |value| {
-            match value {
+        .optional(
+            "trainable_token_indices",
+            "a list, or lists by layer",
+            |value| match value {
                 Value::Object(layers) => layers
                     .iter()
                     .map(|(layer, tokens)| Some((layer.clone(), as_counts(tokens)?)))
                     .collect(),
                 tokens => Some(vec![(String::new(), as_counts(tokens)?)]),
-            }
-        })
+            },
+        )
         .unwrap_or_default();
 }

@@ -29,7 +29,8 @@ impl Fields {
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         let found = read(&value);
         if found.is_none() {
-            self.faults.push(format!("{name} is {value}, not {expected}"));
+            self.faults
+                .push(format!("{name} is {value}, not {expected}"));
         }
         found
     }
@@ -90,7 +91,12 @@ impl Fields {
     }
 
     /// Notes a field whose value this crate does not know how to honor, and puts it aside.
-    pub(super) fn refuse_unless(&mut self, name: &str, harmless: &[&str], features: &mut Vec<String>) {
+    pub(super) fn refuse_unless(
+        &mut self,
+        name: &str,
+        harmless: &[&str],
+        features: &mut Vec<String>,
+    ) {
         if let Some(value) = self.map.get(name) {
             let value = value.to_string();
             if !harmless.contains(&value.as_str()) {
@@ -113,7 +119,9 @@ pub(super) fn as_counts(value: &Value) -> Option<Vec<usize>> {
 
 pub(super) fn as_texts(value: &Value) -> Option<Vec<String>> {
     let values = value.as_array()?.iter();
-    values.map(|value| value.as_str().map(str::to_string)).collect()
+    values
+        .map(|value| value.as_str().map(str::to_string))
+        .collect()
 }
 
 pub(super) fn as_flags(value: &Value) -> Option<Vec<bool>> {

@@ -158,8 +158,7 @@ fn read_contents<'a, M: Module>(
 ) -> Result<Contents<'a>, AdapterError> {
     let (path, file) = tensors::read(folder)?;
     let saved = saved_parameters(module, &config.modules_to_save);
-    read_tensors(file, plan, saved, config)
-        .map_err(|faults| AdapterError::Tensors { path, faults })
+    read_tensors(file, plan, saved, config).map_err(|faults| AdapterError::Tensors { path, faults })
 }
 
 /// The tensors of a file, or every fault of it.
@@ -172,7 +171,10 @@ fn read_tensors<'a>(
     let mut faults = Vec::new();
     let mut expected = Vec::new();
     let mut replaced = HashMap::new();
-    for planned in plan.iter().filter(|planned| planned.view.kind == Kind::Embedding) {
+    for planned in plan
+        .iter()
+        .filter(|planned| planned.view.kind == Kind::Embedding)
+    {
         let key = layer_key(planned.module_path(), "base_layer.weight");
         if let Some(stored) = unused.remove(&key) {
             match read(&key, &stored, &planned.view.shape, false) {

@@ -86,7 +86,10 @@ pub fn save<M: Module>(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(AdapterError::io(card_path)(error)),
     };
-    let parameters = tensors.values().map(|(shape, _)| shape.iter().product::<usize>()).sum();
+    let parameters = tensors
+        .values()
+        .map(|(shape, _)| shape.iter().product::<usize>())
+        .sum();
     let card = model_card(old_card.as_deref(), &config, metadata, parameters);
 
     fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;

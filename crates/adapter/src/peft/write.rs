@@ -21,15 +21,24 @@ pub(super) fn config_text(
     put("peft_type", json!(peft_type(&config.method)));
     put("task_type", json!(task));
     put("auto_mapping", Value::Null);
-    put("base_model_name_or_path", json!(metadata.base_model_name_or_path));
+    put(
+        "base_model_name_or_path",
+        json!(metadata.base_model_name_or_path),
+    );
     put("revision", Value::Null);
     put("inference_mode", json!(true));
     put("target_modules", targets.to_value());
     put("modules_to_save", json!(saved));
     if !matches!(config.method, MethodConfig::Tokens(_)) {
-        put("exclude_modules", json!(exclude.map(|modules| modules.to_value())));
+        put(
+            "exclude_modules",
+            json!(exclude.map(|modules| modules.to_value())),
+        );
     }
-    if !matches!(config.method, MethodConfig::Ia3(_) | MethodConfig::Tokens(_)) {
+    if !matches!(
+        config.method,
+        MethodConfig::Ia3(_) | MethodConfig::Tokens(_)
+    ) {
         let pattern = Some(&config.layers_pattern).filter(|names| !names.is_empty());
         put("layers_to_transform", json!(config.layers_to_transform));
         put("layers_pattern", json!(pattern));
@@ -69,7 +78,10 @@ fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static 
                 ("use_rslora", json!(config.use_rslora)),
                 ("use_dora", json!(is_dora)),
                 ("lora_bias", json!(config.lora_bias)),
-                ("rank_pattern", pattern(&config.rank_pattern, |rank| json!(rank))),
+                (
+                    "rank_pattern",
+                    pattern(&config.rank_pattern, |rank| json!(rank)),
+                ),
                 fan,
                 bias,
             ]);
@@ -92,7 +104,10 @@ fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static 
                 ("beta2", json!(adalora.beta_2)),
                 ("orth_reg_weight", json!(adalora.orthogonality_weight)),
                 ("total_step", json!(adalora.total_steps)),
-                ("rank_pattern", json!(Some(kept).filter(|kept| !kept.is_empty()))),
+                (
+                    "rank_pattern",
+                    json!(Some(kept).filter(|kept| !kept.is_empty())),
+                ),
                 ("use_rslora", json!(false)),
                 ("use_dora", json!(false)),
                 ("lora_bias", json!(false)),
@@ -117,7 +132,10 @@ fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static 
                 ("alpha", number(config.alpha)),
                 ("init_weights", json!(true)),
                 ("use_effective_conv2d", json!(false)),
-                ("rank_pattern", pattern(&config.rank_pattern, |rank| json!(rank))),
+                (
+                    "rank_pattern",
+                    pattern(&config.rank_pattern, |rank| json!(rank)),
+                ),
                 ("alpha_pattern", pattern(&config.alpha_pattern, number_of)),
             ];
             if let MethodConfig::LoKr(lokr) = &config.method {
@@ -153,7 +171,11 @@ fn lora_fields(config: &LoraConfig) -> Vec<(&'static str, Value)> {
         [(layer, tokens)] if layer.is_empty() => json!(tokens),
         several => {
             let several = several.iter();
-            Value::Object(several.map(|(layer, tokens)| (layer.clone(), json!(tokens))).collect())
+            Value::Object(
+                several
+                    .map(|(layer, tokens)| (layer.clone(), json!(tokens)))
+                    .collect(),
+            )
         }
     };
     vec![
@@ -180,5 +202,9 @@ fn number_of(value: &f64) -> Value {
 
 fn pattern<T>(entries: &[(String, T)], value: impl Fn(&T) -> Value) -> Value {
     let entries = entries.iter();
-    Value::Object(entries.map(|(key, one)| (key.clone(), value(one))).collect())
+    Value::Object(
+        entries
+            .map(|(key, one)| (key.clone(), value(one)))
+            .collect(),
+    )
 }

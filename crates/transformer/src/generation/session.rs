@@ -60,7 +60,10 @@ impl DecoderSession {
             return;
         };
         let copies = self.prompts.len() / adapters.len();
-        let rows = self.rows.iter().map(|prompt| adapters.get(prompt / copies.max(1)));
+        let rows = self
+            .rows
+            .iter()
+            .map(|prompt| adapters.get(prompt / copies.max(1)));
         let rows: Vec<Option<&str>> = rows.map(|name| name?.as_deref()).collect();
         // The names are those that the model had before; they cannot be refused now.
         if let Ok(decoder) = with_rows(self.decoder.clone(), Some(&rows)) {
