@@ -59,7 +59,7 @@ pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, train};
+pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
 pub use schedule::{Decay, Schedule};
 pub use step::gradients;
 pub use warmup::Warmup;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_lora::adapter::budget::orthogonality_penalty;
+use burn_lora::adapter::budget::{RankAllocator, orthogonality_penalty};
 use burn_lora::adapter::{
     DEFAULT_NAME, LoraConfig, MergeOptions, Method, adapted_weights, merge, merge_and_unload_with,
     peft, peft::PeftMetadata,
@@ -208,6 +210,85 @@ fn m_every_gradient_matches() {
                 });
             theirs.remove(place);
         }
+    });
+}
+
+/// The steps of `golden/methods.py`, from the same values.
+fn trained<M: Module>(mut model: M, steps: usize, loss: impl Fn(&M) -> Tensor<1>) -> M {
+    let mut optimizer = AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(0.01)
+        .init();
+    let mut allocator = RankAllocator::of(&model);
+    for step in 1..=steps {
+        let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
+        if let Some(allocator) = &mut allocator {
+            allocator.observe(&model, &gradients);
+        }
+        model = optimizer.step(2e-2, model, gradients);
+        if let Some(allocator) = &mut allocator {
+            model = allocator.allocate(model, step);
+        }
+    }
+    model
+}
+
+#[test]
+fn m_training_ends_where_it_ends_for_peft() {
+    on_each_method(|case, device| {
+        let device = device.autodiff();
+        let scratch = tempfile::tempdir().unwrap();
+        case.write_initial(scratch.path());
+        let (model, _) = Base::open(case, &device).load(scratch.path());
+        let kept = |model: &Base| {
+            let weights = match model {
+                Base::Text(model, _) => adapted_weights(&**model),
+                Base::Vision(model, _) => adapted_weights(model),
+            };
+            let ranks =
+                weights
+                    .into_iter()
+                    .filter_map(|weight| match weight.stack.method(DEFAULT_NAME) {
+                        Some(Method::AdaLora(adalora)) => {
+                            let kept = adalora.kept().into_iter().filter(|kept| *kept);
+                            Some((weight.path, kept.count()))
+                        }
+                        _ => None,
+                    });
+            ranks.collect::<Vec<_>>()
+        };
+        let model = match model {
+            Base::Text(model, base) => {
+                let golden = Golden::open(base);
+                let model = trained(*model, 8, |model| {
+                    let loss = loss(&golden, model, &device);
+                    match orthogonality_penalty(model) {
+                        Some(penalty) => loss + penalty,
+                        None => loss,
+                    }
+                });
+                Base::Text(Box::new(model), base)
+            }
+            Base::Vision(model, x) => {
+                let input = TensorData::new(x.clone(), [2, 6, 9]);
+                let input = Tensor::from_data(input, &device);
+                let model = trained(model, 8, |model| {
+                    model.forward(input.clone()).powi_scalar(2).mean()
+                });
+                Base::Vision(model, x)
+            }
+        };
+        let (theirs, _) = Base::open(case, &device).load(&case.adapter_folder());
+        assert_eq!(
+            kept(&model),
+            kept(&theirs),
+            "{}: what the budget left",
+            case.name
+        );
+        let expected = model.real(&case.floats("trained.logits"));
+        let actual = model.real(&floats(model.logits(&device)));
+        // AdamW's first steps are of the gradient's sign: where that is rounding, so is the step.
+        assert_close(case.name, &actual, &expected, 5e-3);
     });
 }
 

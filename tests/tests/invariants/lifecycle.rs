@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_lora::adapter::{
     AdapterError, Columns, DEFAULT_NAME, LoraConfig, MethodConfig, Targets, attach,
@@ -332,6 +332,60 @@ fn i04_gpt3_has_the_count_of_the_paper() {
     let (layers, width) = (shape.n_layers, shape.d_model);
     let widths = std::iter::repeat_n([width, width], 2 * layers);
     assert_eq!(trainable_count(4, widths), 18_874_368);
+}
+
+// LoRA+: the up-projections are trained at a multiple of the learning rate, and nothing else is.
+
+#[test]
+fn up_projections_have_a_learning_rate_of_their_own() {
+    use burn_lora::train::{TrainConfig, learning_rates};
+    let device = Device::flex().autodiff();
+    let subject = gpt2(&device, DType::F32);
+    for word in ["lora", "dora"] {
+        let config = subject.config().with_method(word.parse().unwrap());
+        let model = attach(
+            subject.base.clone(),
+            DEFAULT_NAME,
+            &config.with_lora_bias(true),
+        );
+        let model = model.unwrap();
+        let train = TrainConfig {
+            lora_plus_ratio: Some(16.0),
+            ..TrainConfig::default()
+        };
+        let rates = learning_rates(&model, &train).step();
+        let mut visitor = Rates(Vec::new(), rates, Vec::new());
+        model.visit(&mut visitor);
+        assert!(visitor.2.len() > 8);
+        for (path, rate) in visitor.2 {
+            let is_up = path.ends_with(".b")
+                || path.ends_with(".magnitude")
+                || path.ends_with(".bias.lora.default.delta");
+            let expected = if is_up { 16.0 } else { 1.0 } * visitor.1.base();
+            assert!((rate - expected).abs() < 1e-12, "{word}: {path} has {rate}");
+        }
+    }
+}
+
+struct Rates(
+    Vec<String>,
+    burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    Vec<(String, f64)>,
+);
+
+impl ModuleVisitor for Rates {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let rate = self.1.lr_from_param(param.id, None);
+        self.2.push((self.0.join("."), rate));
+    }
 }
 
 #[test]
