@@ -11,6 +11,7 @@ use super::config::PeftConfig;
 use super::keys::{SHARED, layer_key, saved_key, transpose};
 use super::tensors::{self, Stored};
 use crate::attach::{check_name, finish, projections, widths};
+use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, TensorFault, nearest};
 use crate::lifecycle::delete;
@@ -183,6 +184,7 @@ fn read_tensors<'a>(
             }
         }
     }
+    drop_tied_rows(&mut unused, plan);
     let has_shared = unused.contains_key(SHARED[0]);
     let mut take = |key: String, shape: &[usize], transposed: bool| {
         let values = match unused.remove(&key) {
@@ -253,6 +255,28 @@ fn read_tensors<'a>(
             replaced,
         }),
         false => Err(faults),
+    }
+}
+
+/// Drops the copies of trained rows that PEFT writes under the name of a head that is tied to the embedding.
+fn drop_tied_rows(tensors: &mut HashMap<String, Stored>, plan: &[Planned]) {
+    let tokens = plan
+        .iter()
+        .filter(|planned| matches!(planned.blueprint, Blueprint::Tokens { .. }));
+    let keys = tokens.flat_map(|planned| {
+        let specs = planned.specs().into_iter();
+        specs.map(|spec| layer_key(planned.module_path(), &spec.key))
+    });
+    for key in keys.collect::<Vec<_>>() {
+        let Some((key, rows)) = tensors.remove_entry(&key) else {
+            continue;
+        };
+        tensors.retain(|other, copy| {
+            let is_copy = other.ends_with(".trainable_tokens_delta")
+                && (&copy.shape, &copy.bytes) == (&rows.shape, &rows.bytes);
+            !is_copy
+        });
+        tensors.insert(key, rows);
     }
 }
 
