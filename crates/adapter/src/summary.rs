@@ -3,6 +3,7 @@ use std::fmt;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::method::Method;
 use crate::reach::adapted_weights;
 
 /// One adapted layer in a [`ParameterSummary`].
@@ -51,7 +52,10 @@ pub fn summary<M: Module>(module: &M) -> ParameterSummary {
             scale: adapter.method.scale().unwrap_or(1.0),
             parameters: adapter.method.num_parameters(),
         };
-        weight.stack.adapters().iter().map(row).collect::<Vec<_>>()
+        let adapters = weight.stack.adapters().iter();
+        // A bias that is scaled with its weight has no parameter of its own.
+        let own = adapters.filter(|adapter| !matches!(adapter.method, Method::TiedBias(_)));
+        own.map(row).collect::<Vec<_>>()
     });
     ParameterSummary {
         rows: rows.collect(),

@@ -52,7 +52,7 @@ impl AdapterMethod for Dora {
             let changed = add_low_rank(product.clone(), dropped, low_rank) * factor;
             return cast(cast(y, DType::F32) + changed - product, dtype);
         }
-        let y = add_low_rank(cast(y, DType::F32), x, low_rank);
+        let y = add_low_rank(cast(y, DType::F32), cast(x, DType::F32), low_rank);
         cast(y * factor, dtype)
     }
 

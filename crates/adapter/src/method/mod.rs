@@ -264,7 +264,7 @@ pub(crate) fn product(methods: &[&Method], x: Tensor<2>, base: &Tensor<2>) -> Te
     }
     let y = product(before, x.clone(), base);
     match last.inner().low_rank() {
-        Some(low_rank) => add_low_rank(y, last.input(x), low_rank),
+        Some(low_rank) => add_low_rank(y, cast(last.input(x), DType::F32), low_rank),
         None => last.inner().apply(y, x, base),
     }
 }
