@@ -11,6 +11,7 @@ mod lifecycle;
 mod low_precision;
 mod merging;
 mod methods;
+mod properties;
 mod saved_config;
 mod saved_modules;
 mod switching;
