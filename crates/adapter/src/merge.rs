@@ -146,7 +146,11 @@ struct CastAll(DType);
 impl ModuleMapper for CastAll {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let is_trained = param.is_require_grad();
-        let param = param.map(|tensor| cast(tensor.detach(), self.0));
+        let param = param.map(|tensor| match tensor.is_autodiff() {
+            // What comes of a cast could not be tracked again.
+            true => Tensor::from_inner(cast(tensor.inner(), self.0)),
+            false => cast(tensor, self.0),
+        });
         param.set_require_grad(is_trained)
     }
 }

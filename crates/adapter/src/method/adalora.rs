@@ -46,13 +46,15 @@ impl AdaLora {
 
     /// Sets the singular values to 0 that are not kept.
     pub(crate) fn with_kept(mut self, kept: &[bool]) -> Self {
-        let mask = kept.iter().map(|kept| f32::from(u8::from(*kept)));
-        let mask: Vec<f32> = mask.collect();
         self.e = self.e.map(|e| {
-            let data = TensorData::new(mask, [1, kept.len()]);
-            let mask = Tensor::from_data(data, (&e.device(), e.dtype()));
-            let is_trained = e.is_require_grad();
-            (e.detach() * mask).set_require_grad(is_trained)
+            let (device, dtype, is_trained) = (e.device(), e.dtype(), e.is_require_grad());
+            let values = e.into_data();
+            let values = values.iter::<f32>().zip(kept);
+            let values: Vec<f32> = values
+                .map(|(value, kept)| if *kept { value } else { 0.0 })
+                .collect();
+            let data = TensorData::new(values, [1, kept.len()]);
+            Tensor::from_data(data, (&device, dtype)).set_require_grad(is_trained)
         });
         self
     }

@@ -39,9 +39,13 @@ pub(super) fn config_text(
         config.method,
         MethodConfig::Ia3(_) | MethodConfig::Tokens(_)
     ) {
-        let pattern = Some(&config.layers_pattern).filter(|names| !names.is_empty());
         put("layers_to_transform", json!(config.layers_to_transform));
-        put("layers_pattern", json!(pattern));
+        let pattern = match config.layers_pattern.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            several => json!(several),
+        };
+        put("layers_pattern", pattern);
     }
     for (field, value) in method_fields(config, metadata) {
         put(field, value);
