@@ -15,6 +15,7 @@ from peft import (
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
+    PeftConfig,
     PeftModel,
     TrainableTokensConfig,
     VeraConfig,
@@ -221,7 +222,10 @@ def check(case, folder, here):
     """PEFT loads what burn-lora saved in `folder` and must find the logits that burn-lora wrote beside it."""
     mine = load_file(folder / "logits.safetensors")["logits"]
     saved = load_file(folder / "adapter" / "adapter_model.safetensors")
-    model = PeftModel.from_pretrained(load_base(case, here), folder / "adapter").eval()
+    config = PeftConfig.from_pretrained(folder / "adapter")
+    if case.base == "vision":
+        config.task_type = None  # which is that of a language model where burn-lora is told of none
+    model = PeftModel.from_pretrained(load_base(case, here), folder / "adapter", config=config).eval()
     expected = weights(model)
     # The rows of a tied head are the embedding's.
     tied = {key for key in expected if key.endswith("lm_head.trainable_tokens_delta")}
