@@ -29,7 +29,7 @@ pub const DEFAULT_NAME: &str = "default";
 /// adapters are merged.
 pub fn attach<M: Module>(module: M, name: &str, config: &LoraConfig) -> Result<M, AdapterError> {
     let plan = plan(&module, config)?;
-    check_name(&module, name, &plan)?;
+    check_name(&module, name)?;
     let wanted = plan.iter().filter(|planned| planned.needs_base());
     let bases = bases(&module, wanted.map(|planned| planned.path.as_str()));
     let values = plan.iter().map(|planned| {
@@ -109,12 +109,8 @@ fn check_ties<M: Module>(module: M, plan: &[Planned]) -> Result<M, AdapterError>
     }
 }
 
-/// Refuses a name that a targeted weight already has, and a merged module.
-pub(crate) fn check_name<M: Module>(
-    module: &M,
-    name: &str,
-    plan: &[Planned],
-) -> Result<(), AdapterError> {
+/// Refuses a name that an adapter has already, be it on other weights, and a merged module.
+pub(crate) fn check_name<M: Module>(module: &M, name: &str) -> Result<(), AdapterError> {
     check_word(name)?;
     let adapted = all_stacks(module);
     if adapted.iter().any(|weight| weight.stack.is_merged()) {
@@ -125,7 +121,6 @@ pub(crate) fn check_name<M: Module>(
     let layers: Vec<String> = adapted
         .iter()
         .filter(|weight| weight.stack.method(name).is_some())
-        .filter(|weight| plan.iter().any(|site| site.path == weight.path))
         .map(|weight| weight.module_path().to_string())
         .collect();
     match layers.is_empty() {

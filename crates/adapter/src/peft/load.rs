@@ -36,7 +36,7 @@ pub fn load<M: Module>(
     folder: &Path,
 ) -> Result<(M, LoraConfig), AdapterError> {
     let (config, plan) = read_plan(&module, folder)?;
-    check_name(&module, name, &plan)?;
+    check_name(&module, name)?;
     let contents = read_contents(&module, folder, &plan, &config)?;
     let module = contents.put(module, name, &config)?;
     Ok((module, config))
