@@ -20,12 +20,10 @@ pub(super) fn config_text(
     let mut put = |field: &str, value: Value| map.insert(field.to_string(), value);
     put("peft_type", json!(peft_type(&config.method)));
     put("task_type", json!(task));
-    put("auto_mapping", Value::Null);
     put(
         "base_model_name_or_path",
         json!(metadata.base_model_name_or_path),
     );
-    put("revision", Value::Null);
     put("inference_mode", json!(true));
     put("target_modules", targets.to_value());
     put("modules_to_save", json!(saved));
@@ -50,8 +48,11 @@ pub(super) fn config_text(
     for (field, value) in method_fields(config, metadata) {
         put(field, value);
     }
-    for (field, value) in &metadata.other {
-        map.entry(field.clone()).or_insert(value.clone());
+    // What was read goes before what stands for nothing.
+    let empty = ["auto_mapping", "revision"].map(|field| (field.to_string(), Value::Null));
+    let rest = metadata.other.clone().into_iter().chain(empty);
+    for (field, value) in rest {
+        map.entry(field).or_insert(value);
     }
     format!("{:#}\n", Value::Object(map))
 }
