@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_lora::adapter::{LoraConfig, Targets};
+use burn_lora::adapter::{LoraConfig, MethodConfig, Targets};
 use burn_lora::train::{TrainConfig, Warmup};
 use clap::{Parser, ValueEnum};
 
@@ -34,6 +34,14 @@ pub struct Options {
     /// Number format of the base; the adapter is f32
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub dtype: Precision,
+
+    /// What is trained: lora, lora-fa, dora, vera, loha, lokr, adalora, ia3, bitfit, full
+    #[arg(long, default_value = "lora")]
+    pub method: MethodConfig,
+
+    /// Train LoRA's up-projections at so many times the learning rate (LoRA+)
+    #[arg(long, value_name = "RATIO")]
+    pub lora_plus_ratio: Option<f64>,
 
     /// Rank of the adapter
     #[arg(long, default_value_t = 8)]
@@ -141,7 +149,13 @@ impl From<Precision> for burn::tensor::DType {
 impl Options {
     /// The adapter that is asked for.
     pub fn lora(&self) -> LoraConfig {
+        let mut method = self.method.clone();
+        if let MethodConfig::AdaLora(adalora) = &mut method {
+            adalora.total_steps = self.steps;
+            adalora.target_rank = self.rank.div_ceil(2);
+        }
         LoraConfig::new(self.rank, self.alpha)
+            .with_method(method)
             .with_dropout(self.dropout)
             .with_rslora(self.rslora)
             .with_targets(Targets::parse(&self.targets))
@@ -156,6 +170,7 @@ impl Options {
             grad_accumulation: self.grad_accumulation,
             max_seq_len: self.max_seq_len,
             learning_rate: self.learning_rate,
+            lora_plus_ratio: self.lora_plus_ratio,
             warmup: self.warmup,
             weight_decay: self.weight_decay,
             grad_clip_norm: (self.grad_clip_norm != 0.0).then_some(self.grad_clip_norm),

@@ -33,6 +33,7 @@ from transformers.utils import logging
 
 import decoders
 import encoders
+import methods
 import seq2seq
 
 HERE = Path(__file__).resolve().parent
@@ -370,6 +371,8 @@ def generations(model, base, vocab_size, generator):
 def write_case(case, folder):
     if isinstance(case, Decoding):
         return decoding.write(folder, HERE)
+    if isinstance(case, methods.MethodCase):
+        return methods.write(case, folder, HERE)
     with tempfile.TemporaryDirectory() as scratch:
         write_case_with(case, folder, scratch)
 
@@ -558,11 +561,14 @@ def check_model(case, folder):
 def check(chosen, root):
     complaints = []
     for case in chosen:
-        if case.lora is None:
+        if case.lora is None and not isinstance(case, methods.MethodCase):
             continue
         folder = root / case.name
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
+            continue
+        if isinstance(case, methods.MethodCase):
+            complaints += [f"{case.name}: {complaint}" for complaint in methods.check(case, folder, HERE)]
             continue
         found = check_adapter(case, folder)
         if (folder / "model").is_dir():
@@ -578,7 +584,7 @@ def main():
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--check", metavar="DIR", type=Path, help="compare what burn-lora saved under DIR with PEFT")
     group.add_argument("--verify", action="store_true", help="make the values again and compare with the committed ones")
-    everything = [*cases(), Decoding()]
+    everything = [*cases(), *methods.method_cases(), Decoding()]
     names = [case.name for case in everything]
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be repeated")
     arguments = parser.parse_args()
@@ -591,7 +597,7 @@ def main():
 
     complaints = []
     if arguments.check:
-        complaints = check([case for case in chosen if isinstance(case, Case)], arguments.check)
+        complaints = check([case for case in chosen if not isinstance(case, Decoding)], arguments.check)
     elif arguments.verify:
         complaints = verify(chosen)
     else:

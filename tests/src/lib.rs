@@ -7,11 +7,13 @@
 mod compare;
 mod devices;
 mod golden;
+mod methods;
 mod parameters;
 mod subject;
 
 pub use compare::{assert_close, assert_same, floats, largest_difference};
 pub use devices::{devices, on_each_device};
 pub use golden::{CASES, Golden};
+pub use methods::{METHOD_CASES, MethodCase, Vision, methods_for, random};
 pub use parameters::{Parameters, gradients, parameters};
-pub use subject::{Mlp, Subject, gpt2, llama, mlp};
+pub use subject::{Mlp, Subject, gpt2, llama, mlp, vision};

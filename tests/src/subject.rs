@@ -6,6 +6,7 @@ use burn_lora::transformer::Decoder;
 
 use crate::compare::floats;
 use crate::golden::Golden;
+use crate::methods::Vision;
 
 /// A tiny module that the invariants are checked on.
 pub struct Subject<M> {
@@ -91,6 +92,35 @@ pub fn mlp(device: &Device, dtype: DType) -> Subject<Mlp> {
         forward: |model, device| {
             let dtype = model.up.weight.base().dtype();
             model.forward(waves(0.0, [7, 6], device, dtype))
+        },
+        device: device.clone(),
+    }
+}
+
+/// A user's module of Burn's convolutions, which know nothing of adapters.
+pub fn vision(device: &Device, dtype: DType) -> Subject<Vision> {
+    let values = |name: &str| {
+        let (phase, count) = match name {
+            "line.weight" => (0.2, 8 * 6 * 3),
+            "line.bias" => (0.4, 8),
+            "plane.weight" => (0.6, 6 * 4 * 2 * 3),
+            "plane.bias" => (0.8, 6),
+            "head.weight" => (1.0, 5 * 12),
+            _ => (1.2, 5),
+        };
+        (0..count)
+            .map(|i| 0.6 * (phase + 1.7 * i as f32).sin())
+            .collect()
+    };
+    Subject {
+        name: "vision",
+        base: Vision::new(device, dtype, values),
+        targets: vec!["line", "plane", "head"],
+        adapted: vec![[18, 8], [24, 6], [12, 5]],
+        forward: |model, device| {
+            let dtype = model.head.weight.base().dtype();
+            let x = waves(0.0, [3, 6, 9], device, dtype);
+            model.forward(x).flatten(0, 1)
         },
         device: device.clone(),
     }

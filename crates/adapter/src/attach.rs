@@ -1,25 +1,27 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
+use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
-use crate::init::factors;
-use crate::lora::Lora;
-use crate::reach::{adapted_weights, replace_stacks};
-use crate::saved::{PEFT_HEADS, is_saved, saved_parameters};
-use crate::sites::{Path, module_path, sites};
+use crate::method::{Method, MethodConfig, Projections, random_projections};
+use crate::plan::{Planned, plan};
+use crate::reach::{all_stacks, bases, replace_stacks};
+use crate::saved::is_saved;
+use crate::sites::Path;
 use crate::stack::{AdapterStack, NamedAdapter};
-use crate::targets::select;
+use crate::view::View;
 
 /// The name of an adapter where none is asked for, PEFT's.
 pub const DEFAULT_NAME: &str = "default";
 
-/// Freezes a module and attaches a LoRA adapter to every layer that the configuration targets. The modules that it wants
+/// Freezes a module and attaches an adapter to every layer that the configuration targets. The modules that it wants
 /// [saved](LoraConfig::modules_to_save) are not frozen.
 ///
-/// Attaching under another name adds a second adapter to the stacks; the contributions add up.
+/// Attaching under another name adds a second adapter to the stacks, of the same method or another; both act, one after the
+/// other.
 ///
 /// # Errors
 /// Nothing is attached, and the error lists every culprit, when the configuration is wrong, a target matches no layer
@@ -27,141 +29,90 @@ pub const DEFAULT_NAME: &str = "default";
 /// adapters are merged.
 pub fn attach<M: Module>(module: M, name: &str, config: &LoraConfig) -> Result<M, AdapterError> {
     let plan = plan(&module, config)?;
-    check_name(&module, name, &plan)?;
-    let adapters = plan.into_iter().map(|site| {
-        let shape = [site.d_in, site.rank, site.d_out];
-        let (a, b) = factors(config.init, shape, config.seed, site.index, &site.device);
-        let lora = site.lora(a, b, config);
-        (site.path, lora)
+    check_name(&module, name)?;
+    let wanted = plan.iter().filter(|planned| planned.needs_base());
+    let bases = bases(&module, wanted.map(|planned| planned.path.as_str()));
+    let values = plan.iter().map(|planned| {
+        let base = bases.get(&planned.path);
+        planned.initial(config, base)
     });
-    let adapters = adapters.collect();
-    Ok(place(module, name, adapters, &config.modules_to_save))
+    let values = values.collect();
+    let shared = projections(&plan, config);
+    finish(module, name, &plan, values, config, shared.as_ref())
 }
 
-/// A weight that is to be adapted, with the rank and alpha that apply to it.
-pub(crate) struct Planned {
-    pub(crate) path: String,
-    pub(crate) d_in: usize,
-    pub(crate) d_out: usize,
-    pub(crate) rank: usize,
-    pub(crate) alpha: f64,
-    pub(crate) device: Device,
-    /// Position among the adapted weights; numbers the stream of random values.
-    index: u64,
+/// The projections that the planned layers share, where the method has such.
+pub(crate) fn projections(plan: &[Planned], config: &LoraConfig) -> Option<Projections> {
+    let MethodConfig::Vera(vera) = &config.method else {
+        return None;
+    };
+    Some(random_projections(vera.key, config.rank, widths(plan)))
 }
 
-impl Planned {
-    pub(crate) fn module_path(&self) -> &str {
-        module_path(&self.path)
-    }
-
-    pub(crate) fn lora(
-        &self,
-        a: Param<Tensor<2>>,
-        b: Param<Tensor<2>>,
-        config: &LoraConfig,
-    ) -> Lora {
-        Lora {
-            a,
-            b,
-            alpha: self.alpha,
-            scale: config.scale(self.rank, self.alpha),
-            dropout: config.dropout,
-        }
-    }
+/// The widest input and the widest output.
+pub(crate) fn widths(plan: &[Planned]) -> [usize; 2] {
+    plan.iter().fold([0, 0], |widest, planned| {
+        let [d_in, d_out] = planned.view.dims();
+        [widest[0].max(d_in), widest[1].max(d_out)]
+    })
 }
 
-/// What a configuration means for a module.
-pub(crate) fn plan<M: Module>(
-    module: &M,
-    config: &LoraConfig,
-) -> Result<Vec<Planned>, AdapterError> {
-    let patterns = config.check()?;
-    let mut selected = select(&sites(module), config)?;
-    let mut faults = Vec::new();
-    let names = &config.modules_to_save;
-    if !names.is_empty() {
-        // A module that is trained as a whole needs no adapter, whatever the targets say.
-        selected.retain(|site| !is_saved(&site.path, names));
-        if selected.is_empty() {
-            faults.push("every target lies in a module that is saved as a whole".to_string());
-        }
-        faults.extend(absent_modules(module, names));
-    }
-    let planned: Vec<Planned> = selected
-        .iter()
-        .zip(0..)
-        .map(|(site, index)| {
-            let path = site.module_path();
-            Planned {
-                path: site.path.clone(),
-                d_in: site.d_in,
-                d_out: site.d_out,
-                rank: patterns.rank(path, config.rank),
-                alpha: patterns.alpha(path, config.alpha),
-                device: site.device.clone(),
-                index,
-            }
-        })
-        .collect();
-    for site in &planned {
-        let most = site.d_in.min(site.d_out);
-        if site.rank > most {
-            faults.push(format!(
-                "rank {} exceeds {most}, the smaller side of {} [{}, {}]",
-                site.rank,
-                site.module_path(),
-                site.d_in,
-                site.d_out
-            ));
-        }
-    }
-    let keys = config.rank_pattern.iter().map(|(key, _)| key);
-    let keys = keys.chain(config.alpha_pattern.iter().map(|(key, _)| key));
-    let compiled = patterns.ranks.iter().map(|(pattern, _)| pattern);
-    let compiled = compiled.chain(patterns.alphas.iter().map(|(pattern, _)| pattern));
-    for (key, pattern) in keys.zip(compiled) {
-        if !planned
-            .iter()
-            .any(|site| pattern.matches(site.module_path()))
-        {
-            faults.push(format!("the pattern \"{key}\" matches no targeted layer"));
-        }
-    }
-    match faults.is_empty() {
-        true => Ok(planned),
-        false => Err(AdapterError::Config { faults }),
-    }
-}
-
-/// The names that no module's path ends with. PEFT always lists the same names of heads; one of them is enough.
-fn absent_modules<M: Module>(module: &M, names: &[String]) -> Vec<String> {
-    let finds = |name: &String| !saved_parameters(module, std::slice::from_ref(name)).is_empty();
-    let has_head = names
-        .iter()
-        .any(|name| PEFT_HEADS.contains(&name.as_str()) && finds(name));
-    names
-        .iter()
-        .filter(|name| !(has_head && PEFT_HEADS.contains(&name.as_str())))
-        .filter(|name| !finds(name))
-        .map(|name| format!("modules_to_save has \"{name}\", with which no module's path ends"))
-        .collect()
-}
-
-/// Refuses a name that a targeted weight already has, and a merged module.
-pub(crate) fn check_name<M: Module>(
-    module: &M,
+/// Makes the methods of their values and puts them onto the module.
+pub(crate) fn finish<M: Module>(
+    module: M,
     name: &str,
     plan: &[Planned],
-) -> Result<(), AdapterError> {
-    if name.is_empty() || name.contains('.') {
-        return Err(AdapterError::Config {
-            faults: vec![format!(
-                "the adapter's name \"{name}\" is empty or holds a dot; it becomes part of parameter paths"
-            )],
-        });
+    values: Vec<Vec<Vec<f32>>>,
+    config: &LoraConfig,
+    shared: Option<&Projections>,
+) -> Result<M, AdapterError> {
+    let mut methods = HashMap::new();
+    for (planned, values) in plan.iter().zip(values) {
+        let method = planned.build(values, config, shared, &methods);
+        let method = method.ok_or_else(|| AdapterError::Config {
+            faults: vec![format!("{} lacks values", planned.path)],
+        })?;
+        methods.insert(planned.path.clone(), method);
     }
-    let adapted = adapted_weights(module);
+    let views = plan
+        .iter()
+        .map(|planned| (planned.path.clone(), planned.view.clone()));
+    let module = place(
+        module,
+        name,
+        methods,
+        views.collect(),
+        &config.modules_to_save,
+    );
+    check_ties(module, plan)
+}
+
+/// Refuses a module whose walks meet a bias before its weight: a scale that both share could not be handed over.
+fn check_ties<M: Module>(module: M, plan: &[Planned]) -> Result<M, AdapterError> {
+    let is_tie = |planned: &&Planned| matches!(planned.blueprint, Blueprint::TiedBias { .. });
+    if plan.iter().find(is_tie).is_none() {
+        return Ok(module);
+    }
+    struct Walk;
+    impl ModuleMapper for Walk {}
+    let module = module.map(&mut Walk);
+    let stacks = all_stacks(&module).into_iter();
+    let loose = stacks.filter(|weight| !weight.stack.is_tied());
+    let layers: Vec<String> = loose.map(|weight| weight.path).collect();
+    match layers.is_empty() {
+        true => Ok(module),
+        false => Err(AdapterError::NotAdaptable {
+            layers,
+            kind: "\"ia3\" scales a bias with the weight, which must stand before it in the module"
+                .to_string(),
+        }),
+    }
+}
+
+/// Refuses a name that an adapter has already, be it on other weights, and a merged module.
+pub(crate) fn check_name<M: Module>(module: &M, name: &str) -> Result<(), AdapterError> {
+    check_word(name)?;
+    let adapted = all_stacks(module);
     if adapted.iter().any(|weight| weight.stack.is_merged()) {
         return Err(AdapterError::Merged {
             action: "attaching another",
@@ -169,8 +120,7 @@ pub(crate) fn check_name<M: Module>(
     }
     let layers: Vec<String> = adapted
         .iter()
-        .filter(|weight| weight.stack.get(name).is_some())
-        .filter(|weight| plan.iter().any(|site| site.path == weight.path))
+        .filter(|weight| weight.stack.method(name).is_some())
         .map(|weight| weight.module_path().to_string())
         .collect();
     match layers.is_empty() {
@@ -182,30 +132,46 @@ pub(crate) fn check_name<M: Module>(
     }
 }
 
-/// Puts the adapters onto their weights, by the weights' paths, and freezes everything that is neither an adapter nor saved
+/// Refuses a name that could not stand in a path.
+pub(crate) fn check_word(name: &str) -> Result<(), AdapterError> {
+    match name.is_empty() || name.contains('.') {
+        false => Ok(()),
+        true => Err(AdapterError::Config {
+            faults: vec![format!(
+                "the adapter's name \"{name}\" is empty or holds a dot; it becomes part of parameter paths"
+            )],
+        }),
+    }
+}
+
+/// Puts the adapters onto their parameters, by the paths, and freezes everything that is neither an adapter nor saved
 /// as a whole.
-pub(crate) fn place<M: Module>(
+fn place<M: Module>(
     module: M,
     name: &str,
-    adapters: HashMap<String, Lora>,
+    methods: HashMap<String, Method>,
+    views: HashMap<String, View>,
     saved: &[String],
 ) -> M {
-    let mut fresh = adapters;
+    let mut fresh = methods;
     let mut grown = HashMap::new();
-    for weight in adapted_weights(&module) {
-        if let Some(lora) = fresh.remove(&weight.path) {
-            let name = name.to_string();
-            grown.insert(weight.path, weight.stack.push(NamedAdapter { name, lora }));
+    for weight in all_stacks(&module) {
+        if let Some(method) = fresh.remove(&weight.path) {
+            let adapter = NamedAdapter::new(name, method);
+            grown.insert(weight.path, weight.stack.push(adapter));
         }
     }
     let module = module.map(&mut FreezeBase {
         path: Path::default(),
         saved,
     });
-    replace_stacks(module, grown).apply_reparameterization(Attach {
-        name: name.to_string(),
-        adapters: fresh,
-    })
+    let fresh = fresh.into_iter().filter_map(|(path, method)| {
+        let view = views.get(&path)?.clone();
+        let stack = AdapterStack::new(view, NamedAdapter::new(name, method));
+        Some((path, stack))
+    });
+    let stacks = fresh.collect();
+    replace_stacks(module, grown).apply_reparameterization(Attach { stacks })
 }
 
 /// Switches gradients off for every parameter that is not an adapter's, and on for those that are saved as a whole.
@@ -235,8 +201,7 @@ impl ModuleMapper for FreezeBase<'_> {
 }
 
 struct Attach {
-    name: String,
-    adapters: HashMap<String, Lora>,
+    stacks: HashMap<String, AdapterStack>,
 }
 
 impl Reparameterizer for Attach {
@@ -247,12 +212,7 @@ impl Reparameterizer for Attach {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<AdapterStack>) {
-        let stack = self.adapters.remove(path).map(|lora| {
-            AdapterStack::new(NamedAdapter {
-                name: self.name.clone(),
-                lora,
-            })
-        });
+        let stack = self.stacks.remove(path);
         (param, stack)
     }
 }

@@ -1,8 +1,12 @@
 use crate::error::AdapterError;
 use crate::init::LoraInit;
+use crate::method::{Columns, MethodConfig};
 use crate::targets::{Pattern, Targets};
 
-/// What a LoRA adapter is to be: rank, scale, dropout, and where it goes.
+/// What an adapter of any method is to be.
+pub type AdapterConfig = LoraConfig;
+
+/// What an adapter is to be: its method, rank, scale, dropout, and where it goes. LoRA, unless a word changes the method.
 ///
 /// ```
 /// use burn_lora_adapter::{LoraConfig, Targets};
@@ -11,9 +15,14 @@ use crate::targets::{Pattern, Targets};
 ///     .with_targets(Targets::names(["q_proj", "v_proj"]))
 ///     .with_dropout(0.05);
 /// assert_eq!(config.scale(16, 32.0), 2.0);
+///
+/// let other = config.with_method("dora".parse()?);
+/// # Ok::<(), burn_lora_adapter::AdapterError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
+    /// Which method; one word changes it.
+    pub method: MethodConfig,
     /// Rank `r` of the change.
     pub rank: usize,
     /// Numerator of the scale; the change is multiplied by `alpha / r`.
@@ -30,10 +39,20 @@ pub struct LoraConfig {
     /// Only layers with these indices, by the first number in a layer's path (`model.layers.3.mlp` has index 3); `None`
     /// adapts all.
     pub layers_to_transform: Option<Vec<usize>>,
+    /// Names, or expressions for them, of the list that `layers_to_transform` counts in (`layers`, `h`); any if there is none.
+    pub layers_pattern: Vec<String>,
+    /// Train a bias of the up-projection, too: added to the layer's own bias, so that only layers with one can have it. Of LoRA
+    /// and DoRA.
+    pub lora_bias: bool,
+    /// Fused projections of which only some columns are adapted: the end of a layer's path, and which. Of LoRA.
+    pub parts: Vec<(String, Columns)>,
     /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single layers, matched like [`rank_pattern`](Self::rank_pattern).
     pub alpha_pattern: Vec<(String, f64)>,
+    /// Rows of embeddings that are trained beside the factors, by the end of the embedding's path; an empty one is the first
+    /// embedding. Of LoRA and DoRA.
+    pub trainable_tokens: Vec<(String, Vec<usize>)>,
     /// Modules that are trained as a whole beside the adapter and saved with it, by the ends of their paths: a fresh head
     /// (`classifier`). No adapter goes onto them.
     pub modules_to_save: Vec<String>,
@@ -47,6 +66,7 @@ impl LoraConfig {
     /// A configuration for all linear layers but the output head, without dropout.
     pub fn new(rank: usize, alpha: f64) -> Self {
         Self {
+            method: MethodConfig::Lora,
             rank,
             alpha,
             dropout: 0.0,
@@ -54,12 +74,34 @@ impl LoraConfig {
             targets: Targets::AllLinear,
             exclude: None,
             layers_to_transform: None,
+            layers_pattern: Vec::new(),
+            lora_bias: false,
+            trainable_tokens: Vec::new(),
+            parts: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             modules_to_save: Vec::new(),
             init: LoraInit::default(),
             seed: 0,
         }
+    }
+
+    /// Chooses the method.
+    pub fn with_method(mut self, method: MethodConfig) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Sets whether the up-projection has a bias.
+    pub fn with_lora_bias(mut self, lora_bias: bool) -> Self {
+        self.lora_bias = lora_bias;
+        self
+    }
+
+    /// Adapts only some columns of the fused projections whose path ends with a name.
+    pub fn with_parts(mut self, name: impl Into<String>, columns: Columns) -> Self {
+        self.parts.push((name.into(), columns));
+        self
     }
 
     /// Sets which layers are adapted.
@@ -107,9 +149,11 @@ impl LoraConfig {
         self
     }
 
-    /// The scale of an adapter of this rank and alpha: `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
+    /// The scale of an adapter of this rank and alpha: `alpha / r`, or `alpha / sqrt(r)` with rsLoRA. AdaLoRA, whose rank may
+    /// become 0, divides by a little more.
     pub fn scale(&self, rank: usize, alpha: f64) -> f64 {
         match self.use_rslora {
+            _ if matches!(self.method, MethodConfig::AdaLora(_)) => alpha / (rank as f64 + 1e-5),
             true => alpha / (rank as f64).sqrt(),
             false => alpha / rank as f64,
         }
@@ -121,9 +165,10 @@ impl LoraConfig {
     /// [`AdapterError::Config`] with all faults.
     pub(crate) fn check(&self) -> Result<Patterns, AdapterError> {
         let mut faults = Vec::new();
-        if self.rank == 0 {
+        if self.rank == 0 && self.method.has_rank() {
             faults.push("rank (r) is 0; it must be at least 1".to_string());
         }
+        self.check_method(&mut faults);
         check_alpha("alpha (lora_alpha)", self.alpha, &mut faults);
         if !(0.0..1.0).contains(&self.dropout) {
             faults.push(format!(
@@ -146,6 +191,53 @@ impl LoraConfig {
         match faults.is_empty() {
             true => Ok(Patterns { ranks, alphas }),
             false => Err(AdapterError::Config { faults }),
+        }
+    }
+}
+
+impl LoraConfig {
+    /// What of the options does not go with the method.
+    fn check_method(&self, faults: &mut Vec<String>) {
+        let word = self.method.word();
+        let is_lora = self.method.is_lora();
+        let options = [
+            ("lora_bias", self.lora_bias && !is_lora),
+            (
+                "trainable tokens",
+                !self.trainable_tokens.is_empty() && !is_lora,
+            ),
+            ("rsLoRA's scale", self.use_rslora && !is_lora),
+            (
+                "columns of fused projections",
+                !self.parts.is_empty() && (self.method != MethodConfig::Lora || self.lora_bias),
+            ),
+        ];
+        for (option, is_wrong) in options {
+            if is_wrong {
+                faults.push(format!("the method \"{word}\" has no {option}"));
+            }
+        }
+        if !self.layers_pattern.is_empty() && self.layers_to_transform.is_none() {
+            faults.push(
+                "layers_pattern says what layers_to_transform counts, which is not given".into(),
+            );
+        }
+        for pattern in &self.layers_pattern {
+            compile("layers_pattern", pattern, faults);
+        }
+        match &self.method {
+            MethodConfig::AdaLora(config) => config.check(faults),
+            MethodConfig::Tokens(indices) => {
+                if indices.is_empty() {
+                    faults.push("no token is named (token_indices)".to_string());
+                }
+                let mut sorted = indices.clone();
+                sorted.sort_unstable();
+                if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+                    faults.push("a token is named twice (token_indices)".to_string());
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::sites::Site;
 #[non_exhaustive]
 pub enum AdapterError {
     /// The configuration contradicts itself or the module.
-    #[error("the LoRA configuration is wrong:{}", list(faults))]
+    #[error("the adapter's configuration is wrong:{}", list(faults))]
     Config {
         /// Every fault, in words.
         faults: Vec<String>,
@@ -19,13 +19,13 @@ pub enum AdapterError {
         /// Each name or expression that matches nothing, with the nearest names that exist.
         targets: Vec<(String, Vec<String>)>,
     },
-    /// Layers of a kind that LoRA is not made for here.
-    #[error("LoRA cannot adapt {kind}:{}", list(layers))]
+    /// Layers of a kind that the method is not made for.
+    #[error("{kind}:{}", list(layers))]
     NotAdaptable {
         /// Paths of the layers.
         layers: Vec<String>,
-        /// What they are.
-        kind: &'static str,
+        /// Which method cannot adapt what.
+        kind: String,
     },
     /// A weight has an adapter of this name already.
     #[error("an adapter named \"{name}\" is attached already, to:{}", list(layers))]
@@ -174,7 +174,10 @@ pub(crate) fn nearest<'a>(
 /// The nearest layer names to a target that matched nothing; all names where none is near.
 fn nearest_layers(target: &str, sites: &[Site]) -> Vec<String> {
     let mut names: Vec<&str> = Vec::new();
-    for site in sites.iter().filter(|site| !site.is_embedding()) {
+    let layers = sites
+        .iter()
+        .filter(|site| !site.is_embedding() && !site.is_vector());
+    for site in layers {
         let path = site.module_path();
         let name = path.rsplit('.').next().unwrap_or(path);
         if !names.contains(&name) {

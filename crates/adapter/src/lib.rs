@@ -1,13 +1,16 @@
-//! Low-rank adapters for any Burn module.
+//! Adapters for any Burn module.
 //!
-//! [`attach`] freezes a module and puts a [`Lora`] on every weight that a [`LoraConfig`] targets, from outside: the
-//! module's type stays as it is. Burn's own layers then compute with the composed weight; layers that call [`project`]
+//! [`attach`] freezes a module and puts an adapter on every weight that an [`AdapterConfig`] targets, from outside: the
+//! module's type stays as it is. It is [`Lora`] unless a word changes the method ([`METHODS`]). Burn's own layers then compute with the composed weight; layers that call [`project`]
 //! take the activation path, which builds neither a dense delta nor a weight-shaped gradient.
 //!
 //! | call | what it does |
 //! |---|---|
 //! | [`attach`] | freezes the base, adds a named adapter to each target |
 //! | [`project`] | `x W + b + s (dropout(x) A) B` through a `burn::nn::Linear` |
+//! | [`embed`] | the rows of a `burn::nn::Embedding` with its adapters |
+//! | [`adapters`], [`activate`], [`rename`], [`delete`] | several adapters on one base |
+//! | [`with_rows`] | one adapter for each row of a batch |
 //! | [`set_enabled`] | turns the adapters off (the base, exactly) and on again |
 //! | [`merge`], [`unmerge`] | folds the adapters into one dense weight each, and restores the base bit for bit |
 //! | [`merge_and_unload`] | leaves plain weights and no adapter |
@@ -17,30 +20,43 @@
 
 mod adapter_only;
 mod attach;
+mod blueprint;
+pub mod budget;
 mod config;
 mod error;
 mod init;
+mod lifecycle;
 mod lora;
 mod merge;
+mod method;
 pub mod peft;
+mod plan;
 mod project;
 mod reach;
+mod rows;
 mod saved;
 mod sites;
 mod stack;
 mod summary;
 mod switch;
 mod targets;
+mod view;
 
 pub use adapter_only::AdapterOnly;
 pub use attach::{DEFAULT_NAME, attach};
-pub use config::LoraConfig;
+pub use config::{AdapterConfig, LoraConfig};
 pub use error::{AdapterError, TensorFault};
 pub use init::LoraInit;
+pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
 pub use lora::Lora;
-pub use merge::{merge, merge_and_unload, unmerge};
-pub use project::project;
+pub use merge::{MergeOptions, merge, merge_and_unload, merge_and_unload_with, unmerge};
+pub use method::{
+    AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoKr, LoKrConfig, METHODS,
+    Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera, VeraConfig, trainable_count,
+};
+pub use project::{embed, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
+pub use rows::{rows_of, with_rows};
 pub use stack::{AdapterStack, NamedAdapter};
 pub use summary::{AdapterRow, ParameterSummary, summary};
 pub use switch::set_enabled;

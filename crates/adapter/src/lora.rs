@@ -1,6 +1,5 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Distribution, Tensor};
-use burn_lora_kernels::LowRank;
 
 /// A low-rank change of one weight (Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 ///
@@ -38,35 +37,11 @@ impl Lora {
     pub fn delta(&self) -> Tensor<2> {
         self.a.val().matmul(self.b.val()).mul_scalar(self.scale)
     }
-
-    /// The change as the kernels take it.
-    pub(crate) fn low_rank(&self) -> LowRank {
-        LowRank {
-            a: self.a.val(),
-            b: self.b.val(),
-            scale: self.scale,
-        }
-    }
-
-    /// Whether the adapter's input differs from the layer's.
-    ///
-    /// Only a factor that is being trained needs regularizing: `valid()` turns this off.
-    pub(crate) fn drops_inputs(&self) -> bool {
-        self.dropout > 0.0 && is_trained(&self.a)
-    }
-
-    /// What the adapter sees of the layer's input.
-    pub(crate) fn input<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match self.drops_inputs() {
-            true => drop_inputs(cast(x, self.a.val().dtype()), self.dropout),
-            false => x,
-        }
-    }
 }
 
 /// Whether gradients are wanted for a parameter. During the first forward of a recomputation its value is out of the
 /// graph, and only the parameter's own setting tells.
-fn is_trained(param: &Param<Tensor<2>>) -> bool {
+pub(crate) fn is_trained(param: &Param<Tensor<2>>) -> bool {
     let value = param.base();
     value.is_require_grad() || value.is_autodiff() && param.valid().train().base().is_require_grad()
 }
@@ -77,7 +52,7 @@ pub(crate) fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
 }
 
 /// Inverted dropout (Srivastava et al., 2014): what is kept is scaled by `1 / (1 - p)`.
-fn drop_inputs<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
+pub(crate) fn drop_inputs<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
     let keep = 1.0 - probability;
     let mask = x.random_like(Distribution::Bernoulli(keep));
     x.mul(mask).div_scalar(keep)

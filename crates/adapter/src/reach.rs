@@ -6,13 +6,16 @@
 //! leaves. Nothing is armed outside of the two walks in this file.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization};
 use burn::tensor::Tensor;
 
+use crate::error::AdapterError;
+use crate::method::Method;
 use crate::sites::{Path, REPARAMETERIZATION};
-use crate::stack::AdapterStack;
+use crate::stack::{AdapterStack, Chosen};
+use crate::view::{Kind, View};
 
 enum Cell {
     Idle,
@@ -54,12 +57,13 @@ fn is_stack(name: &str, container: &str) -> bool {
     container == REPARAMETERIZATION && name == AdapterStack::NAME
 }
 
-/// A weight that carries adapters.
+/// A parameter that carries adapters, seen as a matrix.
 #[derive(Clone, Debug)]
 pub struct AdaptedWeight {
-    /// Path of the weight parameter inside the module, `model.layers.0.self_attn.q_proj.weight`.
+    /// Path of the parameter inside the module, `model.layers.0.self_attn.q_proj.weight`.
     pub path: String,
-    /// The frozen weight.
+    /// The frozen weight as the matrix that methods change: `[d_in, d_out]` of a linear layer, the rows of an embedding,
+    /// `[channels_in x kernel, channels_out]` of a convolution, `[1, n]` of a vector.
     pub base: Tensor<2>,
     /// Its adapters.
     pub stack: AdapterStack,
@@ -75,24 +79,108 @@ impl AdaptedWeight {
 /// Whether a forward of this module draws random numbers: those of its adapters' dropout.
 pub fn drops_inputs<M: Module>(module: &M) -> bool {
     let drops = |weight: &AdaptedWeight| {
-        let stack = &weight.stack;
-        let mut adapters = stack.adapters().iter();
-        stack.is_enabled() && adapters.any(|adapter| adapter.lora.drops_inputs())
+        let methods = weight.stack.chosen(Chosen::Active);
+        let rows = weight.stack.rows().is_some();
+        let mut adapters = weight.stack.adapters().iter().filter(|_| rows);
+        methods.into_iter().any(Method::drops_inputs)
+            || adapters.any(|adapter| adapter.method.drops_inputs())
     };
-    adapted_weights(module).iter().any(drops)
+    all_stacks(module).iter().any(drops)
 }
 
-/// All weights of a module that carry adapters, in the module's order. Tensors are shared, not copied.
+/// All parameters of a module that carry adapters, in the module's order. Tensors are shared, not copied.
 pub fn adapted_weights<M: Module>(module: &M) -> Vec<AdaptedWeight> {
+    let stacks = all_stacks(module).into_iter();
+    stacks
+        .filter(|weight| !weight.stack.adapters().is_empty())
+        .collect()
+}
+
+/// All stacks of a module, those among them from which all adapters were deleted.
+pub(crate) fn all_stacks<M: Module>(module: &M) -> Vec<AdaptedWeight> {
     let mut collector = Collector::default();
     module.visit(&mut collector);
     collector.found
 }
 
+/// The adapters of a module with the paths of their parameters, where the module may hide its base.
+pub(crate) fn visible_stacks<M: Module>(module: &M) -> Vec<(String, AdapterStack)> {
+    struct Stacks {
+        path: Path,
+        found: Vec<(String, AdapterStack)>,
+    }
+    impl ModuleVisitor for Stacks {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            if is_stack(name, container) {
+                exchange(Cell::Asking);
+            }
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, name: &str, container: &str) {
+            self.path.exit();
+            if is_stack(name, container)
+                && let Cell::Shown(stack) = exchange(Cell::Idle)
+            {
+                self.found.push((self.path.join(), stack));
+            }
+        }
+    }
+    let mut stacks = Stacks {
+        path: Path::default(),
+        found: Vec::new(),
+    };
+    module.visit(&mut stacks);
+    stacks.found
+}
+
+/// The values of parameters as matrices, by their paths.
+pub(crate) fn bases<'a, M: Module>(
+    module: &M,
+    paths: impl IntoIterator<Item = &'a str>,
+) -> HashMap<String, Tensor<2>> {
+    let mut finder = Bases {
+        path: Path::default(),
+        wanted: paths.into_iter().map(str::to_string).collect(),
+        found: HashMap::new(),
+    };
+    if !finder.wanted.is_empty() {
+        module.visit(&mut finder);
+    }
+    finder.found
+}
+
+struct Bases {
+    path: Path,
+    wanted: HashSet<String>,
+    found: HashMap<String, Tensor<2>>,
+}
+
+impl ModuleVisitor for Bases {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join();
+        if !self.path.in_reparameterization() && self.wanted.contains(&path) {
+            let view = View {
+                kind: Kind::Other,
+                shape: param.lazy_shape().to_vec(),
+            };
+            self.found.insert(path, view.matrix(param.base()));
+        }
+    }
+}
+
 #[derive(Default)]
 struct Collector {
     path: Path,
-    /// The rank-2 parameter visited last: Burn visits a weight right before its reparameterization.
+    /// The parameter visited last, seen as a matrix: Burn visits one right before its reparameterization.
     last: Option<Tensor<2>>,
     found: Vec<AdaptedWeight>,
 }
@@ -120,13 +208,40 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if D == 2 && !self.path.in_reparameterization() {
-            // Rank 2 is known here but not to the type system; the reshape is the identity.
+        if !self.path.in_reparameterization() {
             let base = param.base();
-            let shape = base.shape();
-            self.last = Some(base.reshape([shape[0], shape[1]]));
+            let view = View {
+                kind: Kind::Other,
+                shape: base.shape().to_vec(),
+            };
+            self.last = Some(view.matrix(base));
         }
     }
+}
+
+/// Applies a change to every stack of a module.
+///
+/// # Errors
+/// [`AdapterError::NoAdapter`] when the module has no adapter.
+pub(crate) fn replace_all<M: Module>(
+    module: M,
+    change: impl Fn(AdapterStack) -> AdapterStack,
+) -> Result<M, AdapterError> {
+    let weights = all_stacks(&module);
+    if weights
+        .iter()
+        .all(|weight| weight.stack.adapters().is_empty())
+    {
+        return Err(AdapterError::NoAdapter {
+            name: None,
+            present: Vec::new(),
+        });
+    }
+    let stacks: HashMap<_, _> = weights
+        .into_iter()
+        .map(|weight| (weight.path, change(weight.stack)))
+        .collect();
+    Ok(replace_stacks(module, stacks))
 }
 
 /// Exchanges the stacks of a module; a path without a stack in `stacks` keeps what it has.

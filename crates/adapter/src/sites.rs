@@ -3,6 +3,8 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::view::{Kind, View};
+
 /// What Burn calls the container of a reparameterization's parameters.
 pub(crate) const REPARAMETERIZATION: &str = "Reparameterization";
 
@@ -47,22 +49,13 @@ pub(crate) fn module_path(parameter_path: &str) -> &str {
         .unwrap_or(parameter_path)
 }
 
-/// A rank-2 parameter that an adapter could go onto.
+/// A parameter that an adapter could go onto.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     /// Path of the parameter.
     pub(crate) path: String,
-    pub(crate) d_in: usize,
-    pub(crate) d_out: usize,
+    pub(crate) view: View,
     pub(crate) device: Device,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Linear,
-    Embedding,
-    Other,
 }
 
 impl Site {
@@ -70,16 +63,26 @@ impl Site {
         module_path(&self.path)
     }
 
+    /// The path of the module that holds the parameter, whatever the parameter is called.
+    pub(crate) fn owner_path(&self) -> &str {
+        self.path.rsplit_once('.').map_or("", |(owner, _)| owner)
+    }
+
     pub(crate) fn is_linear(&self) -> bool {
-        self.kind == Kind::Linear
+        self.view.kind == Kind::Linear
     }
 
     pub(crate) fn is_embedding(&self) -> bool {
-        self.kind == Kind::Embedding
+        self.view.kind == Kind::Embedding
+    }
+
+    /// Whether it is a vector: a bias, or a norm's weight.
+    pub(crate) fn is_vector(&self) -> bool {
+        self.view.shape.len() < 2
     }
 }
 
-/// Every rank-2 parameter of the base, in the module's order; parameters of adapters are left out.
+/// Every float parameter of the base, in the module's order; parameters of adapters are left out.
 pub(crate) fn sites<M: Module>(module: &M) -> Vec<Site> {
     let mut finder = Finder::default();
     module.visit(&mut finder);
@@ -102,20 +105,22 @@ impl ModuleVisitor for Finder {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if D != 2 || self.path.in_reparameterization() {
+        if self.path.in_reparameterization() {
             return;
         }
-        let shape = param.lazy_shape();
+        let shape = param.lazy_shape().to_vec();
+        let kind = match (self.path.owner(), shape.len()) {
+            ("Struct:Linear", 2) => Kind::Linear,
+            ("Struct:Linear", 1) => Kind::Bias,
+            ("Struct:Embedding", 2) => Kind::Embedding,
+            (_, 0 | 1) => Kind::Vector,
+            (_, 2) => Kind::Other,
+            _ => Kind::Conv,
+        };
         self.sites.push(Site {
             path: self.path.join(),
-            d_in: shape[0],
-            d_out: shape[1],
+            view: View { kind, shape },
             device: param.lazy_device(),
-            kind: match self.path.owner() {
-                "Struct:Linear" => Kind::Linear,
-                "Struct:Embedding" => Kind::Embedding,
-                _ => Kind::Other,
-            },
         });
     }
 }

@@ -3,6 +3,7 @@ use std::fmt;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::method::Method;
 use crate::reach::adapted_weights;
 
 /// One adapted layer in a [`ParameterSummary`].
@@ -12,11 +13,13 @@ pub struct AdapterRow {
     pub layer: String,
     /// Name of the adapter.
     pub adapter: String,
+    /// Its method.
+    pub method: &'static str,
     /// Input and output width of the layer.
     pub shape: [usize; 2],
-    /// Rank of the adapter.
+    /// Rank of the adapter; 0 where its method has none.
     pub rank: usize,
-    /// What its product is multiplied by.
+    /// What its product is multiplied by; 1 where its method has no such number.
     pub scale: f64,
     /// Parameters of the adapter.
     pub parameters: usize,
@@ -44,11 +47,15 @@ pub fn summary<M: Module>(module: &M) -> ParameterSummary {
             layer: layer.clone(),
             adapter: adapter.name.clone(),
             shape,
-            rank: adapter.lora.rank(),
-            scale: adapter.lora.scale,
-            parameters: adapter.lora.num_parameters(),
+            method: adapter.method.name(),
+            rank: adapter.method.rank().unwrap_or(0),
+            scale: adapter.method.scale().unwrap_or(1.0),
+            parameters: adapter.method.num_parameters(),
         };
-        weight.stack.adapters().iter().map(row).collect::<Vec<_>>()
+        let adapters = weight.stack.adapters().iter();
+        // A bias that is scaled with its weight has no parameter of its own.
+        let own = adapters.filter(|adapter| !matches!(adapter.method, Method::TiedBias(_)));
+        own.map(row).collect::<Vec<_>>()
     });
     ParameterSummary {
         rows: rows.collect(),

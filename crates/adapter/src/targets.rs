@@ -3,6 +3,7 @@ use regex::Regex;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::sites::Site;
+use crate::view::Kind;
 
 /// Which layers an adapter goes onto, by PEFT's rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +43,7 @@ impl Targets {
         }
     }
 
-    fn compile(&self) -> Result<Matcher<'_>, AdapterError> {
+    pub(crate) fn compile(&self) -> Result<Matcher<'_>, AdapterError> {
         Ok(match self {
             Self::Names(names) => Matcher::Names(names),
             Self::AllLinear => Matcher::AllLinear,
@@ -57,7 +58,7 @@ impl Targets {
     }
 }
 
-enum Matcher<'a> {
+pub(crate) enum Matcher<'a> {
     Names(&'a [String]),
     Regex(Pattern),
     AllLinear,
@@ -65,13 +66,26 @@ enum Matcher<'a> {
 
 impl Matcher<'_> {
     fn matches(&self, site: &Site) -> bool {
-        let path = site.module_path();
+        match self {
+            Self::AllLinear if site.view.kind == Kind::Bias => !is_head(site.owner_path()),
+            _ if site.is_vector() => self.matches_path(site.owner_path()),
+            Self::AllLinear => site.is_linear() && !is_head(site.module_path()),
+            _ => self.matches_path(site.module_path()),
+        }
+    }
+
+    /// Whether it matches a module's path; "all linear" matches none, for which a path alone is not enough.
+    pub(crate) fn matches_path(&self, path: &str) -> bool {
         match self {
             Self::Names(names) => names.iter().any(|name| is_suffix(path, name)),
             Self::Regex(pattern) => pattern.matches(path),
-            Self::AllLinear => site.is_linear() && !HEADS.iter().any(|head| is_suffix(path, head)),
+            Self::AllLinear => false,
         }
     }
+}
+
+pub(crate) fn is_head(path: &str) -> bool {
+    HEADS.iter().any(|head| is_suffix(path, head))
 }
 
 fn is_suffix(path: &str, name: &str) -> bool {
@@ -100,20 +114,24 @@ impl Pattern {
     }
 }
 
-/// The sites that a configuration selects.
+/// The sites that a configuration selects, of those that its method may go onto.
 ///
 /// # Errors
-/// - [`AdapterError::NoSuchTarget`]: a name, or the expression, matches nothing; all such names at once, each with
-///   the nearest that exist.
-/// - [`AdapterError::NotAdaptable`]: a target is an embedding.
+/// [`AdapterError::NoSuchTarget`]: a name, or the expression, matches nothing; all such names at once, each with
+/// the nearest that exist.
 pub(crate) fn select(sites: &[Site], config: &LoraConfig) -> Result<Vec<Site>, AdapterError> {
     let targets = config.targets.compile()?;
     let mut unmatched = Vec::new();
     if let Targets::Names(names) = &config.targets {
-        let matches = |name: &&String| !sites.iter().any(|s| is_suffix(s.module_path(), name));
+        let path = |site: &Site| match site.is_vector() {
+            true => site.owner_path().to_string(),
+            false => site.module_path().to_string(),
+        };
+        let matches = |name: &&String| !sites.iter().any(|site| is_suffix(&path(site), name));
         unmatched.extend(names.iter().filter(matches).cloned());
     }
     let exclude = config.exclude.as_ref().map(Targets::compile).transpose()?;
+    let layers = Layers::of(config)?;
     let selected: Vec<Site> = sites
         .iter()
         .filter(|site| targets.matches(site))
@@ -122,7 +140,7 @@ pub(crate) fn select(sites: &[Site], config: &LoraConfig) -> Result<Vec<Site>, A
                 .as_ref()
                 .is_some_and(|exclude| exclude.matches(site))
         })
-        .filter(|site| in_layers(site.module_path(), config.layers_to_transform.as_deref()))
+        .filter(|site| layers.hold(site.module_path()))
         .cloned()
         .collect();
     if selected.is_empty() && unmatched.is_empty() {
@@ -135,26 +153,46 @@ pub(crate) fn select(sites: &[Site], config: &LoraConfig) -> Result<Vec<Site>, A
     if !unmatched.is_empty() {
         return Err(AdapterError::no_such_target(unmatched, sites));
     }
-    let embeddings: Vec<String> = selected
-        .iter()
-        .filter(|site| site.is_embedding())
-        .map(|site| site.module_path().to_string())
-        .collect();
-    match embeddings.is_empty() {
-        true => Ok(selected),
-        false => Err(AdapterError::NotAdaptable {
-            layers: embeddings,
-            kind: "an embedding",
-        }),
-    }
+    Ok(selected)
 }
 
-/// Whether a path lies in one of the layers, by the first number in it: `model.layers.3.mlp` is in layer 3.
-fn in_layers(path: &str, layers: Option<&[usize]>) -> bool {
-    let Some(layers) = layers else { return true };
-    path.split('.')
-        .find_map(|segment| segment.parse::<usize>().ok())
-        .is_some_and(|index| layers.contains(&index))
+/// Which layers of the lists of a model are adapted.
+struct Layers<'a> {
+    indices: Option<&'a [usize]>,
+    /// What must stand before the index, if it matters.
+    patterns: Vec<Regex>,
+}
+
+impl<'a> Layers<'a> {
+    fn of(config: &'a LoraConfig) -> Result<Self, AdapterError> {
+        let patterns = config
+            .layers_pattern
+            .iter()
+            .map(|pattern| Regex::new(&format!(r"^(?:|.*?\.)(?:{pattern})\.(\d+)\.")))
+            .collect::<Result<_, _>>()
+            .map_err(|error| AdapterError::Config {
+                faults: vec![format!("layers_pattern: {error}")],
+            })?;
+        Ok(Self {
+            indices: config.layers_to_transform.as_deref(),
+            patterns,
+        })
+    }
+
+    /// Whether a path lies in one of the layers: by the first number in it, `model.layers.3.mlp` is in layer 3, or by that
+    /// after a pattern.
+    fn hold(&self, path: &str) -> bool {
+        let Some(indices) = self.indices else {
+            return true;
+        };
+        let first = || path.split('.').find_map(|segment| segment.parse().ok());
+        let after = |pattern: &Regex| pattern.captures(path)?.get(1)?.as_str().parse().ok();
+        let index: Option<usize> = match self.patterns.is_empty() {
+            true => first(),
+            false => self.patterns.iter().find_map(after),
+        };
+        index.is_some_and(|index| indices.contains(&index))
+    }
 }
 
 #[cfg(test)]
@@ -200,9 +238,21 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_counted_by_the_first_number() {
-        assert!(in_layers("h.3.attn", Some(&[1, 3])));
-        assert!(!in_layers("h.2.attn", Some(&[1, 3])));
-        assert!(!in_layers("head", Some(&[0])));
+    fn layers_are_counted_by_the_first_number_or_after_a_pattern() {
+        let holds = |patterns: &[&str], path: &str| {
+            let config = LoraConfig {
+                layers_to_transform: Some(vec![1, 3]),
+                layers_pattern: patterns.iter().map(|pattern| pattern.to_string()).collect(),
+                ..LoraConfig::new(1, 1.0)
+            };
+            Layers::of(&config).expect("valid").hold(path)
+        };
+        assert!(holds(&[], "h.3.attn"));
+        assert!(!holds(&[], "h.2.attn"));
+        assert!(!holds(&[], "head"));
+        assert!(!holds(&["blocks", "layers"], "model.h.3.attn"));
+        assert!(holds(&["blocks", "h"], "model.h.3.attn"));
+        assert!(holds(&["layers"], "layers.1.experts.0.up"));
+        assert!(!holds(&["layers"], "layers.0.experts.1.up"));
     }
 }

@@ -31,6 +31,9 @@ pub struct TrainConfig {
     pub packing: bool,
     /// Highest learning rate, reached at the end of the warmup.
     pub learning_rate: f64,
+    /// The learning rate of LoRA's up-projections, as a multiple of that of all else (LoRA+, arXiv:2402.12354; 16 is a good
+    /// value, with a lower `learning_rate`). `None` trains both at the same rate.
+    pub lora_plus_ratio: Option<f64>,
     /// How long the learning rate rises.
     pub warmup: Warmup,
     /// How it falls afterwards.
@@ -72,6 +75,7 @@ impl Default for TrainConfig {
             max_seq_len: 512,
             packing: false,
             learning_rate: 2e-4,
+            lora_plus_ratio: None,
             warmup: Warmup::Ratio(0.05),
             decay: Decay::Cosine,
             final_lr_ratio: 0.0,
@@ -130,6 +134,11 @@ impl TrainConfig {
         check(
             self.max_seq_len >= 2,
             "max_seq_len is below 2, so that no token could be learned",
+        );
+        check(
+            self.lora_plus_ratio
+                .is_none_or(|ratio| ratio.is_finite() && ratio > 0.0),
+            "lora_plus_ratio must be above 0",
         );
         check(self.log_every > 0, "log_every is 0");
         check(

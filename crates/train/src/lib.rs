@@ -61,7 +61,7 @@ pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, train};
+pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,

@@ -2,12 +2,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::module::Module;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::{Module, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
-use burn_lora_adapter::AdapterOnly;
+use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
 
 use crate::adamw::AdamW;
@@ -94,6 +95,8 @@ pub fn train<M: CausalLm>(
     let checkpoints = Checkpoints::of(config);
     let resumed = resume(checkpoints.as_ref(), config, &trainee)?;
     let first_step = resumed.map_or(0, |interval| config.steps.min(interval * config.interval()));
+    let trainee = trainee.after(first_step);
+    let schedule = learning_rates(&trainee, config);
 
     let device = trainee.devices().remove(0);
     let with_validation = !data.valid.is_empty();
@@ -134,7 +137,7 @@ pub fn train<M: CausalLm>(
     }
 
     let started = Instant::now();
-    let result = training.launch(Learner::new(trainee, adamw(config), config.schedule()));
+    let result = training.launch(Learner::new(trainee, adamw(config), schedule));
     let seconds = started.elapsed().as_secs_f64();
     // What comes next allocates other sizes.
     release_memory();
@@ -170,6 +173,22 @@ pub fn adamw(config: &TrainConfig) -> ModuleOptimizer {
         epsilon: config.epsilon,
         weight_decay: config.weight_decay,
     })
+}
+
+/// The learning rate of every parameter: of LoRA's up-projections another one, if that is asked for.
+pub fn learning_rates<M: Module>(module: &M, config: &TrainConfig) -> ModuleLrScheduler {
+    let rates = ModuleLrScheduler::new(config.schedule());
+    match config.lora_plus_ratio {
+        None => rates,
+        Some(ratio) => {
+            let faster = TrainConfig {
+                learning_rate: config.learning_rate * ratio,
+                ..config.clone()
+            };
+            let group = ParamGroup::from_ids(up_projections(module));
+            rates.with_group(group, faster.schedule())
+        }
+    }
 }
 
 /// The folder of the metric logs, made here because burn-train would panic where it cannot be.

@@ -6,9 +6,9 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn_lora_adapter::budget::{RankAllocator, orthogonality_penalty};
 use burn_lora_data::BatchTensors;
-use burn_lora_kernels::select_rows;
-use burn_lora_kernels::adamw_together;
+use burn_lora_kernels::{adamw_together, select_rows};
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -21,6 +21,10 @@ use crate::output::StepOutput;
 pub(crate) struct Trainee<M> {
     model: M,
     clip_norm: Option<f64>,
+    /// Gives away the rank of AdaLoRA adapters, if the model has such.
+    allocator: Option<RankAllocator>,
+    /// Optimizer steps done.
+    steps: usize,
 }
 
 /// The batches of one optimizer step.
@@ -29,11 +33,23 @@ pub(crate) struct StepInput {
     pub(crate) batches: Vec<BatchTensors>,
 }
 
-impl<M> Trainee<M> {
+impl<M: Module> Trainee<M> {
     pub(crate) fn new(model: M, clip_norm: Option<f64>) -> Self {
-        Self { model, clip_norm }
+        Self {
+            allocator: RankAllocator::of(&model),
+            model,
+            clip_norm,
+            steps: 0,
+        }
     }
 
+    /// The same after steps of an earlier run.
+    pub(crate) fn after(self, steps: usize) -> Self {
+        Self { steps, ..self }
+    }
+}
+
+impl<M> Trainee<M> {
     pub(crate) fn into_model(self) -> M {
         self.model
     }
@@ -79,7 +95,8 @@ pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1
 /// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
 ///
 /// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another. The model is
-/// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped.
+/// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped. Those of
+/// AdaLoRA's penalty are among them, and the loss is without it.
 ///
 /// # Shapes
 /// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
@@ -88,6 +105,12 @@ pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (Gradients
     let learned: usize = batches.iter().map(|batch| batch.learned).sum();
     let mut grads = GradientsAccumulator::new();
     let mut losses = Vec::with_capacity(batches.len());
+    if let Some(penalty) = orthogonality_penalty(model) {
+        grads.accumulate(
+            model,
+            GradientsParams::from_grads(penalty.backward(), model),
+        );
+    }
     for batch in batches {
         let loss = loss_sum(model, batch).div_scalar(learned as f64);
         losses.push(loss.clone().inner());
@@ -110,7 +133,7 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
     }
 
     fn optimize(
-        self,
+        mut self,
         optim: &mut ModuleOptimizer,
         learning_rate: ModuleLearningRate,
         grads: GradientsParams,
@@ -119,7 +142,16 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
             Some(max_norm) => clip_global_norm(&self, grads, max_norm),
             None => grads,
         };
-        adamw_together(|| optim.step(learning_rate, self, grads))
+        self.steps += 1;
+        let Some(mut allocator) = self.allocator.take() else {
+            return adamw_together(|| optim.step(learning_rate, self, grads));
+        };
+        allocator.observe(&self.model, &grads);
+        let stepped = adamw_together(|| optim.step(learning_rate, self, grads));
+        let steps = stepped.steps;
+        let mut stepped = stepped.with(|model| allocator.allocate(model, steps));
+        stepped.allocator = Some(allocator);
+        stepped
     }
 }
 
@@ -167,7 +199,12 @@ impl<M: Module> Module for Trainee<M> {
     }
 
     fn valid(&self) -> Self {
-        Self::new(self.model.valid(), self.clip_norm)
+        Self {
+            model: self.model.valid(),
+            clip_norm: self.clip_norm,
+            allocator: None,
+            steps: self.steps,
+        }
     }
 
     fn materialize(self) -> Self {

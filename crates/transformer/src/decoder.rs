@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_lora_adapter::{AdapterStack, project};
+use burn_lora_adapter::{AdapterStack, project, shared_table};
 use burn_lora_kernels::{cross_entropy, linear_cross_entropy_with, projection};
 
 use crate::cache::KvCache;
@@ -327,7 +327,7 @@ impl Decoder {
         weights: Tensor<1>,
     ) -> Tensor<1> {
         let weight = match &self.head {
-            None => self.trunk.tokens.weight.val().transpose(),
+            None => shared_table(&self.trunk.tokens).transpose(),
             Some(head) if is_plain(head) => head.weight.val(),
             // An adapted head has no one weight.
             Some(_) => return cross_entropy(self.logits_of(hidden), targets, weights),
@@ -346,9 +346,10 @@ impl Decoder {
     }
 }
 
-/// The head that is the transposed embedding: a view, never a copy.
+/// The head that is the transposed embedding: a view, never a copy. It sees what was made of the embedding's own rows, and no
+/// adapter that stands beside the embedding.
 pub(crate) fn tied_head<const D: usize>(embedding: &Embedding, hidden: Tensor<D>) -> Tensor<D> {
-    projection(hidden, embedding.weight.val().transpose(), None, None)
+    projection(hidden, shared_table(embedding).transpose(), None, None)
 }
 
 fn is_plain(head: &Linear) -> bool {

@@ -54,7 +54,14 @@ fn i09_a_saved_folder_holds_the_factors_and_nothing_of_the_base() {
             .collect();
         assert_eq!(
             names,
-            BTreeSet::from(["adapter_config.json", "adapter_model.safetensors"].map(String::from))
+            BTreeSet::from(
+                [
+                    "README.md",
+                    "adapter_config.json",
+                    "adapter_model.safetensors"
+                ]
+                .map(String::from)
+            )
         );
 
         let bytes = fs::read(folder.path().join(peft::WEIGHTS_FILE)).unwrap();

@@ -1,104 +1,47 @@
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::fields::{Fields, as_count, as_counts, as_flags, as_texts};
 use crate::config::LoraConfig;
-use crate::init::LoraInit;
+use crate::error::nearest;
+use crate::method::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
 use crate::targets::Targets;
 
 /// `adapter_config.json`, in PEFT's words.
 ///
-/// Fields that are not listed here, those of newer versions among them, are kept in `other` and written back.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Fields that say nothing of the adapter, those of newer versions among them, are kept in `other` and written back.
+#[derive(Clone, Debug)]
 pub struct PeftConfig {
-    /// The method; only `LORA` is read here.
+    /// The method, `LORA`.
     pub peft_type: String,
     /// What the model is for, `CAUSAL_LM`.
-    #[serde(default)]
     pub task_type: Option<String>,
     /// Where the base came from.
-    #[serde(default)]
     pub base_model_name_or_path: Option<String>,
     /// Whether the adapter was saved for inference.
-    #[serde(default)]
     pub inference_mode: bool,
-    /// The rank.
-    #[serde(default = "eight")]
-    pub r: usize,
-    /// Numerator of the scale.
-    #[serde(default = "eight_f64")]
-    pub lora_alpha: f64,
-    /// Dropout on the adapters' inputs.
-    #[serde(default)]
-    pub lora_dropout: f64,
-    /// `alpha / sqrt(r)` instead of `alpha / r`.
-    #[serde(default)]
-    pub use_rslora: bool,
     /// Which layers.
-    #[serde(default)]
     pub target_modules: Option<TargetModules>,
     /// Which targeted layers not.
-    #[serde(default)]
     pub exclude_modules: Option<TargetModules>,
-    /// Indices of the layers that are adapted.
-    #[serde(default)]
-    pub layers_to_transform: Option<Layers>,
-    /// Ranks of single layers.
-    #[serde(default)]
-    pub rank_pattern: Map<String, Value>,
-    /// Alphas of single layers.
-    #[serde(default)]
-    pub alpha_pattern: Map<String, Value>,
-    /// How the factors started: a flag or a name.
-    #[serde(default = "yes")]
-    pub init_lora_weights: Value,
-    /// Modules that are trained as a whole and lie in the folder beside the factors.
-    #[serde(default)]
+    /// Modules that are trained as a whole and lie in the folder beside the adapter.
     pub modules_to_save: Option<Vec<String>>,
-    /// Which biases are trained.
-    #[serde(default = "none")]
-    pub bias: String,
     /// Whether the weights of the adapted layers are stored `[in, out]`.
-    #[serde(default)]
     pub fan_in_fan_out: bool,
+    /// The adapter, in this crate's words.
+    pub(super) adapter: LoraConfig,
+    /// Fields whose value this crate cannot honor.
+    pub(super) unsupported: Vec<String>,
     /// Everything else.
-    #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 /// PEFT's two ways to name layers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TargetModules {
     /// A regular expression, or `all-linear`.
     Expression(String),
     /// Names or ends of paths.
     Names(Vec<String>),
-}
-
-/// One layer index, or several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Layers {
-    /// One.
-    One(usize),
-    /// Several.
-    Many(Vec<usize>),
-}
-
-fn eight() -> usize {
-    8
-}
-
-fn eight_f64() -> f64 {
-    8.0
-}
-
-fn yes() -> Value {
-    Value::Bool(true)
-}
-
-fn none() -> String {
-    "none".to_string()
 }
 
 impl From<&Targets> for TargetModules {
@@ -121,11 +64,38 @@ impl From<&TargetModules> for Targets {
     }
 }
 
+impl TargetModules {
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Expression(text.clone())),
+            value => as_texts(value).map(Self::Names),
+        }
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Self::Expression(text) => text.clone().into(),
+            Self::Names(names) => names.clone().into(),
+        }
+    }
+}
+
+/// The methods that are read, by PEFT's names and, after them, ours.
+const PEFT_TYPES: [&str; 9] = [
+    "LORA",
+    "VERA",
+    "LOHA",
+    "LOKR",
+    "ADALORA",
+    "IA3",
+    "TRAINABLE_TOKENS",
+    "BITFIT",
+    "FULL",
+];
+
 /// Fields of PEFT that change what an adapter computes and that are not supported, with the values that are harmless.
-const UNSUPPORTED: [(&str, &[&str]); 11] = [
-    ("use_dora", &["false", "null"]),
-    ("lora_bias", &["false", "null"]),
-    ("trainable_token_indices", &["null"]),
+const UNSUPPORTED: [(&str, &[&str]); 12] = [
+    ("bias", &["\"none\"", "null"]),
     ("target_parameters", &["null", "[]"]),
     ("layer_replication", &["null"]),
     ("megatron_config", &["null"]),
@@ -133,96 +103,202 @@ const UNSUPPORTED: [(&str, &[&str]); 11] = [
     ("use_qalora", &["false", "null"]),
     ("use_bdlora", &["false", "null"]),
     ("arrow_config", &["null"]),
-    ("layers_pattern", &["null", "[]"]),
+    ("monteclora_config", &["null"]),
+    ("kappa_tune_config", &["null"]),
+    ("use_effective_conv2d", &["false", "null"]),
+    ("rank_dropout_scale", &["false", "null"]),
 ];
 
 /// Initializations that leave the base as it is, so that an adapter alone says what was trained.
-const PLAIN_INITS: [&str; 5] = ["true", "false", "\"gaussian\"", "\"orthogonal\"", "\"eva\""];
+const PLAIN_INITS: [&str; 6] = [
+    "true",
+    "false",
+    "\"gaussian\"",
+    "\"orthogonal\"",
+    "\"eva\"",
+    "null",
+];
 
 impl PeftConfig {
-    /// Every field whose value this crate cannot honor.
-    pub(crate) fn unsupported(&self) -> Vec<String> {
-        let mut features = Vec::new();
-        if self.peft_type != "LORA" {
-            features.push(format!(
-                "peft_type \"{}\"; LORA is read here",
-                self.peft_type
+    /// Reads the fields; all that are of a wrong type, or have a value that none has, at once.
+    pub(super) fn read(map: Map<String, Value>) -> Result<Self, Vec<String>> {
+        let mut fields = Fields::new(map);
+        let mut unsupported = Vec::new();
+        let peft_type = fields.text("peft_type").unwrap_or_default();
+        if !PEFT_TYPES.contains(&peft_type.as_str()) {
+            let hint = nearest(&peft_type, PEFT_TYPES);
+            let hint = hint.map_or(String::new(), |hint| format!(" (did you mean {hint}?)"));
+            unsupported.push(format!(
+                "peft_type \"{peft_type}\"{hint}; read are {}",
+                PEFT_TYPES.join(", ")
             ));
         }
-        if self.bias != "none" {
-            features.push(format!("bias \"{}\"", self.bias));
-        }
-        let init = self.init_lora_weights.to_string();
-        if !PLAIN_INITS.contains(&init.as_str()) {
-            features.push(format!(
-                "init_lora_weights {init}, which also changes the base; convert the adapter to plain LoRA in PEFT"
-            ));
-        }
-        for (field, harmless) in UNSUPPORTED {
-            if let Some(value) = self.other.get(field) {
-                let value = value.to_string();
-                if !harmless.contains(&value.as_str()) {
-                    features.push(format!("{field} {value}"));
-                }
-            }
-        }
-        features
-    }
-
-    /// The configuration in this crate's words. Faults are values of the wrong type.
-    pub(crate) fn to_lora(&self) -> Result<LoraConfig, Vec<String>> {
-        let mut faults = Vec::new();
-        let rank_pattern = entries(&self.rank_pattern, "rank_pattern", &mut faults, |value| {
-            value.as_u64().and_then(|rank| usize::try_from(rank).ok())
-        });
-        let alpha_pattern = entries(
-            &self.alpha_pattern,
-            "alpha_pattern",
-            &mut faults,
-            Value::as_f64,
+        let target_modules = fields.optional(
+            "target_modules",
+            "names or an expression",
+            TargetModules::read,
         );
-        let Some(targets) = &self.target_modules else {
-            faults.push("target_modules is missing: it says which layers are adapted".to_string());
-            return Err(faults);
+        let exclude_modules = fields.optional(
+            "exclude_modules",
+            "names or an expression",
+            TargetModules::read,
+        );
+        let modules_to_save = fields.texts("modules_to_save");
+        let mut adapter = LoraConfig {
+            exclude: exclude_modules.as_ref().map(Into::into),
+            layers_to_transform: fields.counts("layers_to_transform"),
+            layers_pattern: fields.texts("layers_pattern").unwrap_or_default(),
+            modules_to_save: modules_to_save.clone().unwrap_or_default(),
+            ..LoraConfig::new(8, 8.0)
         };
-        if !faults.is_empty() {
-            return Err(faults);
+        match &target_modules {
+            Some(targets) => adapter.targets = targets.into(),
+            // The tokens of PEFT's own method are those of the input's embedding, unless another is named.
+            None if peft_type == "TRAINABLE_TOKENS" => {}
+            None => fields
+                .faults
+                .push("target_modules is missing: it says which layers are adapted".to_string()),
         }
-        Ok(LoraConfig {
-            rank: self.r,
-            alpha: self.lora_alpha,
-            dropout: self.lora_dropout,
-            use_rslora: self.use_rslora,
-            targets: targets.into(),
-            exclude: self.exclude_modules.as_ref().map(Into::into),
-            layers_to_transform: self
-                .layers_to_transform
-                .as_ref()
-                .map(|layers| match layers {
-                    Layers::One(layer) => vec![*layer],
-                    Layers::Many(layers) => layers.clone(),
-                }),
-            rank_pattern,
-            alpha_pattern,
-            modules_to_save: self.modules_to_save.clone().unwrap_or_default(),
-            init: LoraInit::default(),
-            seed: 0,
-        })
+        read_method(&peft_type, &mut fields, &mut adapter, &mut unsupported);
+        for (field, harmless) in UNSUPPORTED {
+            fields.refuse_unless(field, harmless, &mut unsupported);
+        }
+        let task_type = fields.text("task_type");
+        let base_model_name_or_path = fields.text("base_model_name_or_path");
+        let inference_mode = fields.flag("inference_mode", false);
+        let fan_in_fan_out = fields.flag("fan_in_fan_out", false);
+        let (other, faults) = fields.rest();
+        match faults.is_empty() {
+            true => Ok(Self {
+                peft_type,
+                task_type,
+                base_model_name_or_path,
+                inference_mode,
+                target_modules,
+                exclude_modules,
+                modules_to_save,
+                fan_in_fan_out,
+                adapter,
+                unsupported,
+                other,
+            }),
+            false => Err(faults),
+        }
     }
 }
 
-fn entries<T>(
-    map: &Map<String, Value>,
-    field: &str,
-    faults: &mut Vec<String>,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Vec<(String, T)> {
-    let mut found = Vec::new();
-    for (key, value) in map {
-        match read(value) {
-            Some(value) => found.push((key.clone(), value)),
-            None => faults.push(format!("{field} has the value {value} for \"{key}\"")),
+/// The fields of one method.
+fn read_method(
+    peft_type: &str,
+    fields: &mut Fields,
+    adapter: &mut LoraConfig,
+    unsupported: &mut Vec<String>,
+) {
+    let mut init = |fields: &mut Fields, name: &str| {
+        fields.refuse_unless(name, &PLAIN_INITS, unsupported);
+        let _ = fields.optional(name, "", |_| Some(()));
+    };
+    match peft_type {
+        "LORA" => {
+            read_lora(fields, adapter);
+            adapter.rank = fields.count("r", 8);
+            adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
+            if fields.flag("use_dora", false) {
+                adapter.method = MethodConfig::Dora;
+            }
+            init(fields, "init_lora_weights");
         }
+        "ADALORA" => {
+            read_lora(fields, adapter);
+            adapter.rank = fields.count("init_r", 12);
+            let default = AdaLoraConfig::default();
+            let kept = fields.entries("rank_pattern", "a list of true and false", as_flags);
+            let kept = kept.into_iter().map(|(name, kept)| {
+                let layer = name.strip_suffix(".default").unwrap_or(&name);
+                (
+                    layer.strip_suffix(".lora_E").unwrap_or(layer).to_string(),
+                    kept,
+                )
+            });
+            adapter.method = MethodConfig::AdaLora(AdaLoraConfig {
+                target_rank: fields.count("target_r", default.target_rank),
+                t_init: fields.count("tinit", 0),
+                t_final: fields.count("tfinal", 0),
+                delta_t: fields.count("deltaT", 1),
+                beta_1: fields.number("beta1", default.beta_1),
+                beta_2: fields.number("beta2", default.beta_2),
+                orthogonality_weight: fields.number("orth_reg_weight", 0.5),
+                total_steps: fields.count("total_step", default.total_steps),
+                kept: kept.collect(),
+            });
+            init(fields, "init_lora_weights");
+        }
+        "VERA" => {
+            adapter.rank = fields.count("r", 256);
+            adapter.dropout = fields.number("vera_dropout", 0.0);
+            adapter.method = MethodConfig::Vera(VeraConfig {
+                key: fields.count("projection_prng_key", 0) as u64,
+                save_projection: fields.flag("save_projection", true),
+                d_initial: fields.number("d_initial", 0.1),
+            });
+            init(fields, "init_weights");
+        }
+        "LOHA" | "LOKR" => {
+            adapter.rank = fields.count("r", 8);
+            adapter.alpha = fields.number("alpha", 8.0);
+            adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
+            adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
+            adapter.method = match peft_type {
+                "LOHA" => MethodConfig::LoHa,
+                _ => MethodConfig::LoKr(LoKrConfig {
+                    decompose_both: fields.flag("decompose_both", false),
+                    decompose_factor: fields
+                        .optional("decompose_factor", "a whole number", Value::as_i64)
+                        .and_then(|factor| usize::try_from(factor).ok()),
+                }),
+            };
+            let _ = fields.optional("init_weights", "", |_| Some(()));
+        }
+        "IA3" => {
+            let feedforward = fields.optional(
+                "feedforward_modules",
+                "names or an expression",
+                TargetModules::read,
+            );
+            adapter.method = MethodConfig::Ia3(Ia3Config {
+                feedforward: feedforward.as_ref().map(Into::into),
+            });
+            let _ = fields.optional("init_ia3_weights", "", |_| Some(()));
+        }
+        "TRAINABLE_TOKENS" => {
+            let indices = fields.counts("token_indices").unwrap_or_default();
+            adapter.method = MethodConfig::Tokens(indices);
+            let _ = fields.optional("init_weights", "", |_| Some(()));
+        }
+        "BITFIT" => adapter.method = MethodConfig::BitFit,
+        "FULL" => adapter.method = MethodConfig::Full,
+        _ => {}
     }
-    found
+}
+
+/// What LoRA and AdaLoRA have in common.
+fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {
+    adapter.alpha = fields.number("lora_alpha", 8.0);
+    adapter.dropout = fields.number("lora_dropout", 0.0);
+    adapter.use_rslora = fields.flag("use_rslora", false);
+    adapter.lora_bias = fields.flag("lora_bias", false);
+    adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
+    adapter.trainable_tokens = fields
+        .optional(
+            "trainable_token_indices",
+            "a list, or lists by layer",
+            |value| match value {
+                Value::Object(layers) => layers
+                    .iter()
+                    .map(|(layer, tokens)| Some((layer.clone(), as_counts(tokens)?)))
+                    .collect(),
+                tokens => Some(vec![(String::new(), as_counts(tokens)?)]),
+            },
+        )
+        .unwrap_or_default();
 }

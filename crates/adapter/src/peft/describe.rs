@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use burn::module::Module;
 
 use super::config::TargetModules;
-use crate::attach::{Planned, plan};
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
+use crate::plan::{Planned, plan};
 use crate::reach::AdaptedWeight;
 use crate::targets::Targets;
 
@@ -24,23 +24,14 @@ pub(super) fn check_same(
         .collect();
     let mut faults = Vec::new();
     for weight in weights {
-        let (Some(lora), layer) = (weight.stack.get(name), weight.module_path()) else {
+        let (Some(method), layer) = (weight.stack.method(name), weight.module_path()) else {
             continue;
         };
-        let Some(site) = planned.remove(weight.path.as_str()) else {
-            faults.push(format!(
+        match planned.remove(weight.path.as_str()) {
+            Some(site) => faults.extend(site.describes(method, config).err()),
+            None => faults.push(format!(
                 "{layer} is adapted, but the configuration leaves it out"
-            ));
-            continue;
-        };
-        let scale = config.scale(site.rank, site.alpha);
-        if (lora.rank(), lora.scale) != (site.rank, scale) {
-            faults.push(format!(
-                "{layer} has rank {} and scale {}, the configuration means rank {} and scale {scale}",
-                lora.rank(),
-                lora.scale,
-                site.rank,
-            ));
+            )),
         }
     }
     let mut missing: Vec<&str> = planned.into_values().map(Planned::module_path).collect();
@@ -64,7 +55,9 @@ pub(super) fn portable_targets<M: Module>(
     if config.targets != Targets::AllLinear {
         return (&config.targets).into();
     }
-    let paths = planned.iter().map(Planned::module_path);
+    // Biases and tokens beside the targeted layers are no targets.
+    let targeted = planned.iter().filter(|site| !site.is_beside());
+    let paths = targeted.map(Planned::module_path);
     let mut names: Vec<String> = Vec::new();
     for path in paths.clone() {
         let name = path.rsplit('.').next().unwrap_or(path);
@@ -74,8 +67,8 @@ pub(super) fn portable_targets<M: Module>(
     }
     let by_name = config.clone().with_targets(Targets::Names(names.clone()));
     let same = plan(module, &by_name).is_ok_and(|sites| {
-        let sites = sites.iter().map(Planned::module_path);
-        sites.eq(paths.clone())
+        let sites = sites.iter().filter(|site| !site.is_beside());
+        sites.map(Planned::module_path).eq(paths.clone())
     });
     TargetModules::Names(match same {
         true => names,

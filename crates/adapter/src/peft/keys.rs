@@ -1,33 +1,12 @@
 /// What PEFT puts before every path of the base model.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// The two factors of a linear layer, as PEFT names and lays them out: `lora_A` is `[r, in]` and `lora_B` `[out, r]`,
-/// the transposes of what a Burn layer multiplies by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Factor {
-    A,
-    B,
-}
+/// The keys of what the layers of a VeRA adapter share, in a file that has it.
+pub(super) const SHARED: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
-impl Factor {
-    pub(super) const BOTH: [Self; 2] = [Self::A, Self::B];
-
-    /// The tensor's key in an adapter file.
-    pub(super) fn key(self, module_path: &str) -> String {
-        let name = match self {
-            Self::A => "lora_A",
-            Self::B => "lora_B",
-        };
-        format!("{PREFIX}{module_path}.{name}.weight")
-    }
-
-    /// The tensor's shape in an adapter file.
-    pub(super) fn shape(self, d_in: usize, d_out: usize, rank: usize) -> [usize; 2] {
-        match self {
-            Self::A => [rank, d_in],
-            Self::B => [d_out, rank],
-        }
-    }
+/// The key of a tensor of a layer.
+pub(super) fn layer_key(module_path: &str, name: &str) -> String {
+    format!("{PREFIX}{module_path}.{name}")
 }
 
 /// The key of a parameter that is saved as a whole.

@@ -4,21 +4,28 @@ use std::path::Path;
 
 use burn::module::Module;
 use safetensors::tensor::Dtype;
+use serde_json::{Map, Value};
 
 use super::CONFIG_FILE;
 use super::config::PeftConfig;
-use super::keys::{Factor, saved_key, transpose};
+use super::keys::{SHARED, layer_key, saved_key, transpose};
 use super::tensors::{self, Stored};
-use crate::attach::{Planned, check_name, place, plan};
+use crate::attach::{check_name, finish, projections, widths};
+use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, TensorFault, nearest};
-use crate::init::parameter;
+use crate::lifecycle::delete;
+use crate::method::{MethodConfig, Projections};
+use crate::plan::{Planned, plan};
+use crate::reach::all_stacks;
 use crate::saved::{SavedParameter, replace_values, saved_parameters};
+use crate::view::Kind;
 
-/// Reads a PEFT folder and attaches its adapter to a module under `name`. The factors become f32.
+/// Reads a PEFT folder and attaches its adapter to a module under `name`. Its parameters become f32.
 ///
-/// The folder's configuration says where the adapter goes, and which modules are in the folder as a whole and take the
-/// place of the module's own; the file must then hold exactly the tensors that this needs. Returns the configuration beside the module.
+/// The folder's configuration says which method it is and where the adapter goes, and which modules are in the folder as a
+/// whole and take the place of the module's own; the file must then hold exactly the tensors that this needs. Returns the
+/// configuration beside the module.
 ///
 /// # Errors
 /// The module is untouched and the error lists every fault when the configuration cannot be read, asks for what is not
@@ -28,62 +35,157 @@ pub fn load<M: Module>(
     name: &str,
     folder: &Path,
 ) -> Result<(M, LoraConfig), AdapterError> {
-    let config = read_config(folder)?;
-    let path = folder.join(CONFIG_FILE);
-    let features = config.unsupported();
-    if !features.is_empty() {
-        return Err(AdapterError::Unsupported { path, features });
-    }
-    let config = config
-        .to_lora()
-        .map_err(|faults| AdapterError::ConfigFile {
-            path,
-            reason: faults.join("; "),
-        })?;
-    let plan = plan(&module, &config)?;
-    check_name(&module, name, &plan)?;
-
-    let (path, file) = tensors::read(folder)?;
-    let saved = saved_parameters(&module, &config.modules_to_save);
-    let (factors, saved) = read_tensors(file, &plan, saved)
-        .map_err(|faults| AdapterError::Tensors { path, faults })?;
-    let adapters = plan.into_iter().zip(factors).map(|(site, [a, b])| {
-        let a = parameter(a, [site.d_in, site.rank], &site.device);
-        let b = parameter(b, [site.rank, site.d_out], &site.device);
-        let lora = site.lora(a, b, &config);
-        (site.path, lora)
-    });
-    let adapters: HashMap<_, _> = adapters.collect();
-    let module = replace_values(module, saved);
-    let module = place(module, name, adapters, &config.modules_to_save);
+    let (config, plan) = read_plan(&module, folder)?;
+    check_name(&module, name)?;
+    let contents = read_contents(&module, folder, &plan, &config)?;
+    let module = contents.put(module, name, &config)?;
     Ok((module, config))
+}
+
+/// Exchanges the adapter `name` of a module for that of a PEFT folder, of any rank and alpha, in one go.
+///
+/// A layer that the folder leaves out has no adapter afterwards; one that the module has not adapted is refused, for who serves
+/// a model has decided which layers may change.
+///
+/// # Errors
+/// As [`load`], but for missing tensors; [`AdapterError::NoAdapter`] without an adapter of this name.
+pub fn hot_swap<M: Module>(
+    module: M,
+    name: &str,
+    folder: &Path,
+) -> Result<(M, LoraConfig), AdapterError> {
+    let (config, mut plan) = read_plan(&module, folder)?;
+    let present = all_stacks(&module);
+    let has = |path: &str| {
+        let mut present = present.iter().filter(|weight| weight.path == path);
+        present.any(|weight| weight.stack.method(name).is_some())
+    };
+    let unexpected = plan.iter().filter(|planned| !has(&planned.path));
+    let layers: Vec<String> = unexpected.map(|planned| planned.path.clone()).collect();
+    // Checked by the file, since a configuration may name more than it has.
+    let (path, file) = tensors::read(folder)?;
+    let strangers: Vec<TensorFault> = plan
+        .iter()
+        .filter(|planned| layers.contains(&planned.path))
+        .flat_map(|planned| {
+            let keys = planned.specs().into_iter();
+            keys.map(|spec| (layer_key(planned.module_path(), &spec.key), spec.file_shape))
+        })
+        .filter(|(key, _)| file.contains_key(key))
+        .map(|(key, shape)| TensorFault::Unexpected {
+            key,
+            shape,
+            nearest: None,
+        })
+        .collect();
+    if !strangers.is_empty() {
+        return Err(AdapterError::Tensors {
+            path,
+            faults: strangers,
+        });
+    }
+    plan.retain(|planned| {
+        let keys = planned.specs().into_iter();
+        let mut keys = keys.map(|spec| layer_key(planned.module_path(), &spec.key));
+        // A bias that is scaled with its weight has no tensor of its own.
+        keys.len() == 0 || keys.any(|key| file.contains_key(&key))
+    });
+    let contents = read_contents(&module, folder, &plan, &config)?;
+    let module = delete(module, name)?;
+    let module = contents.put(module, name, &config)?;
+    Ok((module, config))
+}
+
+/// What a folder's configuration means for a module.
+fn read_plan<M: Module>(
+    module: &M,
+    folder: &Path,
+) -> Result<(LoraConfig, Vec<Planned>), AdapterError> {
+    let config = read_config(folder)?;
+    if !config.unsupported.is_empty() {
+        return Err(AdapterError::Unsupported {
+            path: folder.join(CONFIG_FILE),
+            features: config.unsupported,
+        });
+    }
+    let config = config.adapter;
+    let plan = plan(module, &config)?;
+    Ok((config, plan))
 }
 
 /// Reads the configuration of a PEFT folder.
 ///
 /// # Errors
-/// [`AdapterError::Io`] without the file; [`AdapterError::ConfigFile`] when it is no PEFT configuration.
+/// [`AdapterError::Io`] without the file; [`AdapterError::ConfigFile`] when it is no PEFT configuration: every field that is
+/// wrong.
 pub fn read_config(folder: &Path) -> Result<PeftConfig, AdapterError> {
     let path = folder.join(CONFIG_FILE);
     let text = fs::read_to_string(&path).map_err(AdapterError::io(&path))?;
-    serde_json::from_str(&text).map_err(|error| AdapterError::ConfigFile {
+    let map: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| AdapterError::ConfigFile {
+            path: path.clone(),
+            reason: format!("not a PEFT configuration: {error}"),
+        })?;
+    PeftConfig::read(map).map_err(|faults| AdapterError::ConfigFile {
         path,
-        reason: format!("not a PEFT configuration: {error}"),
+        reason: format!("not a PEFT configuration: {}", faults.join("; ")),
     })
 }
 
-/// What a file holds, in Burn's layout: the factors of every planned weight, and the parameters saved as a whole by their
-/// paths.
-type Tensors = (Vec<[Vec<f32>; 2]>, HashMap<String, Vec<f32>>);
+/// What a folder holds for a plan, in Burn's layout.
+struct Contents<'a> {
+    plan: &'a [Planned],
+    /// The values of each planned adapter.
+    values: Vec<Vec<Vec<f32>>>,
+    /// What the layers share.
+    shared: Option<Projections>,
+    /// Parameters of the base by their paths: those saved as a whole, and embeddings that were resized.
+    replaced: HashMap<String, Vec<f32>>,
+}
+
+impl Contents<'_> {
+    fn put<M: Module>(self, module: M, name: &str, config: &LoraConfig) -> Result<M, AdapterError> {
+        let module = replace_values(module, self.replaced);
+        let shared = self.shared.as_ref();
+        finish(module, name, self.plan, self.values, config, shared)
+    }
+}
+
+fn read_contents<'a, M: Module>(
+    module: &M,
+    folder: &Path,
+    plan: &'a [Planned],
+    config: &LoraConfig,
+) -> Result<Contents<'a>, AdapterError> {
+    let (path, file) = tensors::read(folder)?;
+    let saved = saved_parameters(module, &config.modules_to_save);
+    read_tensors(file, plan, saved, config).map_err(|faults| AdapterError::Tensors { path, faults })
+}
 
 /// The tensors of a file, or every fault of it.
-fn read_tensors(
+fn read_tensors<'a>(
     mut unused: HashMap<String, Stored>,
-    plan: &[Planned],
+    plan: &'a [Planned],
     saved: Vec<SavedParameter>,
-) -> Result<Tensors, Vec<TensorFault>> {
+    config: &LoraConfig,
+) -> Result<Contents<'a>, Vec<TensorFault>> {
     let mut faults = Vec::new();
     let mut expected = Vec::new();
+    let mut replaced = HashMap::new();
+    for planned in plan
+        .iter()
+        .filter(|planned| planned.view.kind == Kind::Embedding)
+    {
+        let key = layer_key(planned.module_path(), "base_layer.weight");
+        if let Some(stored) = unused.remove(&key) {
+            match read(&key, &stored, &planned.view.shape, false) {
+                Ok(values) => drop(replaced.insert(planned.path.clone(), values)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+    }
+    drop_tied_rows(&mut unused, plan);
+    let has_shared = unused.contains_key(SHARED[0]);
     let mut take = |key: String, shape: &[usize], transposed: bool| {
         let values = match unused.remove(&key) {
             Some(stored) => read(&key, &stored, shape, transposed),
@@ -98,20 +200,42 @@ fn read_tensors(
             Vec::new()
         })
     };
-    let mut factors = Vec::new();
-    for site in plan {
-        factors.push(Factor::BOTH.map(|factor| {
-            let key = factor.key(site.module_path());
-            let shape = factor.shape(site.d_in, site.d_out, site.rank);
-            take(key, &shape, true)
-        }));
+    let mut values = Vec::new();
+    for planned in plan {
+        let specs = planned.specs().into_iter().map(|spec| {
+            let key = layer_key(planned.module_path(), &spec.key);
+            match spec.transposed {
+                // A kernel is transposed as the matrix that it is flattened to.
+                true => {
+                    let read = take(key, &spec.file_shape, false);
+                    let [rows, columns] = spec.shape;
+                    match read.len() == rows * columns {
+                        true => transpose(&read, [columns, rows]),
+                        false => read,
+                    }
+                }
+                false => take(key, &spec.file_shape, false),
+            }
+        });
+        values.push(specs.collect());
     }
-    let saved = saved.into_iter().map(|saved| {
+    let shared = match &config.method {
+        MethodConfig::Vera(vera) if vera.save_projection || has_shared => {
+            let (rank, widths) = (config.rank, widths(plan));
+            Some(Projections {
+                a: take(SHARED[0].to_string(), &[rank, widths[0]], false),
+                b: take(SHARED[1].to_string(), &[widths[1], rank], false),
+                rank,
+                widths,
+            })
+        }
+        _ => projections(plan, config),
+    };
+    for saved in saved {
         let key = saved_key(&saved.path);
         let values = take(key, &saved.file_shape, saved.transposed);
-        (saved.path, values)
-    });
-    let saved = saved.collect();
+        replaced.insert(saved.path, values);
+    }
     let mut unexpected: Vec<_> = unused.into_iter().collect();
     unexpected.sort_by(|(x, _), (y, _)| x.cmp(y));
     for (key, stored) in unexpected {
@@ -124,8 +248,35 @@ fn read_tensors(
         });
     }
     match faults.is_empty() {
-        true => Ok((factors, saved)),
+        true => Ok(Contents {
+            plan,
+            values,
+            shared,
+            replaced,
+        }),
         false => Err(faults),
+    }
+}
+
+/// Drops the copies of trained rows that PEFT writes under the name of a head that is tied to the embedding.
+fn drop_tied_rows(tensors: &mut HashMap<String, Stored>, plan: &[Planned]) {
+    let tokens = plan
+        .iter()
+        .filter(|planned| matches!(planned.blueprint, Blueprint::Tokens { .. }));
+    let keys = tokens.flat_map(|planned| {
+        let specs = planned.specs().into_iter();
+        specs.map(|spec| layer_key(planned.module_path(), &spec.key))
+    });
+    for key in keys.collect::<Vec<_>>() {
+        let Some((key, rows)) = tensors.remove_entry(&key) else {
+            continue;
+        };
+        tensors.retain(|other, copy| {
+            let is_copy = other.ends_with(".trainable_tokens_delta")
+                && (&copy.shape, &copy.bytes) == (&rows.shape, &rows.bytes);
+            !is_copy
+        });
+        tensors.insert(key, rows);
     }
 }
 

@@ -1,15 +1,18 @@
 //! The adapter folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors` (or, from
 //! older versions, `adapter_model.bin`).
 
+mod card;
 mod config;
 mod describe;
+mod fields;
 mod keys;
 mod load;
 mod save;
 mod tensors;
+mod write;
 
 pub use config::{PeftConfig, TargetModules};
-pub use load::{load, read_config};
+pub use load::{hot_swap, load, read_config};
 pub use save::{PeftMetadata, save};
 
 /// Name of the configuration file.
@@ -18,3 +21,5 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Name of the weights file that PEFT wrote before it wrote safetensors; it is read where the other is absent.
 pub const OLD_WEIGHTS_FILE: &str = "adapter_model.bin";
+/// Name of the model card.
+pub const CARD_FILE: &str = "README.md";

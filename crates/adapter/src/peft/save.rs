@@ -1,20 +1,23 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{DType, Tensor};
+use burn_lora_kernels::LowRank;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::config::{Layers, PeftConfig, TargetModules};
+use super::card::model_card;
 use super::describe::{check_same, portable_targets};
-use super::keys::{Factor, saved_key, transpose};
-use super::{CONFIG_FILE, WEIGHTS_FILE};
-use crate::attach::plan;
+use super::keys::{SHARED, layer_key, saved_key, transpose};
+use super::write::config_text;
+use super::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
+use crate::blueprint::{Blueprint, host};
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
-use crate::lora::cast;
+use crate::lifecycle::adapters;
+use crate::method::{Method, MethodConfig};
+use crate::plan::{Planned, plan};
 use crate::reach::{AdaptedWeight, adapted_weights};
 use crate::saved::saved_values;
 
@@ -34,7 +37,7 @@ pub struct PeftMetadata {
 /// Writes the adapter `name` of a module, and the modules that are trained as a whole beside it, as a PEFT folder and returns the size of the weights file in bytes.
 ///
 /// `config` is the one that the adapter was attached with. "All linear layers" is written as their names, since not every
-/// runtime knows the word. Both files are written to the side and renamed, so a folder never holds half of one. Tensors
+/// runtime knows the word. A model card that is there is brought up to date, not written over. All files are written to the side and renamed, so a folder never holds half of one. Tensors
 /// are f32.
 ///
 /// # Errors
@@ -49,11 +52,20 @@ pub fn save<M: Module>(
     folder: &Path,
 ) -> Result<u64, AdapterError> {
     let weights = adapted_weights(module);
-    let mut tensors = tensors(&weights, name)?;
+    let present = adapters(module).into_iter().map(|adapter| adapter.name);
+    let present: Vec<String> = present.collect();
+    if !present.iter().any(|known| known == name) {
+        return Err(AdapterError::NoAdapter {
+            name: Some(name.to_string()),
+            present,
+        });
+    }
     let planned = plan(module, config)?;
     check_same(&planned, &weights, name, config)?;
     check_head(config, metadata)?;
-    tensors.extend(saved_tensors(module, config)?);
+    let mut config = config.clone();
+    let mut tensors = adapter_tensors(&planned, &weights, name, &mut config)?;
+    tensors.extend(saved_tensors(module, &config)?);
     let views = tensors.iter().map(|(key, (shape, bytes))| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         view.map(|view| (key.clone(), view))
@@ -66,12 +78,24 @@ pub fn save<M: Module>(
     let views = views.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
     let format = [("format".to_string(), "pt".to_string())].into();
     let bytes = safetensors::serialize(views, Some(format)).map_err(invalid)?;
-    let targets = portable_targets(module, config, &planned);
-    let text = config_text(config, targets, metadata);
+    let targets = portable_targets(module, &config, &planned);
+    let text = config_text(&config, &targets, metadata);
+    let card_path = folder.join(CARD_FILE);
+    let old_card = match fs::read_to_string(&card_path) {
+        Ok(card) => Some(card),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(AdapterError::io(card_path)(error)),
+    };
+    let parameters = tensors
+        .values()
+        .map(|(shape, _)| shape.iter().product::<usize>())
+        .sum();
+    let card = model_card(old_card.as_deref(), &config, metadata, parameters);
 
     fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
     write_aside(&weights_path, &bytes)?;
     write_aside(&folder.join(CONFIG_FILE), text.as_bytes())?;
+    write_aside(&card_path, card.as_bytes())?;
     Ok(bytes.len() as u64)
 }
 
@@ -113,35 +137,53 @@ fn saved_tensors<M: Module>(module: &M, config: &LoraConfig) -> Result<Bytes, Ad
     }
 }
 
-/// The factors as PEFT lays them out, by key.
-fn tensors(weights: &[AdaptedWeight], name: &str) -> Result<Bytes, AdapterError> {
+/// The tensors of the adapter as PEFT lays them out, by key. Where a file says more than the configuration that the adapter was
+/// attached with, the configuration is brought up to it.
+fn adapter_tensors(
+    planned: &[Planned],
+    weights: &[AdaptedWeight],
+    name: &str,
+    config: &mut LoraConfig,
+) -> Result<Bytes, AdapterError> {
     let mut tensors = BTreeMap::new();
     let mut damaged = Vec::new();
-    for weight in weights {
-        let Some(lora) = weight.stack.get(name) else {
+    let stacks: HashMap<&str, &AdaptedWeight> = weights
+        .iter()
+        .map(|weight| (weight.path.as_str(), weight))
+        .collect();
+    let method_of = |planned: &Planned| stacks.get(planned.path.as_str())?.stack.method(name);
+    let pruned = pruned(planned, method_of, config);
+    for planned in planned {
+        let Some(method) = method_of(planned) else {
             continue;
         };
-        for (factor, param) in Factor::BOTH.into_iter().zip([&lora.a, &lora.b]) {
-            let (shape, values) = host(param.val());
-            if values.iter().any(|value| !value.is_finite()) {
-                damaged.push(weight.module_path().to_string());
+        let values: Vec<Vec<f32>> = match method {
+            Method::Parts(parts) => {
+                let LowRank { a, b, .. } = parts.joined();
+                vec![host(a), host(b)]
             }
-            let bytes = transpose(&values, shape)
-                .into_iter()
-                .flat_map(f32::to_le_bytes);
-            let [rows, columns] = shape;
-            tensors.insert(
-                factor.key(weight.module_path()),
-                (vec![columns, rows], bytes.collect()),
-            );
+            method => {
+                let parameters = method.inner().parameters().into_iter();
+                parameters.map(|parameter| host(parameter.val())).collect()
+            }
+        };
+        for (mut spec, mut values) in planned.specs().into_iter().zip(values) {
+            if values.iter().any(|value| !value.is_finite()) {
+                damaged.push(planned.module_path().to_string());
+            }
+            if spec.transposed {
+                values = transpose(&values, spec.shape);
+            }
+            if let Some(kept) = pruned.get(planned.module_path()) {
+                keep(kept, &mut spec.file_shape, &mut values);
+            }
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            let key = layer_key(planned.module_path(), &spec.key);
+            tensors.insert(key, (spec.file_shape, bytes));
         }
     }
-    if tensors.is_empty() {
-        return Err(AdapterError::NoAdapter {
-            name: Some(name.to_string()),
-            present: present(weights),
-        });
-    }
+    tensors.extend(shared_tensors(planned, method_of, config));
+    describe_parts(planned, config);
     damaged.dedup();
     match damaged.is_empty() {
         true => Ok(tensors),
@@ -149,77 +191,113 @@ fn tensors(weights: &[AdaptedWeight], name: &str) -> Result<Bytes, AdapterError>
     }
 }
 
-/// The names of the adapters that a module has.
-fn present(weights: &[AdaptedWeight]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for adapter in weights.iter().flat_map(|weight| weight.stack.adapters()) {
-        if !names.contains(&adapter.name) {
-            names.push(adapter.name.clone());
+/// The projections that the layers of a VeRA adapter share: each layer has the part that it needs, the widest the whole.
+fn shared_tensors<'a>(
+    planned: &[Planned],
+    method_of: impl Fn(&Planned) -> Option<&'a Method>,
+    config: &LoraConfig,
+) -> Bytes {
+    let MethodConfig::Vera(vera) = &config.method else {
+        return Bytes::new();
+    };
+    let widest = |side: usize| {
+        let sites = planned.iter().max_by_key(|site| site.view.dims()[side]);
+        match sites.and_then(&method_of) {
+            Some(Method::Vera(vera)) => Some([vera.a.clone(), vera.b.clone()]),
+            _ => None,
+        }
+    };
+    let mut tensors = Bytes::new();
+    if !vera.save_projection {
+        return tensors;
+    }
+    for (side, key) in SHARED.into_iter().enumerate() {
+        if let Some(tensor) = widest(side).map(|pair| pair[side].clone()) {
+            let [rows, columns] = tensor.dims();
+            let values = transpose(&host(tensor), [rows, columns]);
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            tensors.insert(key.to_string(), (vec![columns, rows], bytes));
         }
     }
-    names
+    tensors
 }
 
-fn host(tensor: Tensor<2>) -> ([usize; 2], Vec<f32>) {
-    let shape = tensor.dims();
-    let data = cast(tensor, DType::F32).into_data();
-    (shape, data.iter::<f32>().collect())
-}
-
-fn config_text(config: &LoraConfig, targets: TargetModules, metadata: &PeftMetadata) -> String {
-    let mut other = metadata.other.clone();
-    for (field, value) in [
-        ("auto_mapping", Value::Null),
-        ("revision", Value::Null),
-        ("layers_pattern", Value::Null),
-        ("use_dora", json!(false)),
-        ("lora_bias", json!(false)),
-    ] {
-        other.entry(field).or_insert(value);
-    }
-    let task = metadata.task_type.clone();
-    let written = PeftConfig {
-        peft_type: "LORA".to_string(),
-        task_type: Some(task.unwrap_or_else(|| "CAUSAL_LM".to_string())),
-        base_model_name_or_path: metadata.base_model_name_or_path.clone(),
-        inference_mode: true,
-        r: config.rank,
-        lora_alpha: config.alpha,
-        lora_dropout: config.dropout,
-        use_rslora: config.use_rslora,
-        target_modules: Some(targets),
-        exclude_modules: config.exclude.as_ref().map(Into::into),
-        layers_to_transform: config.layers_to_transform.clone().map(Layers::Many),
-        rank_pattern: pattern(&config.rank_pattern),
-        alpha_pattern: pattern(&config.alpha_pattern),
-        // The factors say it all now; an exotic name here would make some loaders refuse the folder.
-        init_lora_weights: json!(true),
-        modules_to_save: Some(config.modules_to_save.clone()).filter(|names| !names.is_empty()),
-        bias: "none".to_string(),
-        fan_in_fan_out: metadata.fan_in_fan_out,
-        other,
+/// Which singular values of an AdaLoRA adapter are left, by layer, where the budget took any; noted in the configuration.
+fn pruned<'a>(
+    planned: &[Planned],
+    method_of: impl Fn(&Planned) -> Option<&'a Method>,
+    config: &mut LoraConfig,
+) -> HashMap<String, Vec<bool>> {
+    let MethodConfig::AdaLora(adalora) = &mut config.method else {
+        return HashMap::new();
     };
-    // Maps with string keys and plain values always serialize.
-    let value = serde_json::to_value(&written).unwrap_or_default();
-    format!("{}\n", tidy(value))
-}
-
-/// Whole numbers are written as such, since some readers want an integer for `lora_alpha`.
-fn tidy(mut value: Value) -> String {
-    if let Some(alpha) = value.get("lora_alpha").and_then(Value::as_f64)
-        && alpha.fract() == 0.0
-        && alpha.abs() < 1e15
-    {
-        value["lora_alpha"] = json!(alpha as i64);
+    let mut found: Vec<(String, Vec<bool>)> = Vec::new();
+    for planned in planned {
+        if let Some(Method::AdaLora(method)) = method_of(planned) {
+            found.push((planned.module_path().to_string(), method.kept()));
+        }
     }
-    format!("{value:#}")
+    let all = found.iter().flat_map(|(_, kept)| kept);
+    // All are 0 before the first step, when nothing was given away.
+    let is_pruned = all.clone().any(|kept| *kept) && all.clone().any(|kept| !kept);
+    if !is_pruned {
+        return HashMap::new();
+    }
+    for (layer, kept) in &mut found {
+        if !kept.contains(&true) {
+            // A rank of 0 is nothing that a file can say; one singular value that is 0 changes nothing.
+            kept[0] = true;
+        }
+        // What a file left out before, counted from the start.
+        let before = adalora.kept.iter().find(|(known, _)| known == layer);
+        let whole: Vec<bool> = match before {
+            Some((_, before)) => {
+                let mut kept = kept.iter();
+                before
+                    .iter()
+                    .map(|was_kept| *was_kept && kept.next().copied().unwrap_or(false))
+                    .collect()
+            }
+            None => kept.clone(),
+        };
+        adalora.kept.retain(|(known, _)| known != layer);
+        adalora.kept.push((layer.clone(), whole));
+    }
+    found.into_iter().collect()
 }
 
-fn pattern<T: Copy + Into<Value>>(entries: &[(String, T)]) -> Map<String, Value> {
-    let entries = entries
-        .iter()
-        .map(|(key, value)| (key.clone(), (*value).into()));
-    entries.collect()
+/// Leaves the singular vectors and values that are kept.
+fn keep(kept: &[bool], shape: &mut [usize], values: &mut Vec<f32>) {
+    let (axis, [rows, columns]) = match shape {
+        [rows, columns] if *rows == kept.len() => (0, [*rows, *columns]),
+        [rows, columns] => (1, [*rows, *columns]),
+        _ => return,
+    };
+    let is_kept = |index: usize| match axis {
+        0 => kept[index / columns],
+        _ => kept[index % columns],
+    };
+    let left = (0..rows * columns).filter(|index| is_kept(*index));
+    *values = left.map(|index| values[index]).collect();
+    shape[axis] = kept.iter().filter(|kept| **kept).count();
+}
+
+/// Parts of fused projections are one product of the summed rank in a file, which needs an alpha for the same scale.
+fn describe_parts(planned: &[Planned], config: &mut LoraConfig) {
+    let parted = planned.iter().filter_map(|site| match &site.blueprint {
+        Blueprint::Parts(columns) => Some((site, columns.len())),
+        _ => None,
+    });
+    for (site, count) in parted {
+        let growth = match config.use_rslora {
+            true => (count as f64).sqrt(),
+            false => count as f64,
+        };
+        let key = regex::escape(site.module_path());
+        config.rank_pattern.insert(0, (key.clone(), site.rank));
+        config.alpha_pattern.insert(0, (key, site.alpha * growth));
+    }
+    config.parts.clear();
 }
 
 /// Writes a file under another name in the same folder and renames it, which is atomic.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use burn::nn::Embedding;
 use burn::tensor::{Int, Tensor};
+use burn_lora_adapter::embed;
 use burn_lora_kernels::{AttentionMask, RopeTables};
 
 use super::attention::Surroundings;
@@ -61,7 +62,7 @@ impl Trunk {
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let device = ids.device();
-        let mut x = self.tokens.forward(ids); // [batch, seq, d_model]
+        let mut x = embed(&self.tokens, ids); // [batch, seq, d_model]
         if let Some(scale) = self.plan.embedding_scale {
             x = x * scale;
         }

@@ -1,6 +1,6 @@
 use burn::nn::{Embedding, Linear};
 use burn::tensor::Tensor;
-use burn_lora_adapter::project;
+use burn_lora_adapter::{embed, project};
 
 use super::batch::EncoderBatch;
 use super::scope::Scope;
@@ -52,7 +52,7 @@ impl Embeddings {
     /// - output: `[batch, seq, hidden]`
     pub(crate) fn forward(&self, batch: &EncoderBatch) -> Tensor<3> {
         let [_, seq] = batch.ids.dims();
-        let words = self.words.forward(batch.ids.clone()); // [batch, seq, embedding]
+        let words = embed(&self.words, batch.ids.clone()); // [batch, seq, embedding]
         let places = self.positions.as_ref().map(|positions| {
             let rows = positions.weight.val();
             rows.narrow(0, self.first_position, seq) // [seq, embedding]

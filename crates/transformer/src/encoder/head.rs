@@ -3,7 +3,7 @@ use std::path::Path;
 
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor};
-use burn_lora_adapter::project;
+use burn_lora_adapter::{project, shared_table};
 use burn_lora_kernels::projection;
 
 use super::families::EncoderConfig;
@@ -159,7 +159,7 @@ impl Head {
         match &self.output {
             Some(output) => project(output, x),
             None => {
-                let embedding = encoder.embeddings.words.weight.val().transpose();
+                let embedding = shared_table(&encoder.embeddings.words).transpose();
                 let bias = self.bias.as_ref().map(|bias| bias.bias.val());
                 projection(x, embedding, bias, None)
             }

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
+use burn_lora_adapter::{rows_of, with_rows};
 
 use super::model::{DecodingSession, Generative};
 use crate::cache::KvCache;
@@ -22,6 +23,8 @@ pub struct DecoderSession {
     longest: usize,
     /// The prompt of each row.
     rows: Vec<usize>,
+    /// The adapter of each prompt, where prompts have adapters of their own.
+    adapters: Option<Vec<Option<String>>>,
 }
 
 impl Generative for Decoder {
@@ -45,11 +48,29 @@ impl Generative for Decoder {
             prompts: prompts.to_vec(),
             longest,
             rows: (0..prompts.len()).collect(),
+            adapters: rows_of(self).filter(|rows| !rows.is_empty()),
         }
     }
 }
 
 impl DecoderSession {
+    /// Gives each row the adapter of its prompt again, once rows have moved.
+    fn give_adapters(&mut self) {
+        let Some(adapters) = &self.adapters else {
+            return;
+        };
+        let copies = self.prompts.len() / adapters.len();
+        let rows = self
+            .rows
+            .iter()
+            .map(|prompt| adapters.get(prompt / copies.max(1)));
+        let rows: Vec<Option<&str>> = rows.map(|name| name?.as_deref()).collect();
+        // The names are those that the model had before; they cannot be refused now.
+        if let Ok(decoder) = with_rows(self.decoder.clone(), Some(&rows)) {
+            self.decoder = decoder;
+        }
+    }
+
     /// The logits after the last of `ids`, which hold the same number of tokens for each row.
     fn feed(&mut self, ids: Vec<i32>) -> Tensor<2> {
         let batch = self.rows.len();
@@ -94,5 +115,6 @@ impl DecodingSession for DecoderSession {
         };
         self.cache.select_rows(rows, shared);
         self.rows = prompts;
+        self.give_adapters();
     }
 }

@@ -10,7 +10,7 @@ mod stack;
 
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_lora_adapter::project;
+use burn_lora_adapter::{embed, project};
 
 pub use block::{T5Attention, T5Block};
 pub use config::{T5Config, T5Variant};
@@ -151,7 +151,7 @@ impl T5 {
         batch.assert_rows();
         let ([_, seq], device) = (batch.ids.dims(), batch.ids.device());
         let padding = padding(seq, &batch.lengths, &device);
-        let x = self.shared.forward(batch.ids.clone());
+        let x = embed(&self.shared, batch.ids.clone());
         let bias = self.encoder.encoder_bias(seq, padding.as_ref(), &device);
         let hidden = self.encoder.forward(x, bias, None, None);
         let blocks = self.decoder.block.iter();
@@ -220,7 +220,7 @@ impl T5 {
             keys_values: &encoded.keys_values,
             padding: encoded.padding.as_ref(),
         };
-        let x = self.shared.forward(ids);
+        let x = embed(&self.shared, ids);
         let x = self.decoder.forward(x, bias, Some(cross), cache);
         match self.config.scale_decoder_outputs {
             true => x * (self.config.d_model as f64).powf(-0.5),

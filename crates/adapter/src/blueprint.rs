@@ -1,0 +1,540 @@
+//! What a planned adapter is made of: its tensors as a file has them, where they start, and the method that they make.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::config::LoraConfig;
+use crate::init::{Draw, LoraInit, parameter};
+use crate::lora::{Lora, cast};
+use crate::method::{
+    AdaLora, Dense, Dora, Ia3, LoHa, LoKr, LoKrShape, Method, MethodConfig, Parts, Projections,
+    TiedBias, Tokens, Vera, column_norms,
+};
+use crate::plan::Planned;
+use crate::view::Kind;
+
+/// What is put onto one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Blueprint {
+    Lora {
+        is_a_frozen: bool,
+    },
+    Dora,
+    Vera {
+        d_initial: f64,
+    },
+    LoHa,
+    LoKr(LoKrShape),
+    AdaLora {
+        start_rank: usize,
+    },
+    Ia3 {
+        inputs: bool,
+    },
+    TiedBias {
+        weight: String,
+    },
+    Dense {
+        key: String,
+        scale: f64,
+    },
+    Tokens {
+        indices: Vec<usize>,
+        is_nested: bool,
+    },
+    Parts(Vec<Range<usize>>),
+}
+
+/// One tensor of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TensorSpec {
+    /// Its key behind the path of the layer.
+    pub(crate) key: String,
+    pub(crate) file_shape: Vec<usize>,
+    /// Its shape as a parameter.
+    pub(crate) shape: [usize; 2],
+    /// Whether a file holds the transpose.
+    pub(crate) transposed: bool,
+}
+
+impl TensorSpec {
+    fn new(key: impl Into<String>, file_shape: Vec<usize>, shape: [usize; 2]) -> Self {
+        Self {
+            key: key.into(),
+            file_shape,
+            shape,
+            transposed: false,
+        }
+    }
+
+    fn transposed(self) -> Self {
+        Self {
+            transposed: true,
+            ..self
+        }
+    }
+}
+
+impl Planned {
+    /// The tensors, in the order of the method's parameters.
+    pub(crate) fn specs(&self) -> Vec<TensorSpec> {
+        let [d_in, d_out] = self.view.dims();
+        let (view, r) = (&self.view, self.rank);
+        match &self.blueprint {
+            Blueprint::Lora { .. } | Blueprint::Parts(_) => self.factor_specs(),
+            Blueprint::Dora => {
+                let magnitude = match view.kind {
+                    Kind::Conv => {
+                        let mut shape = view.output_shape(1);
+                        shape.swap(0, 1);
+                        shape
+                    }
+                    _ => vec![d_out],
+                };
+                let mut specs = self.factor_specs();
+                let key = "lora_magnitude_vector";
+                specs.push(TensorSpec::new(key, magnitude, [1, d_out]));
+                specs
+            }
+            Blueprint::Vera { .. } => vec![
+                TensorSpec::new("vera_lambda_b", vec![d_out], [1, d_out]),
+                TensorSpec::new("vera_lambda_d", vec![r], [1, r]),
+            ],
+            Blueprint::LoHa => ["hada_w1", "hada_w2"]
+                .into_iter()
+                .flat_map(|name| {
+                    let up = TensorSpec::new(format!("{name}_a"), vec![d_out, r], [r, d_out]);
+                    let down = TensorSpec::new(format!("{name}_b"), vec![r, d_in], [d_in, r]);
+                    [up.transposed(), down.transposed()]
+                })
+                .collect(),
+            Blueprint::LoKr(shape) => self.lokr_specs(shape),
+            Blueprint::AdaLora { .. } => vec![
+                TensorSpec::new("lora_A", vec![r, d_in], [d_in, r]).transposed(),
+                TensorSpec::new("lora_E", vec![r, 1], [1, r]),
+                TensorSpec::new("lora_B", vec![d_out, r], [r, d_out]).transposed(),
+            ],
+            Blueprint::Ia3 { inputs } => {
+                let n = self.scaled(*inputs);
+                let file = match (view.kind, inputs) {
+                    (Kind::Conv, _) => {
+                        let mut shape = vec![1; view.shape.len()];
+                        shape[1] = n;
+                        shape
+                    }
+                    (_, true) => vec![1, n],
+                    (_, false) => vec![n, 1],
+                };
+                vec![TensorSpec::new("ia3_l", file, [1, n])]
+            }
+            Blueprint::TiedBias { .. } => Vec::new(),
+            Blueprint::Dense { key, .. } => {
+                let spec = TensorSpec::new(key, view.shape.clone(), [d_in, d_out]);
+                vec![match view.kind {
+                    Kind::Conv => spec.transposed(),
+                    Kind::Linear => TensorSpec {
+                        file_shape: vec![d_out, d_in],
+                        ..spec
+                    }
+                    .transposed(),
+                    _ => spec,
+                }]
+            }
+            Blueprint::Tokens { indices, is_nested } => {
+                let shape = [indices.len(), d_out];
+                let key = match is_nested {
+                    true => "token_adapter.trainable_tokens_delta",
+                    false => "trainable_tokens_delta",
+                };
+                vec![TensorSpec::new(key, shape.to_vec(), shape)]
+            }
+        }
+    }
+
+    /// How many channels (IA)3 scales.
+    fn scaled(&self, inputs: bool) -> usize {
+        let [d_in, d_out] = self.view.dims();
+        match inputs {
+            true => d_in / self.view.kernel().max(1),
+            false => d_out,
+        }
+    }
+
+    fn factor_specs(&self) -> Vec<TensorSpec> {
+        let [d_in, d_out] = self.view.dims();
+        let r = self.rank;
+        let [a, b] = match self.view.kind {
+            Kind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
+            _ => ["lora_A.weight", "lora_B.weight"],
+        };
+        vec![
+            TensorSpec::new(a, self.view.input_shape(r), [d_in, r]).transposed(),
+            TensorSpec::new(b, self.view.output_shape(r), [r, d_out]).transposed(),
+        ]
+    }
+
+    fn lokr_specs(&self, shape: &LoKrShape) -> Vec<TensorSpec> {
+        let r = self.rank;
+        let kernel = self.view.shape.get(2..).unwrap_or_default();
+        let ([l, k], [m, n]) = (shape.outputs, shape.inputs);
+        let width = n * kernel.iter().product::<usize>();
+        let pair = |name: &str, rows: usize, columns: usize| {
+            [
+                TensorSpec::new(format!("{name}_a"), vec![rows, r], [rows, r]),
+                TensorSpec::new(format!("{name}_b"), vec![r, columns], [r, columns]),
+            ]
+        };
+        let mut specs = Vec::new();
+        match shape.split_first {
+            true => specs.extend(pair("lokr_w1", l, m)),
+            false => specs.push(TensorSpec::new("lokr_w1", vec![l, m], [l, m])),
+        }
+        match shape.split_second {
+            true => specs.extend(pair("lokr_w2", k, width)),
+            false => {
+                let file = [&[k, n], kernel].concat();
+                specs.push(TensorSpec::new("lokr_w2", file, [k, width]));
+            }
+        }
+        specs
+    }
+
+    /// Whether the start depends on the weight.
+    pub(crate) fn needs_base(&self) -> bool {
+        matches!(self.blueprint, Blueprint::Dora | Blueprint::Tokens { .. })
+    }
+
+    /// Where the tensors start.
+    ///
+    /// Drawn on the host, so that a seed means the same adapter on every device.
+    pub(crate) fn initial(&self, config: &LoraConfig, base: Option<&Tensor<2>>) -> Vec<Vec<f32>> {
+        let mut draw = Draw::new(config.seed, self.index);
+        let is_random = config.init == LoraInit::Random;
+        let [d_in, d_out] = self.view.dims();
+        let r = self.rank;
+        let shapes: Vec<usize> = self
+            .specs()
+            .iter()
+            .map(|spec| spec.shape.iter().product())
+            .collect();
+        match &self.blueprint {
+            Blueprint::Lora { .. } | Blueprint::Parts(_) => self.initial_factors(config, &mut draw),
+            Blueprint::Dora => {
+                let mut values = self.initial_factors(config, &mut draw);
+                let magnitude = base.map(|base| self.magnitude(config, &values, base));
+                values.push(magnitude.unwrap_or_else(|| vec![1.0; d_out]));
+                values
+            }
+            Blueprint::Vera { d_initial } => vec![
+                match is_random {
+                    true => draw.uniform(d_out, 1),
+                    false => vec![0.0; d_out],
+                },
+                vec![*d_initial as f32; r],
+            ],
+            Blueprint::LoHa => vec![
+                draw.uniform(shapes[0], r),
+                draw.uniform(shapes[1], d_in),
+                draw.uniform(shapes[2], r),
+                match is_random {
+                    true => draw.uniform(shapes[3], d_in),
+                    false => vec![0.0; shapes[3]],
+                },
+            ],
+            Blueprint::LoKr(_) => {
+                let specs = self.specs();
+                let values = specs.iter().enumerate().map(|(place, spec)| {
+                    let [rows, columns] = spec.shape;
+                    match place == 0 && !is_random {
+                        true => vec![0.0; rows * columns],
+                        false => draw.uniform(rows * columns, columns),
+                    }
+                });
+                values.collect()
+            }
+            Blueprint::AdaLora { .. } => {
+                let a = draw.normal(shapes[0], 0.02);
+                let e = match is_random {
+                    true => draw.normal(r, 100.0),
+                    false => vec![0.0; r],
+                };
+                vec![a, e, draw.normal(shapes[2], 0.02)]
+            }
+            Blueprint::Ia3 { .. } => vec![match is_random {
+                true => draw
+                    .normal(shapes[0], 0.5)
+                    .iter()
+                    .map(|v| 1.0 + v)
+                    .collect(),
+                false => vec![1.0; shapes[0]],
+            }],
+            Blueprint::TiedBias { .. } => Vec::new(),
+            Blueprint::Dense { .. } => vec![match is_random {
+                true => draw.uniform(shapes[0], d_in),
+                false => vec![0.0; shapes[0]],
+            }],
+            Blueprint::Tokens { indices, .. } => vec![match (is_random, base) {
+                (false, Some(base)) => rows(base, indices),
+                _ => draw.normal(shapes[0], 1.0),
+            }],
+        }
+    }
+
+    /// Both factors; of an embedding A is 0 and B normal, of all else A is drawn and B 0.
+    fn initial_factors(&self, config: &LoraConfig, draw: &mut Draw) -> Vec<Vec<f32>> {
+        let [d_in, d_out] = self.view.dims();
+        if let Blueprint::Parts(columns) = &self.blueprint {
+            return self.initial_parts(config, draw, columns);
+        }
+        if self.view.kind == Kind::Embedding && config.init != LoraInit::Random {
+            return vec![
+                vec![0.0; d_in * self.rank],
+                draw.normal(self.rank * d_out, 1.0),
+            ];
+        }
+        let (a, b) = draw.factors(config.init, [d_in, self.rank, d_out]);
+        vec![a, b]
+    }
+
+    /// The factors of the parts side by side, as a file would have them.
+    fn initial_parts(
+        &self,
+        config: &LoraConfig,
+        draw: &mut Draw,
+        columns: &[Range<usize>],
+    ) -> Vec<Vec<f32>> {
+        let [d_in, d_out] = self.view.dims();
+        let each = self.rank / columns.len();
+        let mut joined = [vec![0.0; d_in * self.rank], vec![0.0; self.rank * d_out]];
+        for (place, columns) in columns.iter().enumerate() {
+            let (a, b) = draw.factors(config.init, [d_in, each, columns.len()]);
+            for (row, values) in a.chunks(each).enumerate() {
+                joined[0][row * self.rank + place * each..][..each].copy_from_slice(values);
+            }
+            for (k, values) in b.chunks(columns.len()).enumerate() {
+                let start = (place * each + k) * d_out + columns.start;
+                joined[1][start..][..columns.len()].copy_from_slice(values);
+            }
+        }
+        joined.into()
+    }
+
+    /// The lengths of the columns of `W + s A B`.
+    fn magnitude(&self, config: &LoraConfig, values: &[Vec<f32>], base: &Tensor<2>) -> Vec<f32> {
+        let device = base.device();
+        let specs = self.specs();
+        let factor = |place: usize| {
+            let data = TensorData::new(values[place].clone(), specs[place].shape);
+            Tensor::<2>::from_data(data, (&device, DType::F32))
+        };
+        let delta = factor(0).matmul(factor(1)).mul_scalar(self.scale(config));
+        let direction = cast(base.clone(), DType::F32) + delta;
+        column_norms(direction).into_data().iter::<f32>().collect()
+    }
+
+    /// What the change is multiplied by.
+    pub(crate) fn scale(&self, config: &LoraConfig) -> f64 {
+        match &self.blueprint {
+            Blueprint::Dense { scale, .. } => *scale,
+            Blueprint::AdaLora { start_rank } => config.scale(*start_rank, self.alpha),
+            Blueprint::Parts(columns) => config.scale(self.rank / columns.len(), self.alpha),
+            _ => config.scale(self.rank, self.alpha),
+        }
+    }
+
+    /// The method of these values, trainable. `placed` has what was built before, by the paths of the parameters.
+    pub(crate) fn build(
+        &self,
+        values: Vec<Vec<f32>>,
+        config: &LoraConfig,
+        shared: Option<&Projections>,
+        placed: &HashMap<String, Method>,
+    ) -> Option<Method> {
+        let device = &self.device;
+        let specs = self.specs();
+        let mut tensors = values.into_iter().zip(&specs);
+        let mut next = || {
+            let (values, spec) = tensors.next()?;
+            Some(parameter(values, spec.shape, device))
+        };
+        let (scale, dropout) = (self.scale(config), config.dropout);
+        let lora = |a: Param<Tensor<2>>, b: Param<Tensor<2>>| Lora {
+            a,
+            b,
+            alpha: self.alpha,
+            scale,
+            dropout,
+        };
+        Some(match &self.blueprint {
+            Blueprint::Lora { is_a_frozen } => {
+                let (a, b) = (next()?, next()?);
+                Method::Lora(lora(a.set_require_grad(!is_a_frozen), b))
+            }
+            Blueprint::Dora => Method::Dora(Dora {
+                lora: lora(next()?, next()?),
+                magnitude: next()?,
+            }),
+            Blueprint::Vera { .. } => {
+                let [a, b] = shared?.of(self.view.dims(), device);
+                Method::Vera(Vera {
+                    lambda_b: next()?,
+                    lambda_d: next()?,
+                    a,
+                    b,
+                    dropout,
+                })
+            }
+            Blueprint::LoHa => Method::LoHa(LoHa {
+                b1: next()?,
+                a1: next()?,
+                b2: next()?,
+                a2: next()?,
+                scale,
+            }),
+            Blueprint::LoKr(shape) => {
+                let mut several = |split: bool| {
+                    let count = if split { 2 } else { 1 };
+                    (0..count).map(|_| next()).collect::<Option<Vec<_>>>()
+                };
+                Method::LoKr(LoKr {
+                    w1: several(shape.split_first)?,
+                    w2: several(shape.split_second)?,
+                    rank: self.rank,
+                    scale,
+                })
+            }
+            Blueprint::AdaLora { .. } => Method::AdaLora(AdaLora {
+                a: next()?,
+                e: next()?,
+                b: next()?,
+                scale,
+                dropout,
+                config: match &config.method {
+                    MethodConfig::AdaLora(adalora) => Arc::new(adalora.clone()),
+                    _ => Arc::default(),
+                },
+            }),
+            Blueprint::Ia3 { inputs } => Method::Ia3(Ia3 {
+                scales: next()?,
+                inputs: *inputs,
+                kernel: self.view.kernel().max(1),
+            }),
+            Blueprint::TiedBias { weight } => match placed.get(weight)? {
+                Method::Ia3(ia3) => Method::TiedBias(TiedBias::of(ia3)),
+                _ => return None,
+            },
+            Blueprint::Dense { key, .. } => Method::Dense(Dense {
+                delta: next()?,
+                scale,
+                of_lora: key == "lora_B.bias",
+            }),
+            Blueprint::Tokens { indices, .. } => Method::Tokens(Tokens {
+                rows: next()?,
+                indices: indices.clone(),
+            }),
+            Blueprint::Parts(columns) => {
+                let (a, b) = (next()?.val(), next()?.val());
+                Method::Parts(self.parts(columns, [a, b], lora))
+            }
+        })
+    }
+
+    /// Cuts the product that a file holds into its parts.
+    fn parts(
+        &self,
+        columns: &[Range<usize>],
+        [a, b]: [Tensor<2>; 2],
+        lora: impl Fn(Param<Tensor<2>>, Param<Tensor<2>>) -> Lora,
+    ) -> Parts {
+        let [d_in, d_out] = self.view.dims();
+        let each = self.rank / columns.len();
+        let parts = columns.iter().enumerate().map(|(place, columns)| {
+            let ranks = place * each..(place + 1) * each;
+            let a = a.clone().slice([0..d_in, ranks.clone()]);
+            let b = b.clone().slice([ranks, columns.clone()]);
+            let own = |tensor: Tensor<2>| {
+                let shape = tensor.dims();
+                let values = tensor.into_data().iter::<f32>().collect();
+                parameter(values, shape, &self.device)
+            };
+            lora(own(a), own(b))
+        });
+        Parts {
+            parts: parts.collect(),
+            columns: columns.to_vec(),
+            width: d_out,
+        }
+    }
+
+    /// Whether a method is what is planned; in words what is not.
+    pub(crate) fn describes(&self, method: &Method, config: &LoraConfig) -> Result<(), String> {
+        let layer = self.module_path();
+        let is_same_kind = matches!(
+            (&self.blueprint, method),
+            (Blueprint::Lora { .. }, Method::Lora(_))
+                | (Blueprint::Dora, Method::Dora(_))
+                | (Blueprint::Vera { .. }, Method::Vera(_))
+                | (Blueprint::LoHa, Method::LoHa(_))
+                | (Blueprint::LoKr(_), Method::LoKr(_))
+                | (Blueprint::AdaLora { .. }, Method::AdaLora(_))
+                | (Blueprint::Ia3 { .. }, Method::Ia3(_))
+                | (Blueprint::TiedBias { .. }, Method::TiedBias(_))
+                | (Blueprint::Dense { .. }, Method::Dense(_))
+                | (Blueprint::Tokens { .. }, Method::Tokens(_))
+                | (Blueprint::Parts(_), Method::Parts(_))
+        );
+        if !is_same_kind {
+            return Err(format!(
+                "{layer} has an adapter of the method {}, the configuration means {}",
+                method.name(),
+                config.method
+            ));
+        }
+        if let (Some(rank), Some(scale)) = (method.rank(), method.scale()) {
+            let meant = self.scale(config);
+            if (rank, scale) != (self.rank, meant) {
+                return Err(format!(
+                    "{layer} has rank {rank} and scale {scale}, the configuration means rank {} and scale {meant}",
+                    self.rank
+                ));
+            }
+        }
+        if matches!(method, Method::Parts(_)) {
+            return Ok(());
+        }
+        let is = |shape: [usize; 2], param: &Param<Tensor<2>>| param.lazy_shape().to_vec() == shape;
+        let specs = self.specs();
+        let parameters = method.inner().parameters();
+        let fits = specs.len() == parameters.len()
+            && specs
+                .iter()
+                .zip(parameters)
+                .all(|(spec, param)| is(spec.shape, param));
+        match fits {
+            true => Ok(()),
+            false => Err(format!(
+                "{layer} has parameters of other shapes than the configuration means"
+            )),
+        }
+    }
+}
+
+/// Some rows of a matrix, as f32.
+fn rows(matrix: &Tensor<2>, indices: &[usize]) -> Vec<f32> {
+    let [_, columns] = matrix.dims();
+    let chosen = indices
+        .iter()
+        .map(|index| matrix.clone().slice([*index..index + 1, 0..columns]));
+    let chosen: Vec<Tensor<2>> = chosen.collect();
+    let values = cast(Tensor::cat(chosen, 0), DType::F32).into_data();
+    values.iter::<f32>().collect()
+}
+
+/// The matrix of a parameter as f32 on the host, for a file.
+pub(crate) fn host(tensor: Tensor<2>) -> Vec<f32> {
+    cast(tensor, DType::F32).into_data().iter::<f32>().collect()
+}
