@@ -47,7 +47,7 @@ pub(crate) struct Planned {
     pub(crate) alpha: f64,
     pub(crate) device: Device,
     /// Position among the adapted weights; numbers the stream of random values.
-    index: u64,
+    pub(crate) index: u64,
 }
 
 impl Planned {
@@ -154,6 +154,16 @@ pub(crate) fn check_name<M: Module>(
     name: &str,
     plan: &[Planned],
 ) -> Result<(), AdapterError> {
+    let paths: Vec<&str> = plan.iter().map(|site| site.path.as_str()).collect();
+    check_name_at(module, name, &paths)
+}
+
+/// As [`check_name`], for weights by their paths.
+pub(crate) fn check_name_at<M: Module>(
+    module: &M,
+    name: &str,
+    paths: &[&str],
+) -> Result<(), AdapterError> {
     if name.is_empty() || name.contains('.') {
         return Err(AdapterError::Config {
             faults: vec![format!(
@@ -170,7 +180,7 @@ pub(crate) fn check_name<M: Module>(
     let layers: Vec<String> = adapted
         .iter()
         .filter(|weight| weight.stack.get(name).is_some())
-        .filter(|weight| plan.iter().any(|site| site.path == weight.path))
+        .filter(|weight| paths.contains(&weight.path.as_str()))
         .map(|weight| weight.module_path().to_string())
         .collect();
     match layers.is_empty() {

@@ -2,6 +2,7 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn_lora_kernels::projection;
 
+use crate::initial::observe;
 use crate::stack::AdapterStack;
 
 /// A linear layer with its adapters, by the activation path: `x W + b + s (dropout(x) A) B`.
@@ -14,6 +15,7 @@ use crate::stack::AdapterStack;
 /// - x: `[..., d_in]`
 /// - output: `[..., d_out]`
 pub fn project<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    observe(&layer.weight, &x);
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     let Some(stack) = layer.weight.reparameterization::<AdapterStack>() else {
         return projection(x, layer.weight.val(), bias, None);

@@ -3,12 +3,14 @@
 
 mod config;
 mod describe;
+mod folder;
 mod keys;
 mod load;
 mod save;
-mod tensors;
+pub(crate) mod tensors;
 
 pub use config::{PeftConfig, TargetModules};
+pub(crate) use folder::write_folder;
 pub use load::{load, read_config};
 pub use save::{PeftMetadata, save};
 

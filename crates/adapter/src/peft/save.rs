@@ -223,7 +223,7 @@ fn pattern<T: Copy + Into<Value>>(entries: &[(String, T)]) -> Map<String, Value>
 }
 
 /// Writes a file under another name in the same folder and renames it, which is atomic.
-fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
+pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".partial");
     let aside = Path::new(&aside);
