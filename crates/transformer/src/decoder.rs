@@ -14,6 +14,7 @@ use crate::load::{LoadOptions, LoadReport};
 use crate::positions::{Padding, Positions};
 use crate::recompute::Recomputation;
 use crate::verify::verify;
+use crate::virtual_tokens::{Front, VirtualTokens};
 use crate::weights::{Key, Weights};
 
 pub use classifier::DecoderClassifier;
@@ -26,6 +27,7 @@ mod attention;
 mod block;
 mod classifier;
 mod experts;
+mod extras;
 mod mlp;
 pub(crate) mod names;
 pub(crate) mod norm;
@@ -42,13 +44,15 @@ pub struct Decoder {
     pub(crate) trunk: Named<Trunk>,
     /// The head, unless it is the transposed embedding.
     head: Option<Named<Linear>>,
+    virtual_tokens: Option<Named<VirtualTokens>>,
+    virtual_tokens_enabled: bool,
     config: DecoderConfig,
     plan: Arc<Plan>,
     /// How many blocks keep only their inputs for the backward.
     recompute: usize,
 }
 
-made_of!(Decoder { trunk, head } kept { config, plan, recompute });
+made_of!(Decoder { trunk, head, virtual_tokens } kept { virtual_tokens_enabled, config, plan, recompute });
 
 impl Decoder {
     /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
@@ -125,6 +129,8 @@ impl Decoder {
         Self {
             trunk,
             head: None,
+            virtual_tokens: None,
+            virtual_tokens_enabled: true,
             config: config.clone(),
             plan,
             recompute: 0,
@@ -159,9 +165,9 @@ impl Decoder {
         self.plan.vocab_size
     }
 
-    /// The longest sequence, in tokens.
+    /// The longest sequence, in tokens: what virtual ones leave of the positions.
     pub fn max_positions(&self) -> usize {
-        self.plan.max_positions
+        self.plan.max_positions - self.virtual_count()
     }
 
     /// The dtype of the weights and of the activations.
@@ -227,7 +233,7 @@ impl Decoder {
     /// Where the rotary frequencies depend on the length of a sequence (`dynamic`, `longrope`), they are those of one
     /// of `capacity` tokens from the first token on: keys that are in the cache already could not follow a change.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.plan.layers.len(), capacity)
+        KvCache::new(self.plan.layers.len(), capacity + self.virtual_count())
     }
 
     fn forward(
@@ -236,11 +242,15 @@ impl Decoder {
         padding: Option<&Padding>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
         let start = cache.as_deref().map_or(0, KvCache::len);
+        // Those of a cache that has begun are in it.
+        let tokens = self.active_virtual_tokens().filter(|_| start == 0);
+        let count = tokens.map_or(0, VirtualTokens::count);
+        let ids = Self::with_places(ids, count);
+        let [batch, seq] = ids.dims();
         let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
         let positions = Positions::new(start, seq, padding);
-        let limit = self.max_positions().min(capacity);
+        let limit = self.plan.max_positions.min(capacity);
         assert!(
             positions.end() <= limit,
             "{} tokens do not fit {limit} positions",
@@ -252,15 +262,35 @@ impl Decoder {
             positions.rows()
         );
         // A cache is for generation, which has no backward.
-        let recompute = if cache.is_none() { self.recompute } else { 0 };
+        let mut recompute = if cache.is_none() { self.recompute } else { 0 };
+        let front = tokens.map(|tokens| {
+            let attention = &self.plan.attention;
+            let sizes = [
+                self.plan.layers.len(),
+                attention.n_kv_heads,
+                attention.d_head,
+            ];
+            Front::new(tokens, sizes, positions.left(), self.dtype())
+        });
+        if let Some(Front::Prefix(_)) = front {
+            // A block that is computed again tells of its input and its parameters only; a prefix is neither.
+            recompute = 0;
+        }
         let blocks = Recomputation::new(recompute, &self.trunk, &ids.device());
-        let hidden = self
-            .trunk
-            .hidden(ids, &positions, &blocks, cache.as_deref_mut());
+        let hidden = self.trunk.hidden(
+            ids,
+            &positions,
+            front.as_ref(),
+            &blocks,
+            cache.as_deref_mut(),
+        );
         if let Some(cache) = cache {
             cache.advance(seq);
         }
-        hidden
+        match count {
+            0 => hidden,
+            count => hidden.narrow(1, count, seq - count),
+        }
     }
 
     /// The logits of hidden states, in the dtype of the model.

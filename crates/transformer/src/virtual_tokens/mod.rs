@@ -1,0 +1,77 @@
+//! Virtual tokens: what is trained stands in front of every sequence, and the model stays as it is.
+
+mod config;
+mod error;
+mod files;
+mod front;
+mod p_tuning;
+mod prefix;
+mod prompt;
+
+use burn::module::{Content, Module};
+use burn::tensor::Tensor;
+
+pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};
+pub use error::VirtualTokensError;
+pub(crate) use files::Sizes;
+pub(crate) use front::{Front, LayerPrefix, in_front};
+pub use p_tuning::{PTuning, PromptEncoder};
+pub use prefix::{PrefixProjection, PrefixTuning};
+pub use prompt::PromptTuning;
+
+use crate::decoder::parts::{Shown, one_of};
+
+/// One of the methods, as a part of a [`Decoder`](crate::Decoder).
+///
+/// The tokens are at the positions before a row's first one, and every token sees them. A decoder that has them returns hidden
+/// states and logits of the real tokens only.
+#[derive(Debug, Clone)]
+pub enum VirtualTokens {
+    /// Embeddings.
+    Prompt(PromptTuning),
+    /// Embeddings that a small network makes.
+    PTuning(PTuning),
+    /// Keys and values of every layer.
+    Prefix(PrefixTuning),
+}
+
+one_of!(VirtualTokens {
+    Prompt,
+    PTuning,
+    Prefix
+});
+
+impl Shown for VirtualTokens {
+    fn show(&self, content: Content) -> Content {
+        match self {
+            Self::Prompt(prompt) => content.add("prompt", prompt),
+            Self::PTuning(prompt) => content.add("prompt", prompt),
+            Self::Prefix(prefix) => content.add("prefix", prefix),
+        }
+    }
+}
+
+impl VirtualTokens {
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        let embedding = match self {
+            Self::Prompt(prompt) => &prompt.embedding,
+            Self::PTuning(prompt) => &prompt.embedding,
+            Self::Prefix(prefix) => &prefix.embedding,
+        };
+        embedding.lazy_shape()[0]
+    }
+
+    /// What stands in front of a batch, and what a file of PEFT holds.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[count, d_model]`, of a prefix `[count, layers * 2 * kv_heads * d_head]`
+    pub fn flattened(&self) -> Tensor<2> {
+        match self {
+            Self::Prompt(prompt) => prompt.embedding.val(),
+            Self::PTuning(prompt) => prompt.forward(),
+            Self::Prefix(prefix) => prefix.forward(),
+        }
+    }
+}
