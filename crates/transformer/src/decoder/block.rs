@@ -162,6 +162,11 @@ impl Block {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn after_inner(&self) -> Option<&Bottleneck> {
+        self.after_inner.as_deref()
+    }
+
     pub(crate) fn bottlenecks(&self) -> Option<BottleneckPlacement> {
         match (&self.after_attention, &self.after_inner, &self.beside_inner) {
             (Some(_), ..) => Some(BottleneckPlacement::Houlsby),
