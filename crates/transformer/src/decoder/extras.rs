@@ -61,6 +61,23 @@ impl Decoder {
         Ok(self)
     }
 
+    /// Puts these virtual tokens in front of every sequence, in the place of those that there were.
+    ///
+    /// # Errors
+    ///
+    /// When they are none, too many for the model's positions, or of another width than the model's.
+    pub fn with_these_virtual_tokens(
+        mut self,
+        tokens: VirtualTokens,
+    ) -> Result<Self, VirtualTokensError> {
+        let faults = tokens.faults(self.sizes(), self.plan.max_positions);
+        if !faults.is_empty() {
+            return Err(VirtualTokensError::Config { faults });
+        }
+        self.virtual_tokens = Some(Named::new(PROMPT_ENCODER, tokens));
+        Ok(self)
+    }
+
     /// Takes the virtual tokens away.
     pub fn without_virtual_tokens(mut self) -> Self {
         self.virtual_tokens = None;
@@ -105,20 +122,11 @@ impl Decoder {
     ///
     /// Every fault of the configuration, or every one of the tensors.
     pub fn load_virtual_tokens(
-        mut self,
+        self,
         dir: &Path,
     ) -> Result<(Self, Map<String, Value>), VirtualTokensError> {
         let (tokens, config) = VirtualTokens::load(dir, self.sizes(), &self.device())?;
-        let count = tokens.count();
-        if count >= self.plan.max_positions {
-            let limit = self.plan.max_positions;
-            let faults = vec![format!(
-                "{count} of them leave no room in {limit} positions"
-            )];
-            return Err(VirtualTokensError::Config { faults });
-        }
-        self.virtual_tokens = Some(Named::new(PROMPT_ENCODER, tokens));
-        Ok((self, config))
+        Ok((self.with_these_virtual_tokens(tokens)?, config))
     }
 
     fn sizes(&self) -> Sizes {

@@ -1,5 +1,6 @@
 //! Tests of whole models: tiny ones with random weights.
 
+mod bottlenecks;
 mod classification;
 mod damage;
 mod decoding;
@@ -17,6 +18,7 @@ mod paths;
 mod published;
 mod recompute;
 mod t5;
+mod virtual_tokens;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;

@@ -36,6 +36,14 @@ impl Sizes {
     fn kv(&self) -> usize {
         self.n_kv_heads * self.d_head
     }
+
+    /// How many numbers a virtual token is.
+    pub(crate) fn columns(&self, is_prefix: bool) -> usize {
+        match is_prefix {
+            true => self.layers * 2 * self.kv(),
+            false => self.d_model,
+        }
+    }
 }
 
 impl VirtualTokens {
@@ -169,10 +177,7 @@ impl VirtualTokens {
             let path = path.clone();
             Error::Folder { path, faults }
         })?;
-        let columns = match kind {
-            2 => sizes.layers * 2 * sizes.kv(),
-            _ => sizes.d_model,
-        };
+        let columns = sizes.columns(kind == 2);
         let path = dir.join(WEIGHTS);
         let bytes = fs::read(&path).map_err(Error::io(&path))?;
         let numbers = read_tensor(&bytes, [count, columns])

@@ -62,6 +62,27 @@ impl VirtualTokens {
         embedding.lazy_shape()[0]
     }
 
+    /// Everything that keeps them from standing in front of this model's tokens.
+    pub(crate) fn faults(&self, sizes: Sizes, max_positions: usize) -> Vec<String> {
+        let (count, mut faults) = (self.count(), Vec::new());
+        if count == 0 {
+            faults.push("there are 0 of them".to_string());
+        }
+        if count >= max_positions {
+            faults.push(format!(
+                "{count} of them leave no room in {max_positions} positions"
+            ));
+        }
+        let expected = sizes.columns(matches!(self, Self::Prefix(_)));
+        let found = self.flattened().dims()[1];
+        if found != expected {
+            faults.push(format!(
+                "each has {found} numbers, the model needs {expected}"
+            ));
+        }
+        faults
+    }
+
     /// What stands in front of a batch, and what a file of PEFT holds.
     ///
     /// # Shapes
