@@ -6,6 +6,7 @@ the projection that they span, LoRA-GA's factors by their magnitudes.
 
     python factors.py            # write the file again
     python factors.py --verify   # compare with it (1e-4)
+    python factors.py --check DIR  # load what burn-lora saved to DIR/own and DIR/portable, compare outputs (1e-4)
 """
 
 import argparse
@@ -13,7 +14,7 @@ import copy
 from pathlib import Path
 
 import torch
-from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, initialize_lora_eva_weights
 from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
@@ -146,8 +147,19 @@ def make():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--verify", action="store_true")
+    parser.add_argument("--check", type=Path)
+    arguments = parser.parse_args()
+    if arguments.check:
+        for name in ("own", "portable"):
+            folder = arguments.check / name
+            model = Two()
+            model.load_state_dict({key[6:]: value for key, value in load_file(FILE).items() if key.startswith("model.")})
+            output = PeftModel.from_pretrained(model, folder)(load_file(FILE)["x"])
+            torch.testing.assert_close(output, load_file(folder / "output.safetensors")["output"], rtol=1e-4, atol=1e-4)
+            print("ok", name)
+        return
     made = make()
-    if parser.parse_args().verify:
+    if arguments.verify:
         kept = load_file(FILE)
         assert kept.keys() == made.keys(), kept.keys() ^ made.keys()
         for key, tensor in made.items():

@@ -310,6 +310,12 @@ fn a_folder_brings_back_ranks_and_scales() {
                 layer,
             );
         }
+        // For PEFT to read, by `factors.py --check`.
+        if let Some(out) = std::env::var_os("BURN_LORA_EXPORT_FACTORS") {
+            let out = Path::new(&out).join(name);
+            set.save(&out, &metadata, None).unwrap();
+            write(&out.join("output.safetensors"), &[("output", output)]);
+        }
         let merged = merge_and_unload(module).unwrap();
         assert_near(
             &host(merged.forward(x.clone())),
