@@ -57,7 +57,7 @@ pub fn extract_layer(
     let rank = match rank {
         ExtractRank::Fixed(rank) => rank,
         ExtractRank::Energy { share, at_most } => {
-            let mut sum = 0.0;
+            let mut sum = 0.0_f64;
             let enough = energies.iter().position(|energy| {
                 sum += energy;
                 // Rounding may leave the sum of all a little short of the total.

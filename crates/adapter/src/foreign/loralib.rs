@@ -143,7 +143,7 @@ fn plain(a: Matrix, b: Matrix, alpha: f64) -> Result<Factors, String> {
 fn fused(a: &Matrix, b: &Matrix, alpha: f64, enabled: &[bool]) -> Result<Factors, String> {
     let count = enabled.iter().filter(|enabled| **enabled).count();
     let rank = b.columns();
-    if count == 0 || rank == 0 || a.rows() != count * rank || b.rows() % count != 0 {
+    if count == 0 || rank == 0 || a.rows() != count * rank || !b.rows().is_multiple_of(count) {
         let (a, b) = (a.shape(), b.shape());
         return Err(format!(
             "lora_A is {a:?} and lora_B {b:?}, for {count} adapted parts"

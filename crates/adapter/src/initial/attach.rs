@@ -238,7 +238,8 @@ fn redistributed(
     };
     let seen = planned.iter().filter_map(|site| {
         let path = site.module_path();
-        Some((path, site.rank, components(evidence, path)?))
+        let largest = site.d_in.min(site.d_out);
+        Some((path, [site.rank, largest], components(evidence, path)?))
     });
     let ranks = settings.ranks(seen);
     let mut config = LoraConfig {

@@ -37,18 +37,21 @@ impl Eva {
         (rank as f64 * self.rho).round() as usize
     }
 
-    /// The rank of each layer, in the layers' order, from what their components explain.
+    /// The rank of each layer, which comes with its rank so far and the largest it can have, from what its components explain.
     pub(super) fn ranks<'a>(
         &self,
-        layers: impl Iterator<Item = (&'a str, usize, &'a IncrementalSvd)>,
+        layers: impl Iterator<Item = (&'a str, [usize; 2], &'a IncrementalSvd)>,
     ) -> BTreeMap<String, usize> {
         let mut ranks = BTreeMap::new();
         let mut candidates = Vec::new();
         let mut budget = 0;
-        for (path, rank, inputs) in layers {
+        for (path, [rank, largest], inputs) in layers {
             budget += rank;
             ranks.insert(path.to_string(), 0);
-            let explained = inputs.explained().into_iter().take(self.most(rank));
+            let explained = inputs
+                .explained()
+                .into_iter()
+                .take(self.most(rank).min(largest));
             candidates.extend(explained.map(|share| (share, path)));
         }
         candidates.sort_by(|(x, _), (y, _)| y.total_cmp(x));

@@ -161,7 +161,9 @@ impl Observer {
         assert!(before.is_none(), "one observer at a time");
         let guard = Stop;
         let result = forward();
-        drop(guard.take().map(|watch| *self = watch.observer));
+        if let Some(watch) = guard.take() {
+            *self = watch.observer;
+        }
         result
     }
 

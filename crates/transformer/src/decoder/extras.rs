@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::Decoder;
 use super::block::Block;
 use super::parts::Named;
-use super::trunk::Trunk;
 use crate::bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
 use crate::virtual_tokens::{
     PTuning, PrefixTuning, PromptTuning, Sizes, VirtualTokens, VirtualTokensConfig,
@@ -191,12 +190,7 @@ impl Decoder {
     }
 
     fn with_blocks(mut self, change: impl FnMut(Block) -> Block) -> Self {
-        self.trunk = self.trunk.with(|trunk| Trunk {
-            blocks: trunk
-                .blocks
-                .with(|blocks| blocks.into_iter().map(change).collect()),
-            ..trunk
-        });
+        self.trunk = self.trunk.with(|trunk| trunk.with_blocks(change));
         self
     }
 }

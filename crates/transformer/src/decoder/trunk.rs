@@ -48,6 +48,15 @@ impl Trunk {
         }
     }
 
+    /// With other blocks.
+    pub(crate) fn with_blocks(self, change: impl FnMut(Block) -> Block) -> Self {
+        let changed = |blocks: Vec<Block>| blocks.into_iter().map(change).collect();
+        Self {
+            blocks: self.blocks.with(changed),
+            ..self
+        }
+    }
+
     /// The hidden states after the last norm.
     ///
     /// # Shapes

@@ -70,8 +70,7 @@ fn fresh_ones_change_nothing_and_moved_ones_do() {
                 expected.clone().into_data(),
                 "{name}"
             );
-            let device = Device::flex().autodiff();
-            let trained = fresh.fork(&device).train();
+            let trained = fresh.train();
             let mut seen = Trainable::default();
             trained.visit(&mut seen);
             assert_eq!(
@@ -126,12 +125,11 @@ fn a_bottleneck_is_its_formula() {
 fn cache_generation_and_recomputation_know_them() {
     for (name, base) in decoders() {
         for placement in PLACEMENTS {
-            let device = Device::flex().autodiff();
             let decoder = base
                 .clone()
                 .with_bottlenecks(&config(placement), 2)
                 .expect(name);
-            let decoder = decoder.fork(&device).train().map(&mut Shift(3));
+            let decoder = decoder.train().map(&mut Shift(3));
             let plain = decoder.valid();
             let prompt = vec![1, 2, 3];
             let options = GenerateOptions {
@@ -150,7 +148,7 @@ fn cache_generation_and_recomputation_know_them() {
             assert_eq!(answer[0], best as u32, "{name}");
 
             let gradients = |decoder: &Decoder| {
-                let row = Tensor::from_data(ids(&[&[1, 2, 3, 4]]).into_data(), &device);
+                let row = Tensor::from_data(ids(&[&[1, 2, 3, 4]]).into_data(), &decoder.device());
                 let loss = decoder.logits(row).powi_scalar(2).mean();
                 let gradients = loss.backward();
                 let mut reader = Gradients {

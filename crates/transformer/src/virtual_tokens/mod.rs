@@ -8,7 +8,7 @@ mod p_tuning;
 mod prefix;
 mod prompt;
 
-use burn::module::{Content, Module};
+use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};
@@ -19,7 +19,7 @@ pub use p_tuning::{PTuning, PromptEncoder};
 pub use prefix::{PrefixProjection, PrefixTuning};
 pub use prompt::PromptTuning;
 
-use crate::decoder::parts::{Shown, one_of};
+use crate::decoder::parts::one_of;
 
 /// One of the methods, as a part of a [`Decoder`](crate::Decoder).
 ///
@@ -40,16 +40,6 @@ one_of!(VirtualTokens {
     PTuning,
     Prefix
 });
-
-impl Shown for VirtualTokens {
-    fn show(&self, content: Content) -> Content {
-        match self {
-            Self::Prompt(prompt) => content.add("prompt", prompt),
-            Self::PTuning(prompt) => content.add("prompt", prompt),
-            Self::Prefix(prefix) => content.add("prefix", prefix),
-        }
-    }
-}
 
 impl VirtualTokens {
     /// How many they are.

@@ -45,7 +45,10 @@ impl PTuning {
                     let d_input = if index == 0 { d_model } else { 2 * d_hidden };
                     let lstm = BiLstmConfig::new(d_input, d_hidden, true).init(device);
                     // Burn would draw on the device, whose numbers are not the same everywhere.
-                    lstm.map(&mut Redraw { d_hidden, rng })
+                    lstm.map(&mut Redraw {
+                        d_hidden,
+                        rng: &mut *rng,
+                    })
                 };
                 let lstms = (0..layers).map(lstm).collect();
                 (lstms, vec![2 * d_hidden, 2 * d_hidden, d_model])
