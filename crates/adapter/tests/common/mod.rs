@@ -1,5 +1,8 @@
 //! Two linear layers and what PEFT made of them (`tests/golden/factors.py`).
 
+#![allow(dead_code, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
