@@ -49,7 +49,7 @@ fn combinations_are_those_of_peft() {
     for (case, combination, second, weights) in [
         ("linear", Combination::new(M::Linear), &y, [0.7, -1.3]),
         ("cat", Combination::new(M::Cat), &y, [0.7, -1.3]),
-        ("cat_x_z", Combination::new(M::Cat), &z, [0.7, -1.3]),
+        ("cat_xz", Combination::new(M::Cat), &z, [0.7, -1.3]),
         ("svd", Combination::new(M::Svd), &y, [0.7, -1.3]),
         ("ties", dense(M::Ties), &y, [0.7, 1.3]),
         ("ties_frequency", frequency, &y, [0.7, -1.3]),

@@ -4,7 +4,6 @@
 
 mod common;
 
-use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use burn_lora_adapter::{
     AdapterError, CordaMethod, Direction, Eva, Evidence, FactorSet, GradientScale, Initialization,
@@ -89,11 +88,14 @@ fn products_and_bases_are_those_of_peft() {
                 format!("{case}.{layer}.delta"),
                 format!("{case}.{layer}.base"),
             );
-            // CorDA inverts, in f32 there, a covariance whose directions differ a thousandfold.
-            let tolerance = if case.starts_with("corda") {
-                2e-4
-            } else {
-                1e-5
+            let tolerance = match how {
+                // It inverts, in f32 there, a covariance whose directions differ a thousandfold.
+                Initialization::Corda(_) => 2e-4,
+                // PEFT's sketch is no wider than what is wanted of it, so that much is left to its power iterations.
+                Initialization::Pissa {
+                    iterations: Some(_),
+                } => 5e-4,
+                _ => 1e-5,
             };
             assert_near(
                 &found.layers[layer].delta(),

@@ -88,7 +88,7 @@ pub fn tensor(matrix: &Matrix, device: &Device) -> Tensor<2> {
 
 pub fn host(tensor: Tensor<2>) -> Matrix {
     let shape = tensor.dims();
-    Matrix::from_f32(&tensor.into_data().to_vec::<f32>().unwrap(), shape)
+    Matrix::from_f32(&tensor.into_data().try_to_vec::<f32>().unwrap(), shape)
 }
 
 /// The largest difference between two matrices of one shape.

@@ -62,7 +62,7 @@ impl VirtualTokensConfig {
     }
 
     /// Everything that is wrong with it for a model of this vocabulary and number of positions.
-    pub(super) fn faults(&self, vocab_size: usize, max_positions: usize) -> Vec<String> {
+    pub(crate) fn faults(&self, vocab_size: usize, max_positions: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let tokens = self.tokens();
         if tokens == 0 {

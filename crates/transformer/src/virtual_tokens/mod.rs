@@ -8,7 +8,6 @@ mod p_tuning;
 mod prefix;
 mod prompt;
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 
 pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};

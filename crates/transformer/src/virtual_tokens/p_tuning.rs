@@ -30,7 +30,7 @@ pub struct PromptEncoder {
 }
 
 impl PTuning {
-    pub(super) fn init(
+    pub(crate) fn init(
         [tokens, d_model, d_hidden]: [usize; 3],
         kind: PromptEncoderKind,
         device: &Device,

@@ -31,7 +31,7 @@ pub struct PrefixProjection {
 
 impl PrefixTuning {
     /// `width` is that of a layer's keys.
-    pub(super) fn init(
+    pub(crate) fn init(
         [tokens, layers, width]: [usize; 3],
         projection: Option<usize>,
         device: &Device,

@@ -17,7 +17,7 @@ pub struct PromptTuning {
 }
 
 impl PromptTuning {
-    pub(super) fn init(
+    pub(crate) fn init(
         tokens: usize,
         init: &PromptInit,
         words: Tensor<2>,
