@@ -154,7 +154,7 @@ def main():
             folder = arguments.check / name
             model = Two()
             model.load_state_dict({key[6:]: value for key, value in load_file(FILE).items() if key.startswith("model.")})
-            output = PeftModel.from_pretrained(model, folder)(load_file(FILE)["x"])
+            output = PeftModel.from_pretrained(model, folder).base_model.model(load_file(FILE)["x"])
             torch.testing.assert_close(output, load_file(folder / "output.safetensors")["output"], rtol=1e-4, atol=1e-4)
             print("ok", name)
         return

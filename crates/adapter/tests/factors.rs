@@ -313,6 +313,11 @@ fn a_folder_brings_back_ranks_and_scales() {
         // For PEFT to read, by `factors.py --check`.
         if let Some(out) = std::env::var_os("BURN_LORA_EXPORT_FACTORS") {
             let out = Path::new(&out).join(name);
+            // Two layers are no language model.
+            let metadata = PeftMetadata {
+                task_type: Some("FEATURE_EXTRACTION".to_string()),
+                ..PeftMetadata::default()
+            };
             set.save(&out, &metadata, None).unwrap();
             write(&out.join("output.safetensors"), &[("output", output)]);
         }

@@ -28,7 +28,10 @@ impl ModuleMapper for Shift {
                 .map(|index| (index as f32 * step).sin() * 0.3)
                 .collect();
             let wave = Tensor::from_data(TensorData::new(wave, value.shape()), &value.device());
-            value + wave
+            match value.is_autodiff() {
+                true => (value + wave).detach().require_grad(),
+                false => value + wave,
+            }
         })
     }
 }
