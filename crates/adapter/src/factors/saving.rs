@@ -83,8 +83,11 @@ impl FactorSet {
     }
 }
 
-/// PEFT's two tensors of a layer: shapes and numbers.
-fn tensors((path, factors): (&String, &Factors)) -> [(String, (Vec<usize>, Vec<f32>)); 2] {
+/// A tensor's key, shape and numbers.
+type Keyed = (String, (Vec<usize>, Vec<f32>));
+
+/// PEFT's two tensors of a layer.
+fn tensors((path, factors): (&String, &Factors)) -> [Keyed; 2] {
     let tensor = |name: &str, matrix: &Matrix| {
         let turned = matrix.transpose();
         let key = format!("base_model.model.{path}.{name}.weight");

@@ -3,6 +3,7 @@ use burn::tensor::{DType, Tensor};
 use super::VirtualTokens;
 
 /// What stands in front of the tokens of one forward pass.
+#[allow(clippy::large_enum_variant, reason = "there is one in each forward")]
 pub(crate) enum Front {
     /// `[1, count, d_model]`
     Embeddings(Tensor<3>),

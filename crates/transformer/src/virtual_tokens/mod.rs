@@ -25,6 +25,7 @@ use crate::decoder::parts::one_of;
 /// The tokens are at the positions before a row's first one, and every token sees them. A decoder that has them returns hidden
 /// states and logits of the real tokens only.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one in each model")]
 pub enum VirtualTokens {
     /// Embeddings.
     Prompt(PromptTuning),
