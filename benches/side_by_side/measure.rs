@@ -9,6 +9,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_lora::adapter::ParameterSummary;
+use burn_lora::kernels::adamw_together;
 use burn_lora::prelude::*;
 use burn_lora::train::{CausalLm, adamw, gradients};
 use burn_lora::transformer::{DecoderConfig, EncoderBatch, EncoderConfig, SequenceClassifier};
@@ -186,7 +187,7 @@ fn run<M: Module>(
     for _ in 0..steps {
         let started = Instant::now();
         let (grads, loss) = gradients(&model);
-        model = optimizer.step(config.learning_rate, model, grads);
+        model = adamw_together(|| optimizer.step(config.learning_rate, model, grads));
         device.sync().expect("the steps ran");
         run.step_ms.push(started.elapsed().as_secs_f64() * 1e3);
         run.losses.push(loss.into_scalar());

@@ -46,7 +46,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     require_dtype(choice, &device, dtype)?;
     device.seed(options.seed);
     if options.recompute > 0 && !can_recompute(&device) {
-        return Err(format!("--recompute is built for flex and ndarray, not for {choice}").into());
+        return Err(format!("--recompute is not built for {choice}").into());
     }
     println!("device    {choice}");
 

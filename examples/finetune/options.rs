@@ -55,8 +55,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0)]
     pub dropout: f64,
 
-    /// Of the first blocks, how many are computed again in the backward instead of kept: less memory, more time (on flex
-    /// and ndarray)
+    /// Of the first blocks, how many are computed again in the backward instead of kept: less memory, more time
     #[arg(long, default_value_t = 0, value_name = "BLOCKS")]
     pub recompute: usize,
 

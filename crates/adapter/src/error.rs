@@ -58,6 +58,14 @@ pub enum AdapterError {
         /// Paths of the layers.
         layers: Vec<String>,
     },
+    /// Factors that cannot be made, combined, converted or attached.
+    #[error("{action} is not possible:{}", list(faults))]
+    Factors {
+        /// What was asked for.
+        action: &'static str,
+        /// Every fault, in words.
+        faults: Vec<String>,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

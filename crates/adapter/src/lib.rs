@@ -16,6 +16,9 @@
 //! | [`merge_and_unload`] | leaves plain weights and no adapter |
 //! | [`summary`] | the table of trainable and total parameters |
 //! | [`AdapterOnly`] | the module as optimizers and records should see it: adapter parameters only, and modules saved with them |
+//! | [`attach_initialized`] | attaches with factors from the weights, activations or gradients: PiSSA, OLoRA, LoftQ, EVA, CorDA, LoRA-GA |
+//! | [`FactorSet`] | an adapter as numbers: [`combine`], [`extract`], [`to_plain`], portable export |
+//! | [`foreign`] | reads the adapters of mlx-lm and of the original loralib |
 //! | [`peft`] | reads and writes the adapter folders of Hugging Face PEFT |
 
 mod adapter_only;
@@ -24,7 +27,10 @@ mod blueprint;
 pub mod budget;
 mod config;
 mod error;
+mod factors;
+pub mod foreign;
 mod init;
+mod initial;
 mod lifecycle;
 mod lora;
 mod merge;
@@ -46,8 +52,16 @@ pub use adapter_only::AdapterOnly;
 pub use attach::{DEFAULT_NAME, attach};
 pub use config::{AdapterConfig, LoraConfig};
 pub use error::{AdapterError, TensorFault};
+pub use factors::{
+    Combination, CombinationMethod, ExtractRank, Extracted, FactorSet, Factors, MajoritySign,
+    NamedPair, combine, extract, extract_layer, to_plain,
+};
 pub use init::LoraInit;
 pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
+pub use initial::{
+    CordaMethod, Direction, Eva, Evidence, GradientScale, Initialization, Initialized, LoftQ,
+    LoraGa, Needs, Observer, Quantizer, attach_initialized, weight_gradients,
+};
 pub use lora::Lora;
 pub use merge::{MergeOptions, merge, merge_and_unload, merge_and_unload_with, unmerge};
 pub use method::{

@@ -4,6 +4,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Int, Tensor};
 use burn_lora_kernels::{LowRank, projection};
 
+use crate::initial::observe;
 use crate::lora::cast;
 use crate::rows::{Groups, grouped};
 use crate::stack::{AdapterStack, Chosen};
@@ -19,6 +20,7 @@ use crate::stack::{AdapterStack, Chosen};
 /// - x: `[..., d_in]`
 /// - output: `[..., d_out]`
 pub fn project<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    observe(&layer.weight, &x);
     let stack = layer.weight.reparameterization::<AdapterStack>();
     let bias_stack = |bias: &Param<Tensor<1>>| {
         let stack = bias.reparameterization::<AdapterStack>();

@@ -14,6 +14,7 @@ use crate::load::{LoadOptions, LoadReport};
 use crate::positions::{Padding, Positions};
 use crate::recompute::Recomputation;
 use crate::verify::verify;
+use crate::virtual_tokens::{Front, VirtualTokens};
 use crate::weights::{Key, Weights};
 
 use crate::named::{Named, unnamed_module};
@@ -26,6 +27,7 @@ mod attention;
 mod block;
 mod classifier;
 mod experts;
+mod extras;
 mod mlp;
 pub(crate) mod names;
 pub(crate) mod norm;
@@ -41,13 +43,15 @@ pub struct Decoder {
     pub(crate) trunk: Named<Trunk>,
     /// The head, unless it is the transposed embedding.
     head: Option<Named<Linear>>,
+    virtual_tokens: Option<Named<VirtualTokens>>,
+    virtual_tokens_enabled: bool,
     config: DecoderConfig,
     plan: Arc<Plan>,
     /// How many blocks keep only their inputs for the backward.
     recompute: usize,
 }
 
-unnamed_module!(Decoder { trunk, head } with { config, plan, recompute });
+unnamed_module!(Decoder { trunk, head, virtual_tokens } with { virtual_tokens_enabled, config, plan, recompute });
 
 impl Decoder {
     /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
@@ -124,6 +128,8 @@ impl Decoder {
         Self {
             trunk,
             head: None,
+            virtual_tokens: None,
+            virtual_tokens_enabled: true,
             config: config.clone(),
             plan,
             recompute: 0,
@@ -158,9 +164,9 @@ impl Decoder {
         self.plan.vocab_size
     }
 
-    /// The longest sequence, in tokens.
+    /// The longest sequence, in tokens: what virtual ones leave of the positions.
     pub fn max_positions(&self) -> usize {
-        self.plan.max_positions
+        self.plan.max_positions - self.virtual_count()
     }
 
     /// The dtype of the weights and of the activations.
@@ -212,9 +218,14 @@ impl Decoder {
     ///
     /// # Panics
     ///
-    /// If the documents of a row are longer than `seq`, or `seq` exceeds [`Self::max_positions`].
+    /// If the documents of a row are longer than `seq`, or `seq` exceeds [`Self::max_positions`], or virtual tokens act, which
+    /// have no place in front of each document.
     pub fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
         let [_, seq] = ids.dims();
+        assert!(
+            self.active_virtual_tokens().is_none(),
+            "virtual tokens have no place in front of each document of a row"
+        );
         assert!(
             documents.iter().all(|row| row.iter().sum::<usize>() <= seq),
             "the documents of a row are longer than the row"
@@ -246,7 +257,7 @@ impl Decoder {
     /// Where the rotary frequencies depend on the length of a sequence (`dynamic`, `longrope`), they are those of one
     /// of `capacity` tokens from the first token on: keys that are in the cache already could not follow a change.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.plan.layers.len(), capacity)
+        KvCache::new(self.plan.layers.len(), capacity + self.virtual_count())
     }
 
     fn forward(
@@ -256,19 +267,29 @@ impl Decoder {
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let start = cache.as_deref().map_or(0, KvCache::len);
-        let positions = Positions::new(start, ids.dims()[1], padding);
+        let count = self.tokens_in_front(start).map_or(0, VirtualTokens::count);
+        let positions = Positions::new(start, count + ids.dims()[1], padding);
         self.forward_at(ids, &positions, cache)
     }
 
+    /// The virtual tokens that come before the first of `start`: those of a cache that has begun are in it.
+    fn tokens_in_front(&self, start: usize) -> Option<&VirtualTokens> {
+        self.active_virtual_tokens().filter(|_| start == 0)
+    }
+
+    /// `positions` are those of the virtual tokens, too.
     fn forward_at(
         &self,
         ids: Tensor<2, Int>,
         positions: &Positions<'_>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
+        let tokens = self.tokens_in_front(positions.start);
+        let count = tokens.map_or(0, VirtualTokens::count);
+        let ids = Self::with_places(ids, count);
         let [batch, seq] = ids.dims();
         let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
-        let limit = self.max_positions().min(capacity);
+        let limit = self.plan.max_positions.min(capacity);
         assert!(
             positions.end() <= limit,
             "{} tokens do not fit {limit} positions",
@@ -280,15 +301,35 @@ impl Decoder {
             positions.rows()
         );
         // A cache is for generation, which has no backward.
-        let recompute = if cache.is_none() { self.recompute } else { 0 };
+        let mut recompute = if cache.is_none() { self.recompute } else { 0 };
+        let front = tokens.map(|tokens| {
+            let attention = &self.plan.attention;
+            let sizes = [
+                self.plan.layers.len(),
+                attention.n_kv_heads,
+                attention.d_head,
+            ];
+            Front::new(tokens, sizes, positions.left(), self.dtype())
+        });
+        if let Some(Front::Prefix(_)) = front {
+            // A block that is computed again tells of its input and its parameters only; a prefix is neither.
+            recompute = 0;
+        }
         let blocks = Recomputation::new(recompute, &self.trunk, &ids.device());
-        let hidden = self
-            .trunk
-            .hidden(ids, positions, &blocks, cache.as_deref_mut());
+        let hidden = self.trunk.hidden(
+            ids,
+            positions,
+            front.as_ref(),
+            &blocks,
+            cache.as_deref_mut(),
+        );
         if let Some(cache) = cache {
             cache.advance(seq);
         }
-        hidden
+        match count {
+            0 => hidden,
+            count => hidden.narrow(1, count, seq - count),
+        }
     }
 
     /// The logits of hidden states, in the dtype of the model.

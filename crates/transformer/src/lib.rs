@@ -30,6 +30,7 @@
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
 mod activation;
+mod bottleneck;
 mod cache;
 mod checkpoint;
 mod config;
@@ -53,10 +54,12 @@ mod resize;
 mod save;
 mod t5;
 mod verify;
+mod virtual_tokens;
 mod weigh;
 mod weights;
 
 pub use activation::Activation;
+pub use bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
 pub use cache::KvCache;
 pub use config::{
     DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
@@ -88,6 +91,11 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
+
+pub use virtual_tokens::{
+    PTuning, PrefixProjection, PrefixTuning, PromptEncoder, PromptEncoderKind, PromptInit,
+    PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
+};
 
 #[cfg(test)]
 mod tests;

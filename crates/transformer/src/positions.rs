@@ -63,6 +63,11 @@ impl<'a> Positions<'a> {
         }
     }
 
+    /// The padding in front of each row; nothing where no row has any.
+    pub(crate) fn left(&self) -> &[usize] {
+        self.left.unwrap_or_default()
+    }
+
     /// The end of the longest row.
     pub(crate) fn end(&self) -> usize {
         self.start + self.len

@@ -28,9 +28,9 @@ pub struct PeftConfig {
     /// Whether the weights of the adapted layers are stored `[in, out]`.
     pub fan_in_fan_out: bool,
     /// The adapter, in this crate's words.
-    pub(super) adapter: LoraConfig,
+    pub(crate) adapter: LoraConfig,
     /// Fields whose value this crate cannot honor.
-    pub(super) unsupported: Vec<String>,
+    pub(crate) unsupported: Vec<String>,
     /// Everything else.
     pub other: Map<String, Value>,
 }

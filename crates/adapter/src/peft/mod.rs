@@ -5,13 +5,15 @@ mod card;
 mod config;
 mod describe;
 mod fields;
+mod folder;
 mod keys;
 mod load;
 mod save;
-mod tensors;
+pub(crate) mod tensors;
 mod write;
 
 pub use config::{PeftConfig, TargetModules};
+pub(crate) use folder::write_folder;
 pub use load::{hot_swap, load, read_config};
 pub use save::{PeftMetadata, save};
 

@@ -301,7 +301,7 @@ fn describe_parts(planned: &[Planned], config: &mut LoraConfig) {
 }
 
 /// Writes a file under another name in the same folder and renames it, which is atomic.
-fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
+pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".partial");
     let aside = Path::new(&aside);

@@ -12,15 +12,15 @@ use super::{OLD_WEIGHTS_FILE, WEIGHTS_FILE};
 use crate::error::AdapterError;
 
 /// A tensor as the file has it.
-pub(super) struct Stored {
+pub(crate) struct Stored {
     /// The name of a dtype that factors do not come in, otherwise.
-    pub(super) dtype: Result<Dtype, String>,
-    pub(super) shape: Vec<usize>,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) dtype: Result<Dtype, String>,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Reads the weights of a folder: safetensors, or PyTorch's own file, which PEFT wrote before. Returns which file it was.
-pub(super) fn read(folder: &Path) -> Result<(PathBuf, HashMap<String, Stored>), AdapterError> {
+pub(crate) fn read(folder: &Path) -> Result<(PathBuf, HashMap<String, Stored>), AdapterError> {
     let (path, old) = (folder.join(WEIGHTS_FILE), folder.join(OLD_WEIGHTS_FILE));
     match !path.exists() && old.exists() {
         true => read_old(&old).map(|tensors| (old, tensors)),
@@ -28,7 +28,7 @@ pub(super) fn read(folder: &Path) -> Result<(PathBuf, HashMap<String, Stored>), 
     }
 }
 
-fn read_safetensors(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
+pub(crate) fn read_safetensors(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
     let bytes = fs::read(path).map_err(AdapterError::io(path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| AdapterError::ConfigFile {
         path: path.into(),
@@ -46,7 +46,7 @@ fn read_safetensors(path: &Path) -> Result<HashMap<String, Stored>, AdapterError
 }
 
 /// The reader runs no Python and bounds what it allocates; it is the one under burn-store.
-fn read_old(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
+pub(crate) fn read_old(path: &Path) -> Result<HashMap<String, Stored>, AdapterError> {
     let damaged = |reason: String| AdapterError::ConfigFile {
         path: path.into(),
         reason: format!("not a PyTorch file, or a damaged one: {reason}"),

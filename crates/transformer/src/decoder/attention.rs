@@ -10,6 +10,7 @@ use super::scope::Scope;
 use crate::cache::LayerWriter;
 use crate::decoder::names::BlockNames;
 use crate::named::{Named, Shown, one_of, unnamed_module};
+use crate::virtual_tokens::LayerPrefix;
 
 /// Grouped-query attention.
 #[derive(Debug, Clone)]
@@ -74,6 +75,7 @@ unnamed_module!(FusedQkv { qkv } with { per_head, n_heads, n_kv_heads, d_head })
 pub(crate) struct Surroundings<'a> {
     pub(crate) rope: Option<&'a RopeTables>,
     pub(crate) mask: &'a AttentionMask,
+    pub(crate) prefix: Option<&'a LayerPrefix>,
 }
 
 impl Attention {
@@ -140,6 +142,10 @@ impl Attention {
         let q = turned(&self.q_norm, q).swap_dims(1, 2); // [batch, heads, seq, d_head]
         let k = turned(&self.k_norm, k).swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
         let v = v.swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
+        let (k, v) = match around.prefix {
+            Some(prefix) => prefix.put(k, v),
+            None => (k, v),
+        };
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),

@@ -14,6 +14,7 @@ use crate::cache::{KvCache, LayerWriter};
 use crate::named::{Named, unnamed_module};
 use crate::positions::Positions;
 use crate::recompute::Recomputation;
+use crate::virtual_tokens::{Front, in_front};
 
 /// All of a decoder but the head.
 #[derive(Debug, Clone)]
@@ -48,6 +49,15 @@ impl Trunk {
         }
     }
 
+    /// With other blocks.
+    pub(crate) fn with_blocks(self, change: impl FnMut(Block) -> Block) -> Self {
+        let changed = |blocks: Vec<Block>| blocks.into_iter().map(change).collect();
+        Self {
+            blocks: self.blocks.with(changed),
+            ..self
+        }
+    }
+
     /// The hidden states after the last norm.
     ///
     /// # Shapes
@@ -58,6 +68,7 @@ impl Trunk {
         &self,
         ids: Tensor<2, Int>,
         positions: &Positions<'_>,
+        front: Option<&Front>,
         recomputation: &Recomputation,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
@@ -65,6 +76,9 @@ impl Trunk {
         let mut x = embed(&self.tokens, ids); // [batch, seq, d_model]
         if let Some(scale) = self.plan.embedding_scale {
             x = x * scale;
+        }
+        if let Some(Front::Embeddings(embeddings)) = front {
+            x = in_front(x, embeddings.clone(), 1, positions.left());
         }
         if let Some(places) = &self.positions {
             x = x + places.forward(positions.tensor(&device)); // [batch or 1, seq, d_model]
@@ -89,10 +103,14 @@ impl Trunk {
             let mask = masks.iter().find(|(window, _)| *window == layer.window);
             let mask = mask.map_or(&none, |(_, mask)| mask).clone();
             let rope = layer.rope.and_then(|rope| ropes.get(rope)).cloned();
+            let prefix = match front {
+                Some(Front::Prefix(layers)) => layers.get(index).cloned(),
+                _ => None,
+            };
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
             let run = move |block: &Block, x: Tensor<3>, cache: Option<LayerWriter<'_>>| {
-                let (rope, mask) = (rope.as_ref(), &mask);
-                block.forward(x, &Surroundings { rope, mask }, cache)
+                let (rope, mask, prefix) = (rope.as_ref(), &mask, prefix.as_ref());
+                block.forward(x, &Surroundings { rope, mask, prefix }, cache)
             };
             x = match cache {
                 Some(cache) => run(block, x, Some(cache)),

@@ -1,5 +1,6 @@
 //! Tests of whole models: tiny ones with random weights.
 
+mod bottlenecks;
 mod classification;
 mod damage;
 mod decoding;
@@ -19,6 +20,7 @@ mod published_encoders;
 mod recompute;
 mod t5;
 mod t5_generation;
+mod virtual_tokens;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Map;

@@ -120,8 +120,10 @@ fn thin_products_are_those_of_the_portable_form() {
                     let (ga, gb) = (there(&a, &gpu, dtype, left), there(&b, &gpu, dtype, right));
                     let strides = [if left { m } else { k }, if right { k } else { n }];
                     let fits = strides.iter().all(|stride| stride.is_multiple_of(8));
-                    assert_eq!(takes_thin(&ga, &gb), fits, "{m}x{k}x{n} {left} {right}");
-                    if fits {
+                    // A device may leave gaps behind rows, by which more fit than these.
+                    let takes = takes_thin(&ga, &gb);
+                    assert!(takes || !fits, "{m}x{k}x{n} {left} {right}");
+                    if takes {
                         let y = thin(&ga, &gb, 0.5, DType::F32);
                         near(
                             &here(y),

@@ -1,0 +1,205 @@
+//! LoRA folders of PEFT, without a module.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn_lora_linalg::Matrix;
+use safetensors::tensor::Dtype;
+use serde_json::Value;
+
+use super::{FactorSet, Factors};
+use crate::error::{AdapterError, TensorFault};
+use crate::method::MethodConfig;
+use crate::peft::tensors::{self, Stored};
+use crate::peft::{CONFIG_FILE, read_config};
+
+/// A stored tensor as numbers.
+#[derive(Clone, Debug, PartialEq)]
+struct Values {
+    shape: Vec<usize>,
+    numbers: Vec<f32>,
+}
+
+impl Values {
+    /// As a matrix, if it has two dimensions.
+    fn matrix(&self) -> Option<Matrix> {
+        match self.shape[..] {
+            [rows, columns] => Some(Matrix::from_f32(&self.numbers, [rows, columns])),
+            _ => None,
+        }
+    }
+}
+
+/// A tensor of floats; NaN and infinity are faults.
+fn read_values(key: &str, stored: &Stored) -> Result<Values, TensorFault> {
+    let bytes = stored.bytes.as_slice();
+    let numbers: Vec<f32> = match &stored.dtype {
+        Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes),
+        Ok(Dtype::F16) => numbers(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+        Ok(Dtype::BF16) => numbers(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+        other => {
+            let dtype = match other {
+                Ok(dtype) => format!("{dtype:?}"),
+                Err(name) => name.clone(),
+            };
+            let key = key.to_string();
+            return Err(TensorFault::DType { key, dtype });
+        }
+    };
+    if numbers.iter().any(|number| !number.is_finite()) {
+        let key = key.to_string();
+        return Err(TensorFault::NotFinite { key });
+    }
+    let shape = stored.shape.clone();
+    Ok(Values { shape, numbers })
+}
+
+fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|chunk| read(*chunk))
+        .collect()
+}
+
+impl FactorSet {
+    /// Reads a LoRA folder of PEFT by its files alone: ranks come from the tensors, scales from the configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the configuration, or every tensor that is no factor, lacks its counterpart, disagrees with it, or is
+    /// not finite.
+    pub fn load(folder: &Path) -> Result<Self, AdapterError> {
+        let config = read_config(folder)?;
+        // How the factors started does not matter to those who only read them.
+        let mut features = config.unsupported;
+        features.retain(|feature| !feature.starts_with("init_lora_weights"));
+        let path = folder.join(CONFIG_FILE);
+        let config = config.adapter;
+        if config.method != MethodConfig::Lora {
+            features.push(format!("the method \"{}\"; factors are LoRA's", config.method.word()));
+        }
+        if !features.is_empty() {
+            return Err(AdapterError::Unsupported { path, features });
+        }
+        let patterns = config.check()?;
+        let (path, stored) = tensors::read(folder)?;
+        let names = Names {
+            prefix: "base_model.model.",
+            a: ".lora_A.weight",
+            b: ".lora_B.weight",
+        };
+        let pairs = names
+            .pairs(stored)
+            .and_then(|pairs| transposed(pairs, &names));
+        let pairs = pairs.map_err(|faults| AdapterError::Tensors { path, faults })?;
+        let layer = |(path, [a, b]): (String, [Matrix; 2])| {
+            let alpha = patterns.alpha(&path, config.alpha);
+            let scale = config.scale(a.columns(), alpha);
+            (path, Factors { a, b, scale })
+        };
+        Ok(pairs.into_iter().map(layer).collect())
+    }
+}
+
+/// How a file names the two factors of a layer.
+pub(crate) struct Names {
+    pub(crate) prefix: &'static str,
+    pub(crate) a: &'static str,
+    pub(crate) b: &'static str,
+}
+
+pub(crate) type Pairs = BTreeMap<String, [Matrix; 2]>;
+
+impl Names {
+    /// The factors of each layer, as they are stored.
+    pub(crate) fn pairs(
+        &self,
+        stored: impl IntoIterator<Item = (String, Stored)>,
+    ) -> Result<Pairs, Vec<TensorFault>> {
+        let mut faults = Vec::new();
+        let mut halves: BTreeMap<String, [Option<Matrix>; 2]> = BTreeMap::new();
+        let mut stored: Vec<_> = stored.into_iter().collect();
+        stored.sort_by(|(x, _), (y, _)| x.cmp(y));
+        for (key, tensor) in stored {
+            let shape = tensor.shape.clone();
+            let path = key.strip_prefix(self.prefix).and_then(|key| {
+                let a = key.strip_suffix(self.a).map(|path| (path, 0));
+                a.or_else(|| key.strip_suffix(self.b).map(|path| (path, 1)))
+            });
+            let Some((path, half)) = path else {
+                let nearest = None;
+                faults.push(TensorFault::Unexpected {
+                    key,
+                    shape,
+                    nearest,
+                });
+                continue;
+            };
+            match read_values(&key, &tensor).map(|values| values.matrix()) {
+                Err(fault) => faults.push(fault),
+                Ok(Some(matrix)) => {
+                    halves.entry(path.to_string()).or_default()[half] = Some(matrix);
+                }
+                Ok(None) => {
+                    let nearest = None;
+                    faults.push(TensorFault::Unexpected {
+                        key,
+                        shape,
+                        nearest,
+                    });
+                }
+            }
+        }
+        let mut pairs = Pairs::new();
+        for (path, halves) in halves {
+            match halves {
+                [Some(a), Some(b)] => drop(pairs.insert(path, [a, b])),
+                [a, b] => {
+                    let missing = if a.is_none() { self.a } else { self.b };
+                    let there = a.or(b).map_or(Vec::new(), |matrix| matrix.shape().to_vec());
+                    faults.push(TensorFault::Missing {
+                        key: format!("{}{path}{missing}", self.prefix),
+                        shape: there,
+                    });
+                }
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(pairs),
+            false => Err(faults),
+        }
+    }
+}
+
+/// From `[r, in]` and `[out, r]` to ours.
+fn transposed(pairs: Pairs, names: &Names) -> Result<Pairs, Vec<TensorFault>> {
+    let turned = pairs
+        .into_iter()
+        .map(|(path, [a, b])| (path, [a.transpose(), b.transpose()]));
+    check_ranks(turned.collect(), names)
+}
+
+/// Refuses pairs that cannot be multiplied.
+pub(crate) fn check_ranks(pairs: Pairs, names: &Names) -> Result<Pairs, Vec<TensorFault>> {
+    let odd = pairs.iter().filter(|(_, [a, b])| a.columns() != b.rows());
+    let faults: Vec<TensorFault> = odd
+        .map(|(path, [a, b])| TensorFault::Shape {
+            key: format!("{}{path}{}", names.prefix, names.b),
+            found: b.shape().to_vec(),
+            expected: vec![a.columns(), b.columns()],
+        })
+        .collect();
+    match faults.is_empty() {
+        true => Ok(pairs),
+        false => Err(faults),
+    }
+}
+
+/// A number of a configuration.
+pub(crate) fn number(config: &Value, path: &[&str]) -> Option<f64> {
+    path.iter()
+        .try_fold(config, |value, key| value.get(key))?
+        .as_f64()
+}
