@@ -61,7 +61,10 @@ impl FactorSet {
             "r": config.rank,
             "lora_alpha": whole(config.alpha),
             "lora_dropout": 0.0,
-            "target_modules": targets.map_or_else(paths, |targets| json!(targets)),
+            "target_modules": targets.map_or_else(paths, |targets| match targets {
+                TargetModules::Expression(expression) => json!(expression),
+                TargetModules::Names(names) => json!(names),
+            }),
             "exclude_modules": null,
             "fan_in_fan_out": metadata.fan_in_fan_out,
             "bias": "none",

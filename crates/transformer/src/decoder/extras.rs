@@ -190,7 +190,7 @@ impl Decoder {
     }
 
     fn with_blocks(mut self, change: impl FnMut(Block) -> Block) -> Self {
-        self.trunk = self.trunk.with(|trunk| trunk.with_blocks(change));
+        self.trunk = self.trunk.map_inner(|trunk| trunk.with_blocks(change));
         self
     }
 }

@@ -53,7 +53,7 @@ impl Trunk {
     pub(crate) fn with_blocks(self, change: impl FnMut(Block) -> Block) -> Self {
         let changed = |blocks: Vec<Block>| blocks.into_iter().map(change).collect();
         Self {
-            blocks: self.blocks.with(changed),
+            blocks: self.blocks.map_inner(changed),
             ..self
         }
     }
