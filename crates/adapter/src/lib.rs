@@ -57,11 +57,11 @@ pub use factors::{
     NamedPair, combine, extract, extract_layer, to_plain,
 };
 pub use init::LoraInit;
-pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
 pub use initial::{
     CordaMethod, Direction, Eva, Evidence, GradientScale, Initialization, Initialized, LoftQ,
     LoraGa, Needs, Observer, Quantizer, attach_initialized, weight_gradients,
 };
+pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
 pub use lora::Lora;
 pub use merge::{MergeOptions, merge, merge_and_unload, merge_and_unload_with, unmerge};
 pub use method::{

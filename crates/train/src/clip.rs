@@ -45,9 +45,12 @@ impl ModuleVisitor for Taken {
     }
 }
 
+/// Where each gradient belongs, and its numbers in one row.
+type Clipped = Zip<IntoIter<(ParamId, Shape)>, IntoIter<Tensor<1>>>;
+
 /// Gives them back.
 struct Returned {
-    clipped: Peekable<Zip<IntoIter<(ParamId, Shape)>, IntoIter<Tensor<1>>>>,
+    clipped: Peekable<Clipped>,
     grads: GradientsParams,
 }
 

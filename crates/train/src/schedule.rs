@@ -53,7 +53,9 @@ impl Decay {
     /// What is wrong with its number.
     pub(crate) fn fault(self) -> Option<&'static str> {
         match self {
-            Self::CosineWithRestarts { cycles: 0 } => Some("decay.cosine_with_restarts.cycles is 0"),
+            Self::CosineWithRestarts { cycles: 0 } => {
+                Some("decay.cosine_with_restarts.cycles is 0")
+            }
             Self::Wsd { decay_share } if !(decay_share > 0.0 && decay_share <= 1.0) => {
                 Some("decay.wsd.decay_share must be above 0 and at most 1")
             }
@@ -182,15 +184,25 @@ mod tests {
             ("constant", Decay::Constant),
             ("linear", Decay::Linear),
             ("cosine", Decay::Cosine),
-            ("cosine_with_restarts", Decay::CosineWithRestarts { cycles: 3 }),
+            (
+                "cosine_with_restarts",
+                Decay::CosineWithRestarts { cycles: 3 },
+            ),
             ("polynomial", Decay::Polynomial { power: 2.0 }),
             ("wsd", Decay::Wsd { decay_share: 0.4 }),
         ] {
             let schedule = Schedule::new(1.0, 2, 12).with_decay(decay);
             for (step, expected) in golden[name].iter().enumerate() {
                 // Theirs is 0 at the first step of a warmup, ours at the one before it.
-                let ours = if step < 2 { schedule.at(step) - 0.5 } else { schedule.at(step) };
-                assert!(close(ours, *expected), "{name}, step {step}: {ours} and {expected}");
+                let ours = if step < 2 {
+                    schedule.at(step) - 0.5
+                } else {
+                    schedule.at(step)
+                };
+                assert!(
+                    close(ours, *expected),
+                    "{name}, step {step}: {ours} and {expected}"
+                );
             }
         }
     }

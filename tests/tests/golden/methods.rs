@@ -23,6 +23,7 @@ use crate::common::{GRADIENT, LOGITS, LOSS, loss};
 
 /// A base of either kind with what is computed of it.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one of a case")]
 enum Base {
     Text(Box<Decoder>, &'static str),
     Vision(Vision, Vec<f32>),

@@ -78,7 +78,10 @@ impl FactorSet {
         let path = folder.join(CONFIG_FILE);
         let config = config.adapter;
         if config.method != MethodConfig::Lora {
-            features.push(format!("the method \"{}\"; factors are LoRA's", config.method.word()));
+            features.push(format!(
+                "the method \"{}\"; factors are LoRA's",
+                config.method.word()
+            ));
         }
         if !features.is_empty() {
             return Err(AdapterError::Unsupported { path, features });

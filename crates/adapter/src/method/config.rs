@@ -200,7 +200,7 @@ impl AdaLoraConfig {
                 faults.push(format!("{name} is {beta}; it must be between 0 and 1"));
             }
         }
-        if !(self.orthogonality_weight >= 0.0) {
+        if self.orthogonality_weight.is_nan() || self.orthogonality_weight < 0.0 {
             faults.push(format!(
                 "orthogonality_weight (orth_reg_weight) is {}; it must be at least 0",
                 self.orthogonality_weight

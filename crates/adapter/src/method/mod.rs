@@ -99,6 +99,7 @@ macro_rules! methods {
         /// An adapter of one weight, by its method.
         #[derive(Clone, Debug)]
         #[non_exhaustive]
+        #[allow(clippy::large_enum_variant, reason = "handles of tensors, one for each weight")]
         pub enum Method {
             $($(#[$doc])* $name($module),)+
         }

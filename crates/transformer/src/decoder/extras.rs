@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::Decoder;
 use super::block::Block;
-use crate::named::Named;
 use crate::bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
+use crate::named::Named;
 use crate::virtual_tokens::{
     PTuning, PrefixTuning, PromptTuning, Sizes, VirtualTokens, VirtualTokensConfig,
     VirtualTokensError,

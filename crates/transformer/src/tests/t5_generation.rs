@@ -62,7 +62,10 @@ fn a_batch_with_the_cache_equals_each_row_alone_without() {
         let model = model(config);
         let greedy = generate(&model, &rows(), &options(5, Decoding::Greedy)).expect("written");
         for (row, written) in rows().iter().zip(&greedy) {
-            assert_eq!([written.clone()], *uncached_beams(&model, row, 5, 1));
+            assert_eq!(
+                std::slice::from_ref(written),
+                uncached_beams(&model, row, 5, 1)
+            );
         }
         let options = GenerateOptions {
             num_return_sequences: 3,
