@@ -148,11 +148,7 @@ impl From<Precision> for burn::tensor::DType {
 impl Options {
     /// The adapter that is asked for.
     pub fn lora(&self) -> LoraConfig {
-        let mut method = self.method.clone();
-        if let MethodConfig::AdaLora(adalora) = &mut method {
-            adalora.total_steps = self.steps;
-            adalora.target_rank = self.rank.div_ceil(2);
-        }
+        let method = self.method.clone().with_budget(self.rank, self.steps);
         LoraConfig::new(self.rank, self.alpha)
             .with_method(method)
             .with_dropout(self.dropout)

@@ -56,6 +56,15 @@ impl MethodConfig {
     }
 
     /// Whether it is a product of two factors of LoRA's form, for which options of LoRA have a meaning.
+    /// For a run of this length: AdaLoRA's budget goes from `rank` to half of it in as many steps. Other methods have none.
+    pub fn with_budget(mut self, rank: usize, steps: usize) -> Self {
+        if let Self::AdaLora(adalora) = &mut self {
+            adalora.total_steps = steps;
+            adalora.target_rank = rank.div_ceil(2);
+        }
+        self
+    }
+
     pub(crate) fn is_lora(&self) -> bool {
         matches!(self, Self::Lora | Self::LoraFa | Self::Dora)
     }

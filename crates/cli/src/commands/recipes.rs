@@ -39,7 +39,7 @@ enum Action {
     Copy {
         /// Its name
         name: String,
-        /// The file; NAME.yaml here if not given
+        /// The file, or a folder for NAME.yaml; this one if not given
         path: Option<PathBuf>,
     },
 }
@@ -57,9 +57,12 @@ pub fn run(options: &RecipesOptions, output: &Output) -> Result<(), Failure> {
         }
         Some(Action::Copy { name, path }) => {
             let text = find(name)?;
-            let path = path
-                .clone()
-                .unwrap_or_else(|| PathBuf::from(format!("{name}.yaml")));
+            let file = format!("{name}.yaml");
+            let path = match path {
+                Some(path) if path.is_dir() => path.join(file),
+                Some(path) => path.clone(),
+                None => PathBuf::from(file),
+            };
             let refused = |reason: String| Failure::new(Kind::Other, reason);
             let mut file = fs::File::create_new(&path)
                 .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))?;

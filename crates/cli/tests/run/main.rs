@@ -363,6 +363,46 @@ fn every_recipe_runs() {
         error.contains("cannot write chat.yaml"),
         "an old file stays: {error}"
     );
+    fs::create_dir(dir.path().join("folder")).expect("made");
+    lines(dir.path(), &["recipes", "copy", "chat", "folder"]);
+    assert!(dir.path().join("folder/chat.yaml").exists());
+}
+
+#[test]
+fn one_word_changes_the_method() {
+    let (dir, model) = setup();
+    lines(dir.path(), &["recipes", "copy", "completion"]);
+    for (method, peft_type) in [
+        ("dora", "LORA"),
+        ("vera", "VERA"),
+        ("loha", "LOHA"),
+        ("lokr", "LOKR"),
+        ("adalora", "ADALORA"),
+        ("ia3", "IA3"),
+        ("full", "FULL"),
+    ] {
+        let arguments = [
+            "train",
+            "completion.yaml",
+            &model,
+            &format!("adapter.method={method}"),
+            "data.path=pairs.csv",
+            &format!("output={method}"),
+            "steps=3",
+            "warmup=1",
+            "eval_every=3",
+            "save_every=null",
+            "batch_size=2",
+            "evaluation.rows=2",
+        ];
+        let result = object(dir.path(), &arguments);
+        assert_eq!(result["steps"], 3, "{method}");
+        let config = dir.path().join(method).join("adapter/adapter_config.json");
+        let config = fs::read_to_string(config).expect("written");
+        assert!(config.contains(&format!("\"{peft_type}\"")), "{config}");
+    }
+    let error = refused(2, dir.path(), &["train", "completion.yaml", "method=doraa"]);
+    assert!(error.contains("did you mean \"dora\"?"), "{error}");
 }
 
 #[test]

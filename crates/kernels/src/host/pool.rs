@@ -118,6 +118,7 @@ impl From<Vec<f32>> for Buffer {
 
 impl Buffer {
     /// The numbers alone, in memory that does not return.
+    #[cfg(feature = "ndarray")]
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
         let mut piece = take(&mut self.piece);
         if piece.len() >= SMALLEST {

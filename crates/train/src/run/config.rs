@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_lora_adapter::{LoraConfig, Targets};
+use burn_lora_adapter::{AdapterError, LoraConfig, MethodConfig, Targets};
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
@@ -72,6 +72,8 @@ pub struct DataSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterSettings {
+    /// What is trained: `lora`, `dora`, `ia3` and the other words of `docs/methods.md`.
+    pub method: String,
     /// Rank of the change.
     pub rank: usize,
     /// Its scale is `alpha / rank`.
@@ -156,6 +158,7 @@ impl Default for DataSettings {
 impl Default for AdapterSettings {
     fn default() -> Self {
         Self {
+            method: "lora".into(),
             rank: 8,
             alpha: 16.0,
             dropout: 0.0,
@@ -213,6 +216,15 @@ impl RunConfig {
             output.is_none_or(|dir| *dir == self.output),
             "training.output_dir differs from output: leave it out",
         );
+        if let Err(AdapterError::Config { faults: method }) =
+            self.adapter.method.parse::<MethodConfig>()
+        {
+            faults.extend(
+                method
+                    .into_iter()
+                    .map(|fault| format!("adapter.method: {fault}")),
+            );
+        }
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
             faults.extend(
                 training
@@ -231,9 +243,11 @@ impl RunConfig {
         }
     }
 
-    /// The adapter.
+    /// The adapter; LoRA where the method is none that is known.
     pub fn lora_config(&self) -> LoraConfig {
+        let method: MethodConfig = self.adapter.method.parse().unwrap_or_default();
         LoraConfig::new(self.adapter.rank, self.adapter.alpha)
+            .with_method(method.with_budget(self.adapter.rank, self.training.steps))
             .with_dropout(self.adapter.dropout)
             .with_rslora(self.adapter.rslora)
             .with_targets(Targets::parse(&self.adapter.targets))

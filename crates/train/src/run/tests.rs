@@ -1,3 +1,5 @@
+use burn_lora_adapter::MethodConfig;
+
 use super::*;
 use crate::error::TrainError;
 
@@ -22,6 +24,7 @@ fn a_configuration_is_read_and_written() {
         (1e-4, 7)
     );
     assert_eq!((config.adapter.rank, config.adapter.alpha), (4, 16.0));
+    assert_eq!(config.lora_config().method, MethodConfig::Lora);
     assert_eq!(config.data.columns["prompt"], "question");
     let again = RunConfig::parse(&config.to_yaml(), &[]).expect("what was written");
     assert_eq!(again, config);
@@ -31,7 +34,10 @@ fn a_configuration_is_read_and_written() {
 fn every_fault_is_told_at_once() {
     let text = "model: base\nrank: 3\ndata:\n  pth: rows\n  valid_fraction: 2\ntraining:\n  stesp: 3\n  batch_size: big\n  \
                 learning_rate: -1\nadapter: 5\n";
-    let found = faults(text, &["alhpa=3", "adapter.alpha=-2", "nonsense"]);
+    let found = faults(
+        text,
+        &["alhpa=3", "adapter.alpha=-2", "method=doraa", "nonsense"],
+    );
     let expected = [
         "\"nonsense\" is no key=value",
         "rank is no setting: did you mean adapter.rank?",
@@ -40,6 +46,7 @@ fn every_fault_is_told_at_once() {
         "training.batch_size: invalid type: string \"big\"",
         "data.valid_fraction must be at least 0 and below 1",
         "adapter.alpha must be above 0",
+        "adapter.method: there is no method \"doraa\" (did you mean \"dora\"?)",
         "training.learning_rate must be above 0",
         "data.path is missing",
     ];
