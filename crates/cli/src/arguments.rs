@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::completions::CompletionsOptions;
+use crate::commands::doctor::DoctorOptions;
 use crate::commands::evaluate::EvaluateOptions;
 use crate::commands::generate::GenerateOptions;
 use crate::commands::inspect::InspectOptions;
@@ -41,6 +42,8 @@ pub enum Command {
     Recipes(RecipesOptions),
     /// Write what a model computes for given texts or tokens, to compare it with other programs
     Score(ScoreOptions),
+    /// Look at what this build and this machine can do, and make ready for a model
+    Doctor(DoctorOptions),
     /// Write what a shell needs to complete the command line
     Completions(CompletionsOptions),
 }

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Inspect(options) => commands::inspect::run(&options, &output),
         Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),
+        Command::Doctor(options) => commands::doctor::run(&options, &output),
         Command::Completions(options) => commands::completions::run(&options),
     };
     match result {

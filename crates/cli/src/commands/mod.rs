@@ -1,6 +1,7 @@
 //! The commands, one module for each: its options, and `run`.
 
 pub mod completions;
+pub mod doctor;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;

@@ -406,6 +406,29 @@ fn one_word_changes_the_method() {
 }
 
 #[test]
+fn the_doctor_tells_what_works_and_makes_ready() {
+    let (dir, model) = setup();
+    let found = object(dir.path(), &["doctor"]);
+    let flex = found["backends"].as_array().expect("backends").iter();
+    let mut flex = flex.filter(|backend| backend["name"] == "flex");
+    let state = &flex.next().expect("it is built")["state"];
+    assert_eq!(state["dtypes"], json!(["f32", "bf16", "f16"]));
+    assert_eq!(found["warm"], Value::Null);
+
+    let small = ["--max-seq-len", "16", "--batch-size", "2", "--rank", "4"];
+    let warm = [&["doctor", "--warm", &model[6..]], &small[..]].concat();
+    let found = object(dir.path(), &warm);
+    let seconds = found["warm"]["step_seconds"].as_array().expect("steps");
+    assert!(seconds.len() == 2 && seconds.iter().all(|step| step.as_f64() > Some(0.0)));
+
+    let error = refused(3, dir.path(), &["doctor", "--warm", "nowhere/at/all"]);
+    assert!(error.contains("nowhere"), "{error}");
+    let long = ["doctor", "--warm", &model[6..], "--max-seq-len", "100000"];
+    let error = refused(2, dir.path(), &long);
+    assert!(error.contains("100000"), "{error}");
+}
+
+#[test]
 fn shells_are_told_how_to_complete() {
     let (dir, _) = setup();
     for shell in ["bash", "zsh", "fish"] {
