@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::combine::CombineOptions;
 use crate::commands::completions::CompletionsOptions;
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::evaluate::EvaluateOptions;
@@ -36,6 +37,8 @@ pub enum Command {
     Generate(GenerateOptions),
     /// Work an adapter into the weights of its model
     Merge(MergeOptions),
+    /// Make one LoRA adapter of several
+    Combine(CombineOptions),
     /// Show a data set as a model will see it: its counts, and rows by what is learned of them
     Inspect(InspectOptions),
     /// Configurations to begin with

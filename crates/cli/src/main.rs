@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Evaluate(options) => commands::evaluate::run(&options, &output),
         Command::Generate(options) => commands::generate::run(&options, &output),
         Command::Merge(options) => commands::merge::run(&options, &output),
+        Command::Combine(options) => commands::combine::run(&options, &output),
         Command::Inspect(options) => commands::inspect::run(&options, &output),
         Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),

@@ -1,5 +1,6 @@
 //! The commands, one module for each: its options, and `run`.
 
+pub mod combine;
 pub mod completions;
 pub mod doctor;
 pub mod evaluate;

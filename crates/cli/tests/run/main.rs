@@ -406,6 +406,52 @@ fn one_word_changes_the_method() {
 }
 
 #[test]
+fn adapters_are_combined() {
+    let (dir, model) = setup();
+    lines(dir.path(), &["recipes", "copy", "completion"]);
+    for (output, seed) in [("a", "1"), ("b", "2")] {
+        let arguments = [
+            "train",
+            "completion.yaml",
+            &model,
+            "data.path=pairs.csv",
+            &format!("output={output}"),
+            &format!("training.seed={seed}"),
+            "rank=4",
+            "steps=3",
+            "warmup=1",
+            "eval_every=3",
+            "save_every=null",
+            "evaluation.rows=0",
+        ];
+        lines(dir.path(), &arguments);
+    }
+    let both = ["combine", "a/adapter", "b/adapter", "--output", "both"];
+    let cat = ["--method", "cat", "--weights", "0.5,-1"];
+    let found = object(dir.path(), &[&both[..], &cat[..]].concat());
+    assert_eq!((&found["rank"], &found["layers"]), (&json!(8), &json!(28)));
+    let ties = ["--method", "ties", "--density", "0.5", "--portable"];
+    lines(dir.path(), &[&both[..], &ties[..]].concat());
+    let prompt = [
+        "--adapter",
+        "both",
+        "--prompt",
+        "ship 3,",
+        "--model",
+        &model[6..],
+    ];
+    let generated = [&["generate"], &prompt[..], &["--max-new-tokens", "4"]].concat();
+    assert!(run(dir.path(), &generated).status.success());
+
+    let error = refused(2, dir.path(), &[&both[..], &["--weights", "1"]].concat());
+    assert!(error.contains("1 numbers for 2 adapters"), "{error}");
+    let error = refused(2, dir.path(), &[&both[..], &["--method", "tie"]].concat());
+    assert!(error.contains("did you mean \"ties\"?"), "{error}");
+    let error = refused(3, dir.path(), &[&both[..], &["--method", "ties"]].concat());
+    assert!(error.contains("needs a density"), "{error}");
+}
+
+#[test]
 fn the_doctor_tells_what_works_and_makes_ready() {
     let (dir, model) = setup();
     let found = object(dir.path(), &["doctor"]);
