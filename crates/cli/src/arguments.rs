@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::combine::CombineOptions;
 use crate::commands::completions::CompletionsOptions;
+use crate::commands::convert::ConvertOptions;
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::evaluate::EvaluateOptions;
 use crate::commands::generate::GenerateOptions;
@@ -39,6 +40,8 @@ pub enum Command {
     Merge(MergeOptions),
     /// Make one LoRA adapter of several
     Combine(CombineOptions),
+    /// Make a PEFT folder of a LoRA adapter from mlx-lm or loralib, or one that more runtimes read
+    Convert(ConvertOptions),
     /// Show a data set as a model will see it: its counts, and rows by what is learned of them
     Inspect(InspectOptions),
     /// Configurations to begin with

@@ -2,6 +2,7 @@
 
 pub mod combine;
 pub mod completions;
+pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod generate;

@@ -443,12 +443,57 @@ fn adapters_are_combined() {
     let generated = [&["generate"], &prompt[..], &["--max-new-tokens", "4"]].concat();
     assert!(run(dir.path(), &generated).status.success());
 
+    let convert = ["convert", "a/adapter", "--portable", "--output", "portable"];
+    assert_eq!(object(dir.path(), &convert)["layers"], 28);
+    let config = fs::read_to_string(dir.path().join("portable/adapter_config.json"));
+    let config: Value = serde_json::from_str(&config.expect("written")).expect("JSON");
+    assert_eq!(config["lora_alpha"], config["r"]);
+    let error = refused(2, dir.path(), &["convert", "pairs.csv", "--output", "x"]);
+    assert!(error.contains("--alpha is missing"), "{error}");
+    let loralib = ["convert", "pairs.csv", "--alpha", "8", "--output", "x"];
+    let error = refused(3, dir.path(), &loralib);
+    assert!(error.contains("pairs.csv: not a PyTorch file"), "{error}");
+
     let error = refused(2, dir.path(), &[&both[..], &["--weights", "1"]].concat());
     assert!(error.contains("1 numbers for 2 adapters"), "{error}");
     let error = refused(2, dir.path(), &[&both[..], &["--method", "tie"]].concat());
     assert!(error.contains("did you mean \"ties\"?"), "{error}");
     let error = refused(3, dir.path(), &[&both[..], &["--method", "ties"]].concat());
     assert!(error.contains("needs a density"), "{error}");
+}
+
+#[test]
+fn an_adapter_of_mlx_becomes_one_of_peft() {
+    use safetensors::tensor::{Dtype, TensorView};
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let mlx = dir.path().join("mlx");
+    fs::create_dir(&mlx).expect("made");
+    let config = json!({"lora_parameters": {"rank": 2, "scale": 20.0}});
+    fs::write(mlx.join("adapter_config.json"), config.to_string()).expect("written");
+    let numbers: Vec<u8> = (0..12).flat_map(|n| (n as f32).to_le_bytes()).collect();
+    let layer = "model.layers.0.self_attn.q_proj";
+    let view = |shape: [usize; 2]| {
+        TensorView::new(Dtype::F32, shape.to_vec(), &numbers).expect("a tensor")
+    };
+    let tensors = [
+        (format!("{layer}.lora_a"), view([6, 2])),
+        (format!("{layer}.lora_b"), view([2, 6])),
+    ];
+    let bytes = safetensors::serialize(tensors, None).expect("a file");
+    fs::write(mlx.join("adapters.safetensors"), bytes).expect("written");
+
+    lines(dir.path(), &["convert", "mlx", "--output", "peft"]);
+    let read = |name: &str| fs::read(dir.path().join("peft").join(name)).expect("written");
+    let config: Value = serde_json::from_slice(&read("adapter_config.json")).expect("JSON");
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"]),
+        (&json!(2), &json!(40))
+    );
+    let file = read("adapter_model.safetensors");
+    let file = safetensors::SafeTensors::deserialize(&file).expect("tensors");
+    let a = format!("base_model.model.{layer}.lora_A.weight");
+    assert_eq!(file.tensor(&a).expect("the factor").shape(), [2, 6]);
 }
 
 #[test]
