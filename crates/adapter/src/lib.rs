@@ -42,6 +42,7 @@ mod reach;
 mod rows;
 mod saved;
 mod sites;
+mod specs;
 mod stack;
 mod summary;
 mod switch;
