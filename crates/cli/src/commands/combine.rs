@@ -120,8 +120,8 @@ pub fn run(options: &CombineOptions, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the first adapter says of its base.
-fn metadata(folder: &Path) -> Result<PeftMetadata, Failure> {
+/// What an adapter's folder says of its base.
+pub(super) fn metadata(folder: &Path) -> Result<PeftMetadata, Failure> {
     let config = peft::read_config(folder)?;
     Ok(PeftMetadata {
         base_model_name_or_path: config.base_model_name_or_path,

@@ -9,6 +9,7 @@ use burn_lora_hub::Wanted;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::combine;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::source;
@@ -74,22 +75,17 @@ fn merged(text: &str) -> Result<(String, Vec<bool>), String> {
 pub fn run(options: &ConvertOptions, output: &Output) -> Result<(), Failure> {
     let path = Path::new(&options.adapter);
     let origin = options.from.unwrap_or_else(|| guess(path));
-    let mut metadata = PeftMetadata {
-        fan_in_fan_out: options.fan_in_fan_out,
-        ..PeftMetadata::default()
-    };
+    let mut metadata = PeftMetadata::default();
     let mut adapter = match origin {
         Origin::Peft => {
             let folder = source::folder(&options.adapter, None, Wanted::Adapter)?;
-            let config = peft::read_config(&folder)?;
-            metadata.fan_in_fan_out |= config.fan_in_fan_out;
-            metadata.base_model_name_or_path = config.base_model_name_or_path;
-            metadata.task_type = config.task_type;
+            metadata = combine::metadata(&folder)?;
             FactorSet::load(&folder)?
         }
         Origin::Mlx => read_mlx(path)?,
         Origin::Loralib => read_loralib(path, &loralib(options)?)?,
     };
+    metadata.fan_in_fan_out |= options.fan_in_fan_out;
     if options.portable {
         adapter = adapter.portable();
     }
