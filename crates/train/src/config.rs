@@ -52,18 +52,36 @@ pub struct TrainConfig {
     pub grad_clip_norm: Option<f64>,
     /// Steps between validations; `None` validates once, at the end.
     pub eval_every: Option<usize>,
-    /// Steps between checkpoints, a multiple of `eval_every`; `None` writes none. Needs `output_dir`.
+    /// Steps between checkpoints; `None` writes none. Needs `output_dir`.
     pub save_every: Option<usize>,
     /// Checkpoints kept; older ones are deleted.
     pub keep: usize,
+    /// Write a checkpoint after every validation that is the best so far, keep it beside the last `keep`, and end with its
+    /// parameters instead of the last. Needs `save_every` and examples to validate with.
+    pub keep_best: bool,
+    /// By what a validation is judged: `loss`, or a metric of the task. Less is better of a loss, an error or a perplexity,
+    /// more of everything else.
+    pub best_metric: String,
+    /// What is less than this better than the best is not better.
+    pub min_improvement: f64,
+    /// Validations without a better one after which the run ends; `None` never ends it.
+    pub patience: Option<usize>,
+    /// Minutes of training after which the run ends, with a checkpoint from which it can go on; each process that resumes it
+    /// has them anew.
+    pub max_minutes: Option<f64>,
+    /// Tokens after which the run ends, those before a resumed run included; the step that reaches them is the last.
+    pub max_tokens: Option<usize>,
     /// Steps between progress lines where there is no dashboard.
     pub log_every: usize,
     /// Seed of the order of the data and of dropout.
     pub seed: u64,
     /// Where metric logs (`logs/`) and checkpoints (`checkpoints/`) go; `None` writes no file.
     pub output_dir: Option<PathBuf>,
-    /// Go on from the latest checkpoint in `output_dir`.
+    /// Go on from the latest checkpoint in `output_dir` that is whole, or from the beginning if the run had written none. On
+    /// a CPU the run ends with the same bits as if it had never stopped.
     pub resume: bool,
+    /// Resume although settings or data are not those of the run that wrote the checkpoint.
+    pub allow_changes: bool,
 }
 
 impl Default for TrainConfig {
@@ -87,10 +105,17 @@ impl Default for TrainConfig {
             eval_every: None,
             save_every: None,
             keep: 2,
+            keep_best: false,
+            best_metric: "loss".into(),
+            min_improvement: 0.0,
+            patience: None,
+            max_minutes: None,
+            max_tokens: None,
             log_every: 10,
             seed: 42,
             output_dir: None,
             resume: false,
+            allow_changes: false,
         }
     }
 }
@@ -110,6 +135,11 @@ impl TrainConfig {
     /// Steps between validations.
     pub(crate) fn interval(&self) -> usize {
         self.eval_every.unwrap_or(self.steps).min(self.steps)
+    }
+
+    /// The step after which an interval, counted from 1, is over.
+    pub(crate) fn end_of(&self, interval: usize) -> usize {
+        (interval * self.interval()).min(self.steps)
     }
 
     /// Validations of the whole run: one after every interval, of which the last may be shorter.
@@ -189,16 +219,33 @@ impl TrainConfig {
         }
         if let Some(save_every) = self.save_every {
             check(self.output_dir.is_some(), "save_every needs an output_dir");
-            let interval = self.interval().max(1);
             check(
-                save_every > 0 && save_every % interval == 0,
-                "save_every must be a multiple of eval_every, since checkpoints are written after a validation",
+                save_every > 0,
+                "save_every is 0; leave it out to write no checkpoints",
             );
         }
         check(
             !self.resume || (self.output_dir.is_some() && self.save_every.is_some()),
             "resume needs the output_dir and the save_every of the run that is resumed",
         );
+        check(
+            !self.allow_changes || self.resume,
+            "allow_changes is for a run that is resumed",
+        );
+        check(
+            !self.keep_best || self.save_every.is_some(),
+            "keep_best needs save_every, since the best is a checkpoint",
+        );
+        check(self.patience != Some(0), "patience is 0");
+        check(
+            self.min_improvement.is_finite() && self.min_improvement >= 0.0,
+            "min_improvement must be 0 or above",
+        );
+        check(
+            self.max_minutes.is_none_or(positive),
+            "max_minutes must be above 0; leave it out to have all the time",
+        );
+        check(self.max_tokens != Some(0), "max_tokens is 0");
         match faults.is_empty() {
             true => Ok(()),
             false => Err(TrainError::Config { faults }),

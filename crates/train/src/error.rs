@@ -22,7 +22,8 @@ pub enum TrainError {
     NoTerminal,
     /// The loss became NaN or infinite; the model at that point is of no use.
     #[error(
-        "the {split} loss is {loss} at step {step}; a lower learning rate or f32 instead of f16 usually helps"
+        "the {split} loss is {loss} at step {step}; a lower learning rate, a longer warmup, grad_clip_norm, or f32 instead of \
+         f16 usually helps"
     )]
     NotFinite {
         /// `training` or `validation`.
@@ -40,7 +41,7 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A checkpoint does not fit the model.
+    /// A checkpoint does not fit the model, or its tensors could not be read from the device.
     #[error("{}: {source}", path.display())]
     Checkpoint {
         /// The checkpoint's file.
@@ -49,13 +50,27 @@ pub enum TrainError {
         source: RecordError,
     },
     /// There is nothing to resume from.
-    #[error("{} holds no complete checkpoint to resume from", path.display())]
+    #[error("{} holds no run to resume{}", path.display(), list(faults))]
     NoCheckpoint {
         /// The folder that was searched.
         path: PathBuf,
+        /// The checkpoints that are there, and what is wrong with each.
+        faults: Vec<String>,
+    },
+    /// The run stopped, but can go on.
+    #[error("{fault}\n{} is whole: resume goes on from there", checkpoint.display())]
+    Resumable {
+        /// Why it stopped.
+        fault: Box<TrainError>,
+        /// The last checkpoint.
+        checkpoint: PathBuf,
     },
     /// The run to resume was started with other settings, so that it would continue another run.
-    #[error("{} was written by a run with other settings:{}", path.display(), list(differences))]
+    #[error(
+        "{} was written by a run with other settings (allow_changes goes on all the same):{}",
+        path.display(),
+        list(differences)
+    )]
     ResumeMismatch {
         /// The file that holds the settings of the run.
         path: PathBuf,

@@ -27,6 +27,7 @@
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
+//! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
@@ -40,6 +41,8 @@ mod data;
 mod device;
 mod error;
 mod evaluate;
+mod exact;
+mod fit;
 mod lines;
 mod loader;
 mod metrics;
@@ -49,7 +52,9 @@ mod output;
 mod recipe;
 mod run;
 mod schedule;
+mod standing;
 mod step;
+mod stop;
 mod warmup;
 mod watch;
 
@@ -61,13 +66,14 @@ pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
+pub use recipe::{Outcome, adamw, finetune, learning_rates, resume_facts, train};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::gradients;
+pub use stop::{Stop, Stopped};
 pub use warmup::Warmup;
 
 #[cfg(test)]

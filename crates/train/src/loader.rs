@@ -11,8 +11,8 @@ use crate::step::StepInput;
 
 /// The training data as intervals of optimizer steps: one of burn-train's epochs goes on where the last one stopped.
 ///
-/// Everything in an interval follows from the seed and the interval's first step, the random numbers of dropout
-/// included. A run that is resumed at the start of an interval needs no more than that step to be the same run.
+/// Everything in a step follows from the seed and the number of the step, the random numbers of dropout included. A run
+/// that is resumed needs no more than that number to be the same run.
 #[derive(Clone)]
 pub(crate) struct TrainLoader {
     batches: Batches,
@@ -70,20 +70,19 @@ fn seed_of(seed: u64, step: usize) -> u64 {
 impl DataLoader<StepInput> for TrainLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<StepInput> + 'a> {
         let first = self.next_step.load(Ordering::SeqCst);
-        let steps = self
-            .plan
-            .interval
-            .min(self.plan.steps.saturating_sub(first));
-        self.next_step.store(first + steps, Ordering::SeqCst);
-        self.device.seed(seed_of(self.plan.seed, first));
+        // To the end of the interval, in which a resumed run may stand.
+        let end = (first / self.plan.interval + 1) * self.plan.interval;
+        let end = end.min(self.plan.steps).max(first);
+        self.next_step.store(end, Ordering::SeqCst);
         let mut batches = self.batches.clone();
         let failed = batches.restore(self.state_at(first)).err();
         Box::new(StepIterator {
             batches,
             failed: failed.map(DatasetError::new),
-            batches_per_step: self.plan.batches_per_step,
+            plan: self.plan,
+            first,
             device: &self.device,
-            progress: Progress::new(0, steps, Some("steps".to_string())),
+            progress: Progress::new(0, end - first, Some("steps".to_string())),
         })
     }
 
@@ -114,7 +113,8 @@ impl DataLoader<StepInput> for TrainLoader {
 struct StepIterator<'a> {
     batches: Batches,
     failed: Option<DatasetError>,
-    batches_per_step: usize,
+    plan: StepPlan,
+    first: usize,
     device: &'a Device,
     progress: Progress,
 }
@@ -129,8 +129,10 @@ impl Iterator for StepIterator<'_> {
         if self.progress.is_completed() {
             return None;
         }
+        let step = self.first + self.progress.items_processed;
+        self.device.seed(seed_of(self.plan.seed, step));
         self.progress.items_processed += 1;
-        let batches = (0..self.batches_per_step)
+        let batches = (0..self.plan.batches_per_step)
             .map(|_| self.batches.next_batch().to_device(self.device))
             .collect();
         Some(Ok(StepInput { batches }))

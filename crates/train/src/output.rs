@@ -49,6 +49,11 @@ impl StepReport {
 }
 
 impl StepOutput {
+    /// Tokens without padding, known before the loss is.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     pub(crate) fn new(loss: Tensor<1>, batches: &[BatchTensors], started: Instant) -> Self {
         Self {
             loss: Loss::Pending(loss),
