@@ -44,6 +44,14 @@ impl<M> AdapterOnly<M> {
         Self { module, saved }
     }
 
+    /// With another module.
+    pub fn map_inner<N>(self, change: impl FnOnce(M) -> N) -> AdapterOnly<N> {
+        AdapterOnly {
+            module: change(self.module),
+            saved: self.saved,
+        }
+    }
+
     /// The whole module.
     pub fn inner(&self) -> &M {
         &self.module

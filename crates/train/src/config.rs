@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
+use burn_lora_kernels::LossTerms;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::optimizer::OptimizerChoice;
 use crate::schedule::{Decay, Schedule};
 use crate::warmup::Warmup;
 
@@ -40,14 +42,20 @@ pub struct TrainConfig {
     pub decay: Decay,
     /// Where it ends, as a share of `learning_rate`.
     pub final_lr_ratio: f64,
-    /// AdamW's decoupled weight decay.
+    /// The optimizer.
+    pub optimizer: OptimizerChoice,
+    /// Share of a parameter that is taken off at each step, times the learning rate; biases and the parameters of norms
+    /// are left as they are.
     pub weight_decay: f64,
-    /// AdamW's decay of the mean of gradients.
-    pub beta_1: f64,
-    /// AdamW's decay of the mean of squared gradients.
-    pub beta_2: f64,
-    /// AdamW's term against division by zero.
-    pub epsilon: f64,
+    /// Share of each target that goes to all tokens alike (arXiv:1512.00567), in training; the loss that is shown is without
+    /// it.
+    pub label_smoothing: f64,
+    /// Weight of the squared log of the softmax's normalizer, in training (PaLM, arXiv:2204.02311, which takes 1e-4); the loss
+    /// that is shown is without it. It costs a product with the output head more.
+    pub z_loss: f64,
+    /// Noise of at most `neftune_alpha / sqrt(tokens of a row * d_model)` on the embeddings, in training (NEFTune,
+    /// arXiv:2310.05914, which takes 5).
+    pub neftune_alpha: Option<f64>,
     /// Largest norm of all gradients together; larger ones are scaled down. `None` leaves them as they are.
     pub grad_clip_norm: Option<f64>,
     /// Steps between validations; `None` validates once, at the end.
@@ -97,10 +105,11 @@ impl Default for TrainConfig {
             warmup: Warmup::Ratio(0.05),
             decay: Decay::Cosine,
             final_lr_ratio: 0.0,
+            optimizer: OptimizerChoice::default(),
             weight_decay: 0.01,
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-8,
+            label_smoothing: 0.0,
+            z_loss: 0.0,
+            neftune_alpha: None,
             grad_clip_norm: Some(1.0),
             eval_every: None,
             save_every: None,
@@ -130,6 +139,14 @@ impl TrainConfig {
         )
         .with_decay(self.decay)
         .with_floor(self.learning_rate * self.final_lr_ratio)
+    }
+
+    /// What is added to the loss in training.
+    pub(crate) fn terms(&self) -> LossTerms {
+        LossTerms {
+            label_smoothing: self.label_smoothing,
+            z_loss: self.z_loss,
+        }
     }
 
     /// Steps between validations.
@@ -192,15 +209,6 @@ impl TrainConfig {
             "weight_decay must be 0 or above",
         );
         check(
-            (0.0..1.0).contains(&self.beta_1),
-            "beta_1 must lie in [0, 1)",
-        );
-        check(
-            (0.0..1.0).contains(&self.beta_2),
-            "beta_2 must lie in [0, 1)",
-        );
-        check(positive(self.epsilon), "epsilon must be above 0");
-        check(
             self.grad_clip_norm.is_none_or(positive),
             "grad_clip_norm must be above 0; leave it out to clip nothing",
         );
@@ -246,6 +254,19 @@ impl TrainConfig {
             "max_minutes must be above 0; leave it out to have all the time",
         );
         check(self.max_tokens != Some(0), "max_tokens is 0");
+        check(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing must lie in [0, 1)",
+        );
+        check(
+            self.z_loss.is_finite() && self.z_loss >= 0.0,
+            "z_loss must be 0 or above",
+        );
+        check(
+            self.neftune_alpha.is_none_or(positive),
+            "neftune_alpha must be above 0; leave it out to add no noise",
+        );
+        faults.extend(self.optimizer.faults());
         match faults.is_empty() {
             true => Ok(()),
             false => Err(TrainError::Config { faults }),
@@ -260,6 +281,7 @@ fn positive(value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimizer::AdamWOptions;
 
     #[test]
     fn the_defaults_are_valid() {
@@ -271,7 +293,10 @@ mod tests {
         let config = TrainConfig {
             steps: 0,
             learning_rate: f64::NAN,
-            beta_2: 1.0,
+            optimizer: OptimizerChoice::AdamW(AdamWOptions {
+                beta_2: 1.0,
+                ..AdamWOptions::default()
+            }),
             save_every: Some(3),
             ..TrainConfig::default()
         };

@@ -34,7 +34,7 @@ pub enum TrainError {
         loss: f64,
     },
     /// A file or folder of the run could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -89,6 +89,18 @@ pub enum TrainError {
     /// A prompt could not be completed.
     #[error(transparent)]
     Generate(#[from] burn_lora_transformer::GenerateError),
+}
+
+/// What to try.
+fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            "; make room, or write less: a larger save_every, a smaller keep"
+        }
+        PermissionDenied => "; the output must be a folder that may be written",
+        _ => "",
+    }
 }
 
 /// Faults below a headline, one line each.

@@ -25,7 +25,7 @@
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
-//! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
+//! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
@@ -33,7 +33,6 @@
 //!
 //! The library prints nothing by itself.
 
-mod adamw;
 mod checkpoint;
 mod clip;
 mod config;
@@ -48,6 +47,7 @@ mod loader;
 mod metrics;
 mod model;
 mod observer;
+mod optimizer;
 mod output;
 mod recipe;
 mod run;
@@ -58,6 +58,7 @@ mod stop;
 mod warmup;
 mod watch;
 
+pub use burn_lora_kernels::LossTerms;
 pub use config::TrainConfig;
 pub use data::TrainData;
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
@@ -66,13 +67,17 @@ pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, learning_rates, resume_facts, train};
+pub use optimizer::{
+    AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
+    optimizer,
+};
+pub use recipe::{Outcome, finetune, learning_rates, resume_facts, train};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
-pub use step::gradients;
+pub use step::{gradients, gradients_with};
 pub use stop::{Stop, Stopped};
 pub use warmup::Warmup;
 

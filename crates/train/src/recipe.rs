@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::{Module, ParamGroup};
-use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
@@ -15,7 +15,6 @@ use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
 
-use crate::adamw::AdamW;
 use crate::checkpoint::{Checkpoints, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
 use crate::data::TrainData;
@@ -24,6 +23,7 @@ use crate::fit::Fit;
 use crate::metrics::{LossMetric, PerplexityMetric, SpeedMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
+use crate::optimizer::optimizer;
 use crate::step::{Trainee, trainable_parameters};
 use crate::stop::Stopped;
 use crate::watch::{Split, Watch};
@@ -101,7 +101,8 @@ pub fn train<M: CausalLm>(
     data.check(&model, config)?;
     observer.check()?;
     let stop = observer.stop();
-    let trainee = Trainee::new(model.train(), config.grad_clip_norm);
+    let model = with_noise(model, config.neftune_alpha)?;
+    let trainee = Trainee::new(model.train(), config.grad_clip_norm).with_terms(config.terms());
     if trainable_parameters(&trainee) == 0 {
         return Err(TrainError::NothingTrainable);
     }
@@ -115,9 +116,10 @@ pub fn train<M: CausalLm>(
     let first_step = state.step;
     let trainee = trainee.after(first_step);
     // Of the parameters as they are now: those of a checkpoint bring their ids along.
+    let optimizer = optimizer(&trainee, config);
     let optimizer = match optimizer_record {
-        Some(record) => adamw(config).load_record(record),
-        None => adamw(config),
+        Some(record) => optimizer.load_record(record),
+        None => optimizer,
     };
     let schedule = rates_after(&trainee, config, first_step);
 
@@ -217,6 +219,18 @@ pub fn train<M: CausalLm>(
     })
 }
 
+fn with_noise<M: CausalLm>(model: M, alpha: Option<f64>) -> Result<M, TrainError> {
+    match alpha {
+        None => Ok(model),
+        Some(alpha) => model.with_embedding_noise(alpha).ok_or_else(|| {
+            let fault = "neftune_alpha is for models that can add noise to their embeddings";
+            TrainError::Config {
+                faults: vec![fault.into()],
+            }
+        }),
+    }
+}
+
 /// Where a run begins: with the module as it is, or with what a checkpoint says.
 fn restore<M: Module>(
     module: M,
@@ -266,16 +280,6 @@ pub fn resume_facts(config: &TrainConfig, data: &TrainData) -> Result<Vec<String
         None => "from the beginning: the run had written no checkpoint".into(),
     });
     Ok(facts)
-}
-
-/// The recipe's optimizer: Decoupled Weight Decay Regularization, <https://arxiv.org/abs/1711.05101>, in PyTorch's form.
-pub fn adamw(config: &TrainConfig) -> ModuleOptimizer {
-    ModuleOptimizer::from(AdamW {
-        beta_1: config.beta_1,
-        beta_2: config.beta_2,
-        epsilon: config.epsilon,
-        weight_decay: config.weight_decay,
-    })
 }
 
 /// The learning rate of every parameter: of LoRA's up-projections another one, if that is asked for.

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_adapter::budget::{RankAllocator, orthogonality_penalty};
 use burn_lora_data::BatchTensors;
-use burn_lora_kernels::{adamw_together, select_rows};
+use burn_lora_kernels::{LossTerms, adamw_together, select_rows};
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -21,6 +21,8 @@ use crate::output::StepOutput;
 pub(crate) struct Trainee<M> {
     model: M,
     clip_norm: Option<f64>,
+    /// What is added to the loss in training.
+    terms: LossTerms,
     /// Gives away the rank of AdaLoRA adapters, if the model has such.
     allocator: Option<RankAllocator>,
     /// Optimizer steps done.
@@ -39,8 +41,14 @@ impl<M: Module> Trainee<M> {
             allocator: RankAllocator::of(&model),
             model,
             clip_norm,
+            terms: LossTerms::default(),
             steps: 0,
         }
+    }
+
+    /// The same with something added to the loss in training.
+    pub(crate) fn with_terms(self, terms: LossTerms) -> Self {
+        Self { terms, ..self }
     }
 
     /// The same after steps of an earlier run.
@@ -81,6 +89,23 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
 ///
 /// Logits are made at learned positions only: a prompt's would cost the most memory of the whole step, for nothing.
 pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1> {
+    let (learned, weights) = learned(model, batch);
+    model.cross_entropy(learned, batch.targets.clone(), weights)
+}
+
+/// The sum that is minimized, and [`loss_sum`] without autodiff.
+fn objective<M: CausalLm>(model: &M, batch: &BatchTensors, terms: LossTerms) -> [Tensor<1>; 2] {
+    if terms.is_none() {
+        let loss = loss_sum(model, batch);
+        return [loss.clone(), loss.inner()];
+    }
+    let (learned, weights) = learned(model, batch);
+    let targets = batch.targets.clone();
+    model.cross_entropy_regularized(learned, targets, weights, terms)
+}
+
+/// The hidden states at learned positions, `[learned, d]`, and as many ones.
+fn learned<M: CausalLm>(model: &M, batch: &BatchTensors) -> (Tensor<2>, Tensor<1>) {
     let hidden = match &batch.documents {
         Some(documents) => model.hidden_packed(batch.ids.clone(), documents),
         None => model.hidden(batch.ids.clone()),
@@ -89,7 +114,7 @@ pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1
     let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
     let learned = select_rows(hidden, batch.rows.clone()); // [learned, d]
     let weights = Tensor::ones([batch.learned], &learned.device().inner());
-    model.cross_entropy(learned, batch.targets.clone(), weights)
+    (learned, weights)
 }
 
 /// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
@@ -102,6 +127,18 @@ pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1
 /// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
 /// - loss: `[1]`, f32, without autodiff
 pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (GradientsParams, Tensor<1>) {
+    gradients_with(model, batches, LossTerms::default())
+}
+
+/// [`gradients`] of the loss with what is added to it in training; the loss is without that.
+///
+/// # Shapes
+/// As [`gradients`].
+pub fn gradients_with<M: CausalLm>(
+    model: &M,
+    batches: &[BatchTensors],
+    terms: LossTerms,
+) -> (GradientsParams, Tensor<1>) {
     let learned: usize = batches.iter().map(|batch| batch.learned).sum();
     let mut grads = GradientsAccumulator::new();
     let mut losses = Vec::with_capacity(batches.len());
@@ -112,9 +149,13 @@ pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (Gradients
         );
     }
     for batch in batches {
-        let loss = loss_sum(model, batch).div_scalar(learned as f64);
-        losses.push(loss.clone().inner());
-        grads.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
+        let [objective, loss] = objective(model, batch, terms);
+        losses.push(loss.div_scalar(learned as f64));
+        let objective = objective.div_scalar(learned as f64);
+        grads.accumulate(
+            model,
+            GradientsParams::from_grads(objective.backward(), model),
+        );
     }
     (grads.grads(), Tensor::cat(losses, 0).sum())
 }
@@ -125,7 +166,7 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
 
     fn step(&self, input: StepInput) -> TrainOutput<StepOutput> {
         let started = Instant::now();
-        let (grads, loss) = gradients(&self.model, &input.batches);
+        let (grads, loss) = gradients_with(&self.model, &input.batches, self.terms);
         TrainOutput {
             grads,
             item: StepOutput::new(loss, &input.batches, started),
@@ -202,6 +243,7 @@ impl<M: Module> Module for Trainee<M> {
         Self {
             model: self.model.valid(),
             clip_norm: self.clip_norm,
+            terms: self.terms,
             allocator: None,
             steps: self.steps,
         }

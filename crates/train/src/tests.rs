@@ -532,6 +532,83 @@ fn until_step(config: &TrainConfig, stop: &Stop, steps: usize) -> Outcome<Decode
 }
 
 #[test]
+fn what_is_added_to_the_loss_changes_the_steps_and_not_what_is_shown() {
+    let _turn = alone();
+    let first = |config: TrainConfig| {
+        let outcome = run(&TrainConfig {
+            max_tokens: Some(1),
+            ..config
+        });
+        (values(&outcome.model), outcome.train_loss.expect("a step"))
+    };
+    let (plain, loss) = first(config());
+    for changed in [
+        TrainConfig {
+            label_smoothing: 0.1,
+            ..config()
+        },
+        TrainConfig {
+            z_loss: 1e-2,
+            ..config()
+        },
+    ] {
+        let (parameters, shown) = first(changed.clone());
+        assert!((shown - loss).abs() < 1e-5, "{shown} and {loss}");
+        assert_ne!(parameters, plain, "{changed:?}");
+    }
+    let noisy = TrainConfig {
+        neftune_alpha: Some(5.0),
+        ..config()
+    };
+    let (parameters, shown) = first(noisy.clone());
+    assert!((shown - loss).abs() > 1e-4, "{shown} and {loss}");
+    assert_ne!(parameters, plain);
+    assert_eq!(
+        first(noisy),
+        (parameters, shown),
+        "the noise follows from the seed"
+    );
+}
+
+#[test]
+fn every_optimizer_learns_and_resumes() {
+    let _turn = alone();
+    for (name, learning_rate) in [
+        ("adafactor", 2e-2),
+        ("lion", 5e-3),
+        ("sgd", 2e-1),
+        ("muon", 2e-2),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let choice = serde_json::from_value(name.into()).expect("it is known");
+        let config = TrainConfig {
+            optimizer: choice,
+            learning_rate,
+            lora_plus_ratio: Some(2.0),
+            ..saving(folder.path())
+        };
+        let whole = run(&config);
+        let before = run(&TrainConfig {
+            max_tokens: Some(1),
+            output_dir: None,
+            save_every: None,
+            ..config.clone()
+        });
+        let (before, after) = (before.valid_loss, whole.valid_loss);
+        assert!(
+            after < before.map(|loss| loss - 0.1),
+            "{name}: {before:?} to {after:?}"
+        );
+        forget_after(4, folder.path());
+        let resumed = run(&TrainConfig {
+            resume: true,
+            ..config
+        });
+        assert_eq!(values(&whole.model), values(&resumed.model), "{name}");
+    }
+}
+
+#[test]
 fn a_metric_that_nobody_measures_is_an_error() {
     let _turn = alone();
     let config = TrainConfig {
@@ -564,8 +641,6 @@ fn a_loss_that_is_not_finite_leaves_the_last_checkpoint() {
         warmup: Warmup::Steps(0),
         grad_clip_norm: None,
         allow_changes: true,
-        epsilon: 1e-38,
-        beta_2: 0.0,
         weight_decay: 1e38,
         ..config
     };

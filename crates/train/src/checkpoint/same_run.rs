@@ -106,10 +106,9 @@ impl Checkpoints {
 }
 
 fn identity(config: &TrainConfig, marks: &Marks) -> serde_json::Result<Map<String, Value>> {
-    let mut run = match serde_json::to_value(config)? {
-        Value::Object(run) => run,
-        _ => Map::new(),
-    };
+    // By way of text, as what it is compared with: serde_json does not read every number as it was written.
+    let text = serde_json::to_string(config)?;
+    let mut run: Map<String, Value> = serde_json::from_str(&text)?;
     for (name, mark) in &marks.0 {
         run.insert(name.to_string(), mark.as_str().into());
     }

@@ -4,6 +4,7 @@ mod config;
 mod data;
 mod execute;
 mod parse;
+mod same;
 
 pub use config::{AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig};
 pub use data::{RunData, RunPart, read_data, read_tokenizer};

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::config::RunConfig;
 use crate::error::TrainError;
 
-/// Sections whose keys are the user's own.
-const FREE: [&str; 1] = ["data.columns"];
+/// Sections whose keys are the user's own, or depend on a value.
+const FREE: [&str; 2] = ["data.columns", "training.optimizer"];
 
 impl RunConfig {
     /// Reads a configuration file, and settings `key=value` that go before it. A key is a path (`training.steps`), or its
