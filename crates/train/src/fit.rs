@@ -16,6 +16,7 @@ use crate::checkpoint::{Checkpoints, RunState};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::output::StepOutput;
+use crate::step::Memory;
 use crate::stop::{Stop, Stopped};
 use crate::watch::Watch;
 
@@ -99,7 +100,7 @@ impl Fit {
         moving: &mut Moving,
     ) -> M
     where
-        M: LearnerModel + TrainStep<Output = StepOutput>,
+        M: LearnerModel + Memory + TrainStep<Output = StepOutput>,
     {
         let mut steps = loader.iter();
         let mut iteration = 0;
@@ -207,7 +208,7 @@ impl Fit {
     }
 
     /// Saves where the run stands, once the losses of all steps are known and found to be numbers.
-    fn save<M: LearnerModel>(&self, model: &M, shown: &mut Shown<M>, moving: &mut Moving) {
+    fn save<M: LearnerModel + Memory>(&self, model: &M, shown: &mut Shown<M>, moving: &mut Moving) {
         let Some(checkpoints) = &self.checkpoints else {
             return;
         };
@@ -251,7 +252,7 @@ impl Fit {
         moving: &mut Moving,
     ) -> M
     where
-        M: LearnerModel + TrainStep<Output = StepOutput>,
+        M: LearnerModel + Memory + TrainStep<Output = StepOutput>,
     {
         let config = &self.config;
         let has_validation = valid.num_items() > 0;
@@ -336,7 +337,7 @@ impl<M: LearnerModel> Shown<M> {
 
 impl<M> SupervisedLearningStrategy<M> for Fit
 where
-    M: LearnerModel + TrainStep<Output = StepOutput>,
+    M: LearnerModel + Memory + TrainStep<Output = StepOutput>,
 {
     fn fit(
         &self,

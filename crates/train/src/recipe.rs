@@ -233,14 +233,19 @@ fn with_noise<M: CausalLm>(model: M, alpha: Option<f64>) -> Result<M, TrainError
 
 /// Where a run begins: with the module as it is, or with what a checkpoint says.
 fn restore<M: Module>(
-    module: M,
+    trainee: Trainee<M>,
     resumed: Option<Resumed>,
-) -> Result<(M, Option<OptimizerRecord>, RunState), TrainError> {
+) -> Result<(Trainee<M>, Option<OptimizerRecord>, RunState), TrainError> {
     let Some(resumed) = resumed else {
-        return Ok((module, None, RunState::default()));
+        return Ok((trainee, None, RunState::default()));
     };
-    let module = load(module, resumed.model, &resumed.path)?;
-    Ok((module, Some(resumed.optimizer), resumed.state))
+    let trainee = load(trainee, resumed.model, &resumed.path)?;
+    let trainee = trainee.recall(resumed.memory.as_ref());
+    let trainee = trainee.map_err(|error| TrainError::NoCheckpoint {
+        path: resumed.path,
+        faults: vec![error.to_string()],
+    })?;
+    Ok((trainee, Some(resumed.optimizer), resumed.state))
 }
 
 /// A module with the parameters of a checkpoint.

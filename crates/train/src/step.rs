@@ -6,7 +6,8 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use burn_lora_adapter::budget::{RankAllocator, orthogonality_penalty};
+use burn_lora_adapter::AdapterError;
+use burn_lora_adapter::budget::{AllocatorRecord, RankAllocator, orthogonality_penalty};
 use burn_lora_data::BatchTensors;
 use burn_lora_kernels::{LossTerms, adamw_together, select_rows};
 
@@ -67,6 +68,34 @@ impl<M> Trainee<M> {
             model: change(self.model),
             ..self
         }
+    }
+}
+
+/// What a module in training has learned beside its parameters.
+pub(crate) trait Memory {
+    /// What AdaLoRA's allocator has learned, where there is one.
+    fn memory(&self) -> Option<AllocatorRecord> {
+        None
+    }
+}
+
+impl<M: Module> Memory for Trainee<M> {
+    fn memory(&self) -> Option<AllocatorRecord> {
+        let allocator = self.allocator.as_ref();
+        allocator.map(|allocator| allocator.record(&self.model))
+    }
+}
+
+impl<M: Module> Trainee<M> {
+    /// The same with what an earlier run had learned.
+    ///
+    /// # Errors
+    /// [`AdapterError::Config`] for a memory of other adapters.
+    pub(crate) fn recall(mut self, memory: Option<&AllocatorRecord>) -> Result<Self, AdapterError> {
+        if let (Some(allocator), Some(memory)) = (&mut self.allocator, memory) {
+            allocator.load_record(&self.model, memory)?;
+        }
+        Ok(self)
     }
 }
 

@@ -9,7 +9,7 @@ use burn::optim::{GradientsParams, OptimizerRecord};
 use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::TrainStep;
-use burn_lora_adapter::{AdapterOnly, LoraConfig, attach};
+use burn_lora_adapter::{AdapterOnly, LoraConfig, MethodConfig, attach};
 use burn_lora_data::{Batch, Example, SpecialTokens, Tokenizer, pack};
 use burn_lora_transformer::{Decoder, LoadOptions};
 
@@ -606,6 +606,31 @@ fn every_optimizer_learns_and_resumes() {
         });
         assert_eq!(values(&whole.model), values(&resumed.model), "{name}");
     }
+}
+
+#[test]
+fn adalora_gives_the_same_ranks_away_after_a_resume() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = saving(folder.path());
+    let method: MethodConfig = "adalora".parse().expect("it is known");
+    let lora = LoraConfig::new(RANK, 8.0)
+        .with_method(method.with_budget(RANK, config.steps))
+        .with_seed(3);
+    let run = |config: &TrainConfig| {
+        let model = attach(tiny_llama(), "default", &lora).expect("all layers are linear");
+        finetune(model, config, data(), Observer::Nobody).expect("it trains")
+    };
+    let whole = run(&config);
+    forget_after(8, folder.path());
+    let resumed = TrainConfig {
+        resume: true,
+        ..config
+    };
+    assert_eq!(values(&whole.model), values(&run(&resumed).model));
+    forget_after(8, folder.path());
+    let file = folder.path().join("checkpoints/step-8/allocator.json");
+    assert!(fs::metadata(&file).is_ok_and(|file| file.len() > 1000));
 }
 
 #[test]

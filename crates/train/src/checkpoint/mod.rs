@@ -12,18 +12,22 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Bytes, Tensor};
+use burn_lora_adapter::budget::AllocatorRecord;
 
 pub(crate) use same_run::Marks;
 pub(crate) use state::RunState;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::step::Memory;
 use state::Manifest;
 
 /// The parameters that the trained module shows.
 const MODEL: &str = "model.bpk";
 /// The optimizer's state of each.
 const OPTIMIZER: &str = "optimizer.bpk";
+/// What AdaLoRA's allocator has learned, where there is one.
+const ALLOCATOR: &str = "allocator.json";
 /// Where the run stands, and the hashes of the other files.
 const MANIFEST: &str = "checkpoint.json";
 
@@ -48,6 +52,8 @@ pub(crate) struct Resumed {
     pub(crate) model: ModuleRecord,
     /// The optimizer's state.
     pub(crate) optimizer: OptimizerRecord,
+    /// What AdaLoRA's allocator has learned.
+    pub(crate) memory: Option<AllocatorRecord>,
     /// Its folder.
     pub(crate) path: PathBuf,
 }
@@ -129,7 +135,7 @@ impl Checkpoints {
     /// # Errors
     /// [`TrainError::Io`] and [`TrainError::Checkpoint`], with the checkpoints before in their places;
     /// [`TrainError::NotFinite`] for parameters that are no numbers.
-    pub(crate) fn save<M: Module>(
+    pub(crate) fn save<M: Module + Memory>(
         &self,
         state: &RunState,
         model: &M,
@@ -147,10 +153,15 @@ impl Checkpoints {
             path: path.clone(),
             source,
         };
+        let memory = model.memory();
         let model = model.clone().into_record().into_bytes().map_err(failed)?;
         let optimizer = optimizer.into_bytes().map_err(failed)?;
         let mut content =
             BTreeMap::from([(MODEL, model.to_vec()), (OPTIMIZER, optimizer.to_vec())]);
+        if let Some(memory) = memory {
+            let memory = serde_json::to_vec(&memory).map_err(json_error(&path))?;
+            content.insert(ALLOCATOR, memory);
+        }
         let manifest = Manifest::of(state, &content);
         let manifest = serde_json::to_vec_pretty(&manifest).map_err(json_error(&path))?;
         content.insert(MANIFEST, manifest);
@@ -248,7 +259,12 @@ fn read(folder: &Path) -> Result<Resumed, String> {
         ))
     };
     let failed = |name: &'static str| move |error: RecordError| format!("{name}: {error}");
+    let memory = match manifest.has(ALLOCATOR) {
+        true => serde_json::from_slice(&bytes(ALLOCATOR)?).map_err(|e| e.to_string())?,
+        false => None,
+    };
     Ok(Resumed {
+        memory,
         model: ModuleRecord::from_bytes(bytes(MODEL)?).map_err(failed(MODEL))?,
         optimizer: OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed(OPTIMIZER))?,
         state: manifest.state,

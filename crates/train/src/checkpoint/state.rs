@@ -64,6 +64,11 @@ impl Manifest {
         }
     }
 
+    /// Whether the checkpoint has a file of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
     /// The content of a file of the checkpoint, or what is wrong with it.
     pub(super) fn read(&self, folder: &Path, name: &str) -> Result<Vec<u8>, String> {
         let mark = self.files.get(name).ok_or("it is not listed")?;

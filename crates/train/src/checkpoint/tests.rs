@@ -5,6 +5,8 @@ use burn_lora_data::Example;
 
 use super::*;
 
+impl Memory for Linear {}
+
 fn config(folder: &Path) -> TrainConfig {
     TrainConfig {
         steps: 25,

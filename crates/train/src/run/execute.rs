@@ -15,7 +15,7 @@ use super::same::check_same;
 use crate::data::TrainData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
-use crate::evaluate::{EvaluateOptions, evaluate};
+use crate::evaluate::evaluate;
 use crate::observer::Observer;
 use crate::recipe::{finetune, resume_facts};
 use crate::stop::Stopped;
@@ -187,13 +187,10 @@ pub fn run(
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
     if !data.test.is_empty() && !is_hurry {
-        let options = EvaluateOptions {
-            batch_size: config.training.batch_size,
-            generate: config
-                .evaluation
-                .generate
-                .unwrap_or(data.format == RowFormat::PromptCompletion),
-        };
+        let have_prompts = data.format == RowFormat::PromptCompletion;
+        let options = config
+            .evaluation
+            .options(config.training.batch_size, have_prompts);
         let found = evaluate(&trained.model, &tokenizer, &data.test, &options)?;
         let metrics = &mut result.metrics;
         metrics.insert("loss".to_string(), found.loss);

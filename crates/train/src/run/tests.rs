@@ -83,7 +83,10 @@ fn settings_go_before_the_file_and_must_be_plain() {
 #[test]
 fn an_optimizer_is_a_name_or_a_section() {
     let config = RunConfig::parse(SMALL, &["optimizer=lion".into()]).expect("a name");
-    assert_eq!(config.training.optimizer, OptimizerChoice::Lion(LionOptions::default()));
+    assert_eq!(
+        config.training.optimizer,
+        OptimizerChoice::Lion(LionOptions::default())
+    );
     let again = RunConfig::parse(&config.to_yaml(), &[]).expect("what was written");
     assert_eq!(again, config);
     let setting = "training.optimizer={name: sgd, momentum: 0.5}";
