@@ -237,7 +237,7 @@ mod tests {
                 let close = |found: TensorData, key: &str| {
                     let expected: Vec<f32> =
                         serde_json::from_value(case[key].clone()).expect("numbers");
-                    let expected = TensorData::new(expected, found.shape.clone());
+                    let expected = TensorData::new(expected, found.shape().clone());
                     found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-5, 1e-5));
                 };
                 close(loss.clone().into_data(), "loss");

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use burn_lora_data::{Batch, BatchPlan, Batches, Example};
 
-use crate::checkpoint::Marks;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::loader::{TrainLoader, ValidLoader};
@@ -68,13 +67,6 @@ impl TrainData {
             true => Ok(()),
             false => Err(TrainError::Config { faults }),
         }
-    }
-
-    /// By what a run knows its data again.
-    pub(crate) fn marks(&self) -> Marks {
-        Marks::default()
-            .with("train_data", &self.train)
-            .with("valid_data", &self.valid)
     }
 
     /// The loaders of a run that begins after `first_step` steps.

@@ -18,6 +18,7 @@ use crate::error::TrainError;
 use crate::output::StepOutput;
 use crate::step::Memory;
 use crate::stop::{Stop, Stopped};
+use crate::terminal::let_control_c_through;
 use crate::watch::Watch;
 
 /// The loop of a run: intervals of optimizer steps with a validation after each, and checkpoints where they are due.
@@ -124,10 +125,14 @@ impl Fit {
             iteration += 1;
             let item = TrainingItem::new(item, progress, Some(iteration), Some(rates));
             shown.train(LearnerEvent::ProcessedItem(item));
-            if self.is_over(shown, moving) {
-                break;
+            if iteration == 1 {
+                // By now the dashboard has the terminal.
+                let_control_c_through();
             }
             let step = moving.state.step;
+            if step < self.config.steps && self.is_over(shown, moving) {
+                break;
+            }
             if self.is_due(step) && !self.ends_interval(step) {
                 self.save(&model, shown, moving);
             }
@@ -288,7 +293,8 @@ impl Fit {
                 break;
             }
             let is_best = is_whole && has_validation && self.judge(moving);
-            if self.is_over(shown, moving) {
+            let is_done = is_whole && moving.state.step == config.steps;
+            if !is_done && self.is_over(shown, moving) {
                 self.save(&model, shown, moving);
                 break;
             }

@@ -55,6 +55,7 @@ mod schedule;
 mod standing;
 mod step;
 mod stop;
+mod terminal;
 mod warmup;
 mod watch;
 

@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::fmt::Debug;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
 
-use crate::checkpoint::{Checkpoints, Resumed, RunState, io_error};
+use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
 use crate::data::TrainData;
 use crate::error::TrainError;
@@ -36,7 +37,8 @@ pub struct Outcome<M> {
     /// Mean loss over the learned tokens of the last interval between validations, while it was being learned; nothing
     /// if no step was left to do.
     pub train_loss: Option<f64>,
-    /// Mean loss over the learned tokens of the validation examples, from the last validation.
+    /// Mean loss over the learned tokens of the validation examples, from the last validation; from that of
+    /// the model where the best is kept and judged by it.
     pub valid_loss: Option<f64>,
     /// Optimizer steps done, those before a resumed run included. Fewer than asked for if the run was stopped.
     pub steps: usize,
@@ -109,7 +111,10 @@ pub fn train<M: CausalLm>(
 
     let checkpoints = Checkpoints::of(config);
     let resumed = match &checkpoints {
-        Some(checkpoints) => checkpoints.open(config, &data.marks())?.resumed,
+        Some(checkpoints) => {
+            let marks = Marks::of(&data.train, &data.valid);
+            checkpoints.open(config, &marks)?.resumed
+        }
         None => None,
     };
     let (trainee, optimizer_record, state) = restore(trainee, resumed)?;
@@ -203,11 +208,20 @@ pub fn train<M: CausalLm>(
         }
         _ => (model, ending.state.step),
     };
+    // That of the model, which is the best of several.
+    let best_loss = ending
+        .state
+        .standing
+        .best
+        .filter(|_| config.best_metric == "loss");
+    let best_loss = best_loss
+        .filter(|best| best.step == step)
+        .map(|best| best.value);
     Ok(Outcome {
         model,
         model_step: step,
         train_loss: tally.counts.train_loss,
-        valid_loss: tally.counts.valid_loss,
+        valid_loss: best_loss.or(tally.counts.valid_loss),
         steps: ending.state.step,
         stopped: ending.stopped,
         checkpoint: last,
@@ -263,18 +277,22 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("for a reason that was not told").to_string()
 }
 
-/// The checkpoint that a resumed run goes on from, and what it leaves out on the way, in words.
+/// The checkpoint that a resumed run of these examples goes on from, and what it leaves out on the way, in words.
 ///
 /// [`train`] does the same by itself; this is for telling.
 ///
 /// # Errors
 /// As [`train`] for a run that is resumed.
-pub fn resume_facts(config: &TrainConfig, data: &TrainData) -> Result<Vec<String>, TrainError> {
+pub fn resume_facts<E: Debug>(
+    config: &TrainConfig,
+    train: &[E],
+    valid: &[E],
+) -> Result<Vec<String>, TrainError> {
     let checkpoints = Checkpoints::of(config).filter(|_| config.resume);
     let Some(checkpoints) = checkpoints else {
         return Ok(Vec::new());
     };
-    let latest = checkpoints.open(config, &data.marks())?;
+    let latest = checkpoints.open(config, &Marks::of(train, valid))?;
     let mut facts: Vec<String> = latest
         .skipped
         .into_iter()

@@ -414,7 +414,7 @@ fn a_run_that_was_stopped_anywhere_ends_as_if_it_was_not() {
         resume: true,
         ..config
     };
-    let facts = resume_facts(&config, &data()).expect("the same run");
+    let facts = resume_facts(&config, &data().train, &data().valid).expect("the same run");
     assert!(
         facts[0].contains("from ") && facts[0].contains("step-"),
         "{facts:?}"

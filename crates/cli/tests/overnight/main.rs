@@ -76,7 +76,7 @@ impl Night {
         let names = entries.into_iter().flatten().flatten();
         let mut names: Vec<String> = names
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| name != "run.json")
+            .filter(|name| name.starts_with("step-"))
             .collect();
         names.sort();
         names
@@ -211,6 +211,46 @@ fn control_c_saves_and_a_second_one_ends_at_once() {
     signal(&child, "CONT");
     let code = child.wait().expect("over").code();
     assert!(matches!(code, Some(130 | 143)), "{code:?}");
+}
+
+/// The dashboard has the terminal in a mode in which Ctrl-C is a key like others.
+#[test]
+fn control_c_saves_under_the_dashboard() {
+    if Command::new("tmux").arg("-V").output().is_err() {
+        eprintln!("no tmux here (apt-get install tmux): the dashboard was not stopped");
+        return;
+    }
+    let night = Night::new();
+    let tmux = |arguments: &[&str]| {
+        let mut command = Command::new("tmux");
+        command.arg("-S").arg(night.path("tmux")).args(arguments);
+        String::from_utf8_lossy(&command.output().expect("started").stdout).into_owned()
+    };
+    let wait = |part: &str| {
+        for _ in 0..900 {
+            let screen = tmux(&["capture-pane", "-p", "-t", "run"]);
+            if screen.contains(part) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{part}: {}", tmux(&["capture-pane", "-p", "-t", "run"]));
+    };
+    let command = format!(
+        "trap : INT; cd {} && env -u CI BURN_DEVICE=flex TERM=screen-256color {} train night.yaml model={} output=shown steps=100000; \
+         echo code $?; sleep 60",
+        night.dir.path().display(),
+        env!("CARGO_BIN_EXE_burn-lora"),
+        night.base.display(),
+    );
+    let size = ["-x", "160", "-y", "48"];
+    let session = ["-f", "/dev/null", "new-session", "-d", "-s", "run"];
+    tmux(&[&session[..], &size, &[&command]].concat());
+    wait("Loss");
+    tmux(&["send-keys", "-t", "run", "C-c"]);
+    wait("code 130");
+    tmux(&["kill-server"]);
+    assert!(!night.checkpoints("shown").is_empty());
 }
 
 #[test]

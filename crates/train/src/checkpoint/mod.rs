@@ -85,7 +85,13 @@ impl Checkpoints {
         match config.resume {
             true => {
                 self.check_same_run(config, marks)?;
-                self.latest()
+                let latest = self.latest()?;
+                if let Some(resumed) = &latest.resumed {
+                    // A process that was killed between a checkpoint and this has left it undone.
+                    let best = resumed.state.standing.best.filter(|_| config.keep_best);
+                    self.prune(best.map(|best| best.step))?;
+                }
+                Ok(latest)
             }
             false => {
                 for step in self.steps() {
@@ -101,21 +107,29 @@ impl Checkpoints {
         }
     }
 
-    /// The latest checkpoint that is whole.
+    /// The latest checkpoint that is whole. Those after it are put aside, as `torn-step-120`, so that none of them counts as one
+    /// that is kept.
     ///
     /// # Errors
     /// [`TrainError::NoCheckpoint`] where there are checkpoints, but none that can be read.
     fn latest(&self) -> Result<Latest, TrainError> {
         self.bring_back()?;
         let mut skipped = Vec::new();
+        let mut torn = Vec::new();
         for step in self.steps().into_iter().rev() {
             let path = self.folder_of(step);
             match read(&path) {
                 Ok(resumed) => {
+                    for step in torn {
+                        self.put_aside(step)?;
+                    }
                     let resumed = Some(resumed);
                     return Ok(Latest { resumed, skipped });
                 }
-                Err(fault) => skipped.push(format!("{}: {fault}", path.display())),
+                Err(fault) => {
+                    skipped.push(format!("{}: {fault}", path.display()));
+                    torn.push(step);
+                }
             }
         }
         match skipped.is_empty() {
@@ -209,6 +223,14 @@ impl Checkpoints {
     fn delete(&self, step: usize) -> Result<(), TrainError> {
         let path = self.folder_of(step);
         files::remove(&path).map_err(io_error(&path))
+    }
+
+    fn put_aside(&self, step: usize) -> Result<(), TrainError> {
+        let path = self.folder_of(step);
+        let aside = self.folder.join(format!("torn-step-{step}"));
+        files::remove(&aside)
+            .and_then(|()| fs::rename(&path, &aside))
+            .map_err(io_error(&path))
     }
 
     /// The steps that have a folder, ascending.

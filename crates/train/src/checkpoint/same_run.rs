@@ -1,9 +1,9 @@
 //! What tells one run from another.
 
+use std::fmt::{self, Debug, Write};
 use std::fs;
 use std::path::PathBuf;
 
-use burn_lora_data::Example;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -32,29 +32,32 @@ const FREE: [&str; 9] = [
 pub(crate) struct Marks(Vec<(&'static str, String)>);
 
 impl Marks {
-    /// Adds a part.
-    pub(crate) fn with(mut self, name: &'static str, examples: &[Example]) -> Self {
-        let mut hash = Sha256::new();
-        for example in examples {
-            hash.update((example.len() as u64).to_le_bytes());
-            for id in example.ids() {
-                hash.update(id.to_le_bytes());
-            }
-            hash.update((example.spans().len() as u64).to_le_bytes());
-            for place in example
-                .spans()
-                .iter()
-                .flat_map(|span| [span.start, span.end])
-            {
-                hash.update((place as u64).to_le_bytes());
-            }
-        }
-        let hash = hash.finalize();
-        let short: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let mark = format!("{} examples, {short}", examples.len());
-        self.0.push((name, mark));
-        self
+    /// Those of the examples to learn and of those to validate with.
+    pub(crate) fn of<E: Debug>(train: &[E], valid: &[E]) -> Self {
+        Self(vec![
+            ("train_data", mark(train)),
+            ("valid_data", mark(valid)),
+        ])
     }
+}
+
+/// By what examples of any kind are known again: all that their debug form shows.
+fn mark<E: Debug>(examples: &[E]) -> String {
+    struct Hashing(Sha256);
+    impl fmt::Write for Hashing {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.update(text.as_bytes());
+            Ok(())
+        }
+    }
+    let mut hashing = Hashing(Sha256::new());
+    for example in examples {
+        // Nothing that is written to fails.
+        let _ = write!(hashing, "{example:?};");
+    }
+    let hash = hashing.0.finalize();
+    let short: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} examples, {short}", examples.len())
 }
 
 impl Checkpoints {
@@ -62,8 +65,7 @@ impl Checkpoints {
     pub(super) fn write_run(&self, config: &TrainConfig, marks: &Marks) -> Result<(), TrainError> {
         let path = self.run();
         let run = identity(config, marks).map_err(json_error(&path))?;
-        let text = serde_json::to_vec_pretty(&run).map_err(json_error(&path))?;
-        files::write_file(&path, &text).map_err(io_error(&path))
+        files::write_file(&path, run.as_bytes()).map_err(io_error(&path))
     }
 
     /// Compares what the run is known by with what the one is that would go on.
@@ -82,9 +84,12 @@ impl Checkpoints {
         if config.allow_changes {
             return self.write_run(config, marks);
         }
-        let text = fs::read_to_string(&path).map_err(io_error(&path))?;
-        let old: Map<String, Value> = serde_json::from_str(&text).map_err(json_error(&path))?;
-        let new = identity(config, marks).map_err(json_error(&path))?;
+        // Both by way of text, since serde_json does not read every number as it was written.
+        let read = |text: &str| -> Result<Map<String, Value>, TrainError> {
+            serde_json::from_str(text).map_err(json_error(&path))
+        };
+        let old = read(&fs::read_to_string(&path).map_err(io_error(&path))?)?;
+        let new = read(&identity(config, marks).map_err(json_error(&path))?)?;
         let differences: Vec<String> = new
             .iter()
             .filter(|(name, _)| !FREE.contains(&name.as_str()))
@@ -105,12 +110,13 @@ impl Checkpoints {
     }
 }
 
-fn identity(config: &TrainConfig, marks: &Marks) -> serde_json::Result<Map<String, Value>> {
-    // By way of text, as what it is compared with: serde_json does not read every number as it was written.
-    let text = serde_json::to_string(config)?;
-    let mut run: Map<String, Value> = serde_json::from_str(&text)?;
+fn identity(config: &TrainConfig, marks: &Marks) -> serde_json::Result<String> {
+    let mut run = match serde_json::to_value(config)? {
+        Value::Object(run) => run,
+        _ => Map::new(),
+    };
     for (name, mark) in &marks.0 {
         run.insert(name.to_string(), mark.as_str().into());
     }
-    Ok(run)
+    serde_json::to_string_pretty(&run)
 }

@@ -135,7 +135,7 @@ pub fn run(
         pad: tokenizer.pad(),
     };
     let training = config.train_config();
-    for fact in resume_facts(&training, &train_data)? {
+    for fact in resume_facts(&training, &train_data.train, &train_data.valid)? {
         let name = match fact.starts_with("left out") {
             true => "warning",
             false => "resume",
