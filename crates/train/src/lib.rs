@@ -25,6 +25,7 @@
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
+//! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
 //! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
@@ -50,24 +51,28 @@ mod recipe;
 mod run;
 mod schedule;
 mod step;
+mod task;
 mod warmup;
 mod watch;
 
 pub use config::TrainConfig;
-pub use data::TrainData;
+pub use data::{TaskData, TrainData};
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
 pub use error::TrainError;
-pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
+pub use evaluate::{
+    Completion, EvaluateOptions, Evaluation, TaskEvaluation, evaluate, evaluate_task,
+};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
+pub use recipe::{Outcome, adamw, finetune, finetune_task, learning_rates, train, train_task};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
-pub use step::gradients;
+pub use step::{gradients, task_gradients};
+pub use task::{Causal, Counts, Notes, Task, Told};
 pub use warmup::Warmup;
 
 #[cfg(test)]

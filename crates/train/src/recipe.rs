@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -14,12 +16,13 @@ use burn_lora_kernels::release_memory;
 use crate::adamw::AdamW;
 use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
 use crate::config::TrainConfig;
-use crate::data::TrainData;
+use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
-use crate::metrics::{LossMetric, PerplexityMetric, SpeedMetric};
+use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
 use crate::step::{Trainee, trainable_parameters};
+use crate::task::Task;
 use crate::watch::{Split, Tally, Watch};
 
 /// What a run leaves.
@@ -27,16 +30,18 @@ use crate::watch::{Split, Tally, Watch};
 pub struct Outcome<M> {
     /// The trained model, ready for inference.
     pub model: M,
-    /// Mean loss over the learned tokens of the last interval between validations, while it was being learned; nothing
-    /// if no step was left to do.
+    /// Mean loss over what was learned in the last interval between validations, while it was being learned; nothing if no
+    /// step was left to do.
     pub train_loss: Option<f64>,
-    /// Mean loss over the learned tokens of the validation examples, from the last validation.
+    /// Mean loss over what the validation examples have to learn, from the last validation.
     pub valid_loss: Option<f64>,
+    /// What the task measured in the last validation.
+    pub valid_metrics: BTreeMap<String, f64>,
     /// Optimizer steps done, those before a resumed run included. Fewer than asked for if the run was stopped.
     pub steps: usize,
     /// Tokens trained on in this run, without padding.
     pub tokens: usize,
-    /// Tokens among them that were learned.
+    /// Tokens among them that were learned; rows or pairs where the task learns such.
     pub learned_tokens: usize,
     /// Seconds from the first step to the last, validations and checkpoints included.
     pub seconds: f64,
@@ -58,7 +63,24 @@ pub fn finetune<M: CausalLm>(
     data: TrainData,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    let outcome = train(AdapterOnly::new(model), config, data, observer)?;
+    let (task, data) = data.into_task();
+    finetune_task(model, &task, config, data, observer)
+}
+
+/// Trains the adapters of a model for a task, and the [modules](Task::saved_modules) that the task wants trained as a whole
+/// beside them; [`attach`](burn_lora_adapter::attach) must have left those open (`modules_to_save`).
+///
+/// # Errors
+/// As for [`finetune`].
+pub fn finetune_task<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
+    let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }
 
@@ -84,10 +106,37 @@ pub fn train<M: CausalLm>(
     data: TrainData,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
+    let (task, data) = data.into_task();
+    train_task(model, &task, config, data, observer)
+}
+
+/// As [`train`], for any task.
+///
+/// # Errors
+/// As for [`train`].
+pub fn train_task<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    train_shown(model, |model| model, task, config, data, observer)
+}
+
+/// Trains what `W` shows of its model.
+fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
+    shown: W,
+    model: fn(&W) -> &M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<W>, TrainError> {
     config.validate()?;
-    data.check(&model, config)?;
+    data.check(task, model(&shown), config)?;
     observer.check()?;
-    let trainee = Trainee::new(model.train(), config.grad_clip_norm);
+    let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm);
     if trainable_parameters(&trainee) == 0 {
         return Err(TrainError::NothingTrainable);
     }
@@ -100,7 +149,7 @@ pub fn train<M: CausalLm>(
 
     let device = trainee.devices().remove(0);
     let with_validation = !data.valid.is_empty();
-    let (train_loader, valid_loader) = data.into_loaders(config, first_step, &device)?;
+    let (train_loader, valid_loader) = data.into_loaders(task, config, first_step, &device)?;
 
     let logs = log_folder(config)?;
 
@@ -114,13 +163,19 @@ pub fn train<M: CausalLm>(
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
         .metric_train_numeric(LossMetric::new(Split::Train, watch.clone()))
-        .metric_train_numeric(PerplexityMetric::default())
         .metric_train_numeric(SpeedMetric::default())
         .metric_train_numeric(LearningRateMetric::new());
+    if task.is_language() {
+        training = training.metric_train_numeric(PerplexityMetric::default());
+    }
     if with_validation {
-        training = training
-            .metric_valid_numeric(LossMetric::new(Split::Valid, watch.clone()))
-            .metric_valid_numeric(PerplexityMetric::default());
+        training = training.metric_valid_numeric(LossMetric::new(Split::Valid, watch.clone()));
+        if task.is_language() {
+            training = training.metric_valid_numeric(PerplexityMetric::default());
+        }
+        for metric in task_metrics(task, &watch) {
+            training = training.metric_valid_numeric(metric);
+        }
     }
     training = match logs {
         Some(logs) => training.with_metric_logger(FileMetricLogger::new(logs)),
@@ -146,7 +201,14 @@ pub fn train<M: CausalLm>(
     if let Some(error) = result.error {
         watch.failed(error);
     }
-    Ok(outcome(result.model.into_model(), watch.tally()?, seconds))
+    Ok(outcome(result.model.into_shown(), watch.tally()?, seconds))
+}
+
+/// The metrics of the task's own.
+fn task_metrics<M: 'static, T: Task<M>>(task: &T, watch: &Watch) -> Vec<TaskMetric> {
+    let judge = task.clone();
+    let measure: Measure = Arc::new(move |told| judge.measure(told));
+    TaskMetric::all(task.metrics(), &measure, watch)
 }
 
 /// The interval after which an earlier run goes on, if it does.
@@ -211,6 +273,7 @@ fn outcome<M>(model: M, tally: Tally, seconds: f64) -> Outcome<M> {
         model,
         train_loss: tally.train_loss,
         valid_loss: tally.valid_loss,
+        valid_metrics: tally.valid_metrics,
         steps: tally.steps,
         tokens: tally.tokens,
         learned_tokens: tally.learned,
@@ -227,6 +290,7 @@ impl<M> Outcome<M> {
             model: change(self.model),
             train_loss: self.train_loss,
             valid_loss: self.valid_loss,
+            valid_metrics: self.valid_metrics,
             steps: self.steps,
             tokens: self.tokens,
             learned_tokens: self.learned_tokens,

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +34,8 @@ pub(crate) struct Tally {
     pub(crate) train_loss: Option<f64>,
     /// Loss of the last validation.
     pub(crate) valid_loss: Option<f64>,
+    /// Metrics of the last validation.
+    pub(crate) valid_metrics: BTreeMap<String, f64>,
     last_step: Option<Instant>,
     fault: Option<Fault>,
 }
@@ -106,6 +109,11 @@ impl Watch {
         if let Some(error) = self.interrupter.error() {
             tally.fault.get_or_insert(Fault::Other(error.to_string()));
         }
+    }
+
+    /// Takes note of a metric of a validation.
+    pub(crate) fn measured(&self, name: &str, value: f64) {
+        self.lock().valid_metrics.insert(name.to_string(), value);
     }
 
     /// What was counted.
