@@ -43,6 +43,7 @@ mod error;
 mod evaluate;
 mod lines;
 mod loader;
+pub mod measures;
 mod metrics;
 mod model;
 mod observer;
@@ -67,12 +68,17 @@ pub use model::CausalLm;
 pub use observer::Observer;
 pub use recipe::{Outcome, adamw, finetune, finetune_task, learning_rates, train, train_task};
 pub use run::{
-    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
-    RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
+    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
+    RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,
+    evaluate_run, preview, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{gradients, task_gradients};
-pub use task::{Causal, Counts, Notes, Task, Told};
+pub use task::{
+    Causal, Classification, Counts, Masked, MaskedBatch, ModelLimits, Notes, Preference,
+    PreferenceBatch, PreferenceLoss, Regression, Seq2Seq, Seq2SeqBatch, SequenceBatch,
+    SequenceModel, Tagging, TaggingBatch, Task, Told,
+};
 pub use warmup::Warmup;
 
 #[cfg(test)]

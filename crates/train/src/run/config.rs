@@ -7,6 +7,7 @@ use burn_lora_data::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::task::TaskKind;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 
@@ -16,12 +17,15 @@ use crate::error::TrainError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Hugging Face folder of a decoder, or its name on the hub.
+    /// Hugging Face folder of a model, or its name on the hub.
     pub model: String,
     /// Branch, tag or commit of a model on the hub.
     pub revision: Option<String>,
     /// Number format of the base; the adapter is f32.
     pub dtype: ModelDtype,
+    /// What is learned: `causal`, `chat`, `classification`, `regression`, `tagging`, `masked`, `seq2seq`, `dpo`, `ipo`,
+    /// `orpo`. `None`: what the columns of the rows and the kind of the model leave.
+    pub task: Option<TaskKind>,
     /// Where it computes: `flex`, `cuda:1`. `None`: the variable `BURN_DEVICE`, then the fastest backend built.
     pub device: Option<String>,
     /// Of the first blocks, how many are computed again in the backward instead of kept.
@@ -34,8 +38,20 @@ pub struct RunConfig {
     pub adapter: AdapterSettings,
     /// How it is trained.
     pub training: TrainConfig,
+    /// How preferences are learned.
+    pub preference: PreferenceSettings,
     /// What is measured at the end.
     pub evaluation: EvaluationSettings,
+}
+
+/// How preferences are learned; of the tasks `dpo`, `ipo` and `orpo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreferenceSettings {
+    /// How strongly the model is held to its reference; ORPO's weight of the odds ratio.
+    pub beta: f64,
+    /// The share of pairs that may be the wrong way round; DPO's only.
+    pub label_smoothing: f64,
 }
 
 /// The rows, and how they become tokens.
@@ -64,7 +80,12 @@ pub struct DataSettings {
     pub learn: Learn,
     /// `chatml`, or a file with a template; `None`: the tokenizer's own.
     pub chat_template: Option<String>,
-    /// A folder to keep the tokens in, for the next run; `None` keeps none.
+    /// The names of classes or tags, by number. `None`: those that the model was trained to tell apart, otherwise those of
+    /// the training rows.
+    pub labels: Option<Vec<String>>,
+    /// The share of tokens that are hidden, of the task `masked`.
+    pub mask_share: f64,
+    /// A folder to keep the tokens in, for the next run; `None` keeps none. Of language models only.
     pub cache: Option<PathBuf>,
 }
 
@@ -124,6 +145,7 @@ impl Default for RunConfig {
         Self {
             model: String::new(),
             revision: None,
+            task: None,
             dtype: ModelDtype::default(),
             device: None,
             recompute: 0,
@@ -131,7 +153,17 @@ impl Default for RunConfig {
             data: DataSettings::default(),
             adapter: AdapterSettings::default(),
             training: TrainConfig::default(),
+            preference: PreferenceSettings::default(),
             evaluation: EvaluationSettings::default(),
+        }
+    }
+}
+
+impl Default for PreferenceSettings {
+    fn default() -> Self {
+        Self {
+            beta: 0.1,
+            label_smoothing: 0.0,
         }
     }
 }
@@ -150,6 +182,8 @@ impl Default for DataSettings {
             unlearnable: Unlearnable::default(),
             learn: Learn::default(),
             chat_template: None,
+            labels: None,
+            mask_share: 0.15,
             cache: None,
         }
     }
@@ -188,7 +222,7 @@ impl RunConfig {
         };
         check(
             !self.model.trim().is_empty(),
-            "model is missing: the folder of a decoder, or its name on the hub",
+            "model is missing: the folder of a model, or its name on the hub",
         );
         check(
             !self.data.path.trim().is_empty(),
@@ -201,6 +235,27 @@ impl RunConfig {
         check(
             (0.0..1.0).contains(&self.data.valid_fraction),
             "data.valid_fraction must be at least 0 and below 1",
+        );
+        let labels = self.data.labels.as_deref().unwrap_or(&[]);
+        let twice = (1..labels.len()).find(|at| labels[..*at].contains(&labels[*at]));
+        check(
+            twice.is_none(),
+            &format!(
+                "data.labels has {} twice",
+                twice.map_or("", |at| labels[at].as_str())
+            ),
+        );
+        check(
+            self.data.mask_share > 0.0 && self.data.mask_share < 1.0,
+            "data.mask_share must be above 0 and below 1",
+        );
+        check(
+            self.preference.beta.is_finite() && self.preference.beta > 0.0,
+            "preference.beta must be above 0",
+        );
+        check(
+            (0.0..0.5).contains(&self.preference.label_smoothing),
+            "preference.label_smoothing must be at least 0 and below 0.5",
         );
         check(self.adapter.rank > 0, "adapter.rank is 0");
         check(

@@ -1,7 +1,13 @@
 //! What a run learns.
 
 mod causal;
+mod inputs;
+mod masked;
 mod notes;
+mod preference;
+mod seq2seq;
+mod sequence;
+mod tagging;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,7 +15,13 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 
 pub use causal::Causal;
+pub use inputs::ModelLimits;
+pub use masked::{Masked, MaskedBatch};
 pub use notes::{Notes, Told};
+pub use preference::{Preference, PreferenceBatch, PreferenceLoss};
+pub use seq2seq::{Seq2Seq, Seq2SeqBatch};
+pub use sequence::{Classification, Regression, SequenceBatch, SequenceModel};
+pub use tagging::{Tagging, TaggingBatch};
 
 use crate::config::TrainConfig;
 

@@ -49,3 +49,30 @@ impl Notes {
         })
     }
 }
+
+impl Told {
+    /// The numbers made, row by row; none of texts.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        let (made, width) = match self {
+            Self::Numbers { made, width, .. } => (&made[..], *width),
+            Self::Texts(_) => (&[][..], 1),
+        };
+        made.chunks_exact(width)
+    }
+
+    /// The numbers wanted.
+    pub fn wanted(&self) -> &[f32] {
+        match self {
+            Self::Numbers { wanted, .. } => wanted,
+            Self::Texts(_) => &[],
+        }
+    }
+
+    /// The texts made, each with the one wanted.
+    pub fn texts(&self) -> &[[String; 2]] {
+        match self {
+            Self::Numbers { .. } => &[],
+            Self::Texts(texts) => texts,
+        }
+    }
+}
