@@ -12,6 +12,7 @@ use burn_lora::adapter::{
     Targets, TensorFault, activate, adapted_weights, adapters, attach, delete, merge,
     merge_and_unload_with, peft, peft::PeftMetadata, rename, set_enabled, summary, unmerge,
 };
+use burn_lora::transformer::PART_METHODS;
 use burn_lora_tests::{
     Subject, assert_close, assert_same, gpt2, gradients, largest_difference, llama, methods_for,
     mlp, on_each_device, parameters, random, vision,
@@ -522,21 +523,28 @@ fn every_method_of_the_table_has_a_word_and_the_other_way_round() {
 #[test]
 fn the_document_of_the_methods_is_what_the_code_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/methods.md");
-    let marks = ("<!-- methods: generated -->\n", "<!-- end of methods -->\n");
-    let text = fs::read_to_string(path).unwrap();
-    let start = text.find(marks.0).unwrap() + marks.0.len();
-    let end = text.find(marks.1).unwrap();
-    let table = MethodInfo::markdown();
-    if std::env::var_os("BURN_LORA_BLESS").is_some() {
-        let new = format!("{}{table}{}", &text[..start], &text[end..]);
-        fs::write(path, new).unwrap();
-        return;
+    let mut text = fs::read_to_string(path).unwrap();
+    for (mark, table) in [
+        ("methods", MethodInfo::markdown(&METHODS)),
+        ("parts", MethodInfo::markdown(&PART_METHODS)),
+    ] {
+        let marks = [
+            format!("<!-- {mark}: generated -->\n"),
+            format!("<!-- end of {mark} -->\n"),
+        ];
+        let start = text.find(&marks[0]).unwrap() + marks[0].len();
+        let end = text.find(&marks[1]).unwrap();
+        if std::env::var_os("BURN_LORA_BLESS").is_some() {
+            text.replace_range(start..end, &table);
+            fs::write(path, &text).unwrap();
+            continue;
+        }
+        assert_eq!(
+            &text[start..end],
+            table,
+            "docs/methods.md is stale: run this with BURN_LORA_BLESS=1"
+        );
     }
-    assert_eq!(
-        &text[start..end],
-        table,
-        "docs/methods.md is stale: run this with BURN_LORA_BLESS=1"
-    );
 }
 
 #[test]
