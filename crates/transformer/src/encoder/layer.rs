@@ -133,7 +133,7 @@ impl EncoderLayer {
         };
         let y = match relative {
             Some(rows) => {
-                let places = rows.project(&self.qkv, self.positions.as_ref());
+                let places = rows.project(&self.qkv, self.positions.as_ref(), batch);
                 rows.attention(q, k, v, places)
             }
             None => attention(q, k, v, &view.mask),
