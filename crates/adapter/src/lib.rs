@@ -72,6 +72,7 @@ pub use method::{
 pub use project::{embed, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};
+pub use saved::{PEFT_HEADS, is_saved};
 pub use stack::{AdapterStack, NamedAdapter};
 pub use summary::{AdapterRow, ParameterSummary, summary};
 pub use switch::set_enabled;

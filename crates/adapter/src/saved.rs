@@ -9,11 +9,11 @@ use crate::lora::cast;
 use crate::sites::Path;
 
 /// The names that PEFT gives to heads that classify, whichever of them a model has.
-pub(crate) const PEFT_HEADS: [&str; 2] = ["classifier", "score"];
+pub const PEFT_HEADS: [&str; 2] = ["classifier", "score"];
 
 /// Whether a parameter lies in a module whose path ends with one of the names, which is PEFT's rule: `classifier` also
 /// names a `pre_classifier`.
-pub(crate) fn is_saved(parameter_path: &str, names: &[String]) -> bool {
+pub fn is_saved(parameter_path: &str, names: &[String]) -> bool {
     !names.is_empty()
         && parameter_path.match_indices('.').any(|(end, _)| {
             let module = &parameter_path[..end];

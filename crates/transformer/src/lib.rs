@@ -30,6 +30,7 @@
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
 mod activation;
+mod adapter_folder;
 mod bottleneck;
 mod cache;
 mod checkpoint;
@@ -46,6 +47,8 @@ mod load;
 mod named;
 mod nearest;
 mod norm;
+mod parameters;
+mod part_methods;
 mod pickle;
 mod positions;
 mod reader;
@@ -53,13 +56,16 @@ mod recompute;
 mod resize;
 mod save;
 mod t5;
+mod task;
 mod verify;
 mod virtual_tokens;
 mod weigh;
 mod weights;
 
 pub use activation::Activation;
-pub use bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
+pub use bottleneck::{
+    Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement, WithBottlenecks,
+};
 pub use cache::KvCache;
 pub use config::{
     DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
@@ -88,13 +94,13 @@ pub use generation::{
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
+pub use part_methods::PART_METHODS;
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
-
 pub use virtual_tokens::{
     PTuning, PrefixProjection, PrefixTuning, PromptEncoder, PromptEncoderKind, PromptInit,
-    PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
+    PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError, WithVirtualTokens,
 };
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod paths;
 mod published;
 mod published_encoders;
 mod recompute;
+mod rows;
 mod t5;
 mod t5_generation;
 mod virtual_tokens;
