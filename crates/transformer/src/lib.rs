@@ -36,6 +36,7 @@ mod checkpoint;
 mod config;
 mod convert;
 mod decoder;
+mod difference;
 mod encoder;
 mod error;
 mod fault;
@@ -67,6 +68,7 @@ pub use config::{
     Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
+pub use difference::WeightPairs;
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, attach, summary};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, summary};
 use burn_lora_data::{DataError, Progress, RowFormat, check_vocab};
 use burn_lora_transformer::{Decoder, LoadError, LoadOptions};
 use serde::Serialize;
 
 use super::config::RunConfig;
 use super::data::{RunData, read_data, read_tokenizer};
+use super::initialize::attach_adapter;
 use crate::data::TrainData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
@@ -103,14 +104,13 @@ pub fn run(
     tell_of(&data, tell);
     write(&config.output.join("config.yaml"), &config.to_yaml())?;
 
-    let load = LoadOptions::new(config.dtype.into(), device);
+    let load = LoadOptions::new(config.dtype.into(), device.clone());
     let base = Decoder::load(folder, &load)?.with_recompute(config.recompute);
     for part in [&data.train, &data.valid, &data.test] {
         check_vocab(part, &tokenizer, base.vocab_size())?;
     }
-    let lora = config.lora_config();
     let fan_in_fan_out = base.config().fan_in_fan_out();
-    let model = attach(base, DEFAULT_NAME, &lora)?;
+    let (model, lora) = attach_adapter(base, config, &data.train, tokenizer.pad(), &device)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));
