@@ -1,11 +1,15 @@
 //! How [`AdaLora`] gives its rank away: all layers share a budget of singular values, which falls as training goes on, and the
 //! least important ones lose theirs.
 
+mod record;
+
 use std::collections::HashMap;
 
 use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+
+pub use record::{AllocatorRecord, Importance};
 
 use crate::method::{AdaLora, AdaLoraConfig, Method};
 use crate::reach::{replace_stacks, visible_stacks};
@@ -85,8 +89,8 @@ fn trained(stack: &AdapterStack) -> impl Iterator<Item = &AdaLora> {
     })
 }
 
-/// Gives the budget of a module away, step by step. What is important is learned from gradients and lives here, in no checkpoint:
-/// after a resumed run starts, it is learned anew.
+/// Gives the budget of a module away, step by step. What is important is learned from gradients and lives here, beside the
+/// module: a run that is to go on exactly puts the [record](RankAllocator::record) into its checkpoints.
 #[derive(Clone, Debug)]
 pub struct RankAllocator {
     config: AdaLoraConfig,

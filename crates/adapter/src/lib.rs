@@ -23,6 +23,7 @@
 
 mod adapter_only;
 mod attach;
+mod beside;
 mod blueprint;
 pub mod budget;
 mod config;
@@ -51,6 +52,7 @@ mod view;
 
 pub use adapter_only::AdapterOnly;
 pub use attach::{DEFAULT_NAME, attach};
+pub use beside::TrainedBiases;
 pub use config::{AdapterConfig, LoraConfig};
 pub use error::{AdapterError, TensorFault};
 pub use factors::{

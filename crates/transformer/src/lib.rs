@@ -37,6 +37,7 @@ mod checkpoint;
 mod config;
 mod convert;
 mod decoder;
+mod difference;
 mod encoder;
 mod error;
 mod fault;
@@ -73,6 +74,7 @@ pub use config::{
     Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
+pub use difference::WeightPairs;
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };

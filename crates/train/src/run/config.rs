@@ -1,11 +1,12 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_lora_adapter::{AdapterError, LoraConfig, MethodConfig, Targets};
+use burn_lora_adapter::{AdapterError, LoraConfig, LoraInit, MethodConfig, Targets, TrainedBiases};
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::task::TaskKind;
 use crate::config::TrainConfig;
@@ -105,6 +106,44 @@ pub struct AdapterSettings {
     pub rslora: bool,
     /// `all-linear`, names such as `q_proj,v_proj`, or a regular expression on the whole path.
     pub targets: String,
+    /// Biases of the base that are trained, too: `none`, `lora_only` (of the adapted layers) or `all`.
+    pub bias: String,
+    /// Where the factors start: `default`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`, `loftq`, `eva`, `corda`,
+    /// `lora_ga` (`docs/methods.md`).
+    pub initialization: String,
+    /// Its settings, by the keys of PEFT's `eva_config`, `corda_config`, `loftq_config` or `lora_ga_config`.
+    pub initialization_options: Map<String, Value>,
+    /// How many batches of the training an initialization that looks at data is shown.
+    pub initialization_batches: usize,
+}
+
+impl AdapterSettings {
+    /// Where the factors start; what is wrong with it, with the setting's name in front.
+    fn init(&self) -> Result<LoraInit, Vec<String>> {
+        let init = self.initialization.parse().map_err(|error| match error {
+            AdapterError::Config { faults } => named("initialization", faults),
+            other => named("initialization", vec![other.to_string()]),
+        })?;
+        match init {
+            LoraInit::Informed(initialization) => initialization
+                .with_options(&self.initialization_options)
+                .map(LoraInit::Informed)
+                .map_err(|faults| named("initialization_options", faults)),
+            drawn if self.initialization_options.is_empty() => Ok(drawn),
+            _ => Err(named(
+                "initialization_options",
+                vec![format!("\"{}\" has none", self.initialization)],
+            )),
+        }
+    }
+}
+
+/// Faults of a setting of the adapter.
+fn named(setting: &str, faults: Vec<String>) -> Vec<String> {
+    let faults = faults.into_iter();
+    faults
+        .map(|fault| format!("adapter.{setting}: {fault}"))
+        .collect()
 }
 
 /// What is measured at the end.
@@ -198,6 +237,10 @@ impl Default for AdapterSettings {
             dropout: 0.0,
             rslora: false,
             targets: "all-linear".into(),
+            bias: "none".into(),
+            initialization: "default".into(),
+            initialization_options: Map::new(),
+            initialization_batches: 8,
         }
     }
 }
@@ -266,6 +309,14 @@ impl RunConfig {
             (0.0..1.0).contains(&self.adapter.dropout),
             "adapter.dropout must be at least 0 and below 1",
         );
+        check(
+            TrainedBiases::parse(&self.adapter.bias).is_some(),
+            "adapter.bias must be none, lora_only or all",
+        );
+        check(
+            self.adapter.initialization_batches > 0,
+            "adapter.initialization_batches is 0",
+        );
         let output = self.training.output_dir.as_ref();
         check(
             output.is_none_or(|dir| *dir == self.output),
@@ -274,12 +325,9 @@ impl RunConfig {
         if let Err(AdapterError::Config { faults: method }) =
             self.adapter.method.parse::<MethodConfig>()
         {
-            faults.extend(
-                method
-                    .into_iter()
-                    .map(|fault| format!("adapter.method: {fault}")),
-            );
+            faults.extend(named("method", method));
         }
+        faults.extend(self.adapter.init().err().unwrap_or_default());
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
             faults.extend(
                 training
@@ -305,6 +353,8 @@ impl RunConfig {
             .with_method(method.with_budget(self.adapter.rank, self.training.steps))
             .with_dropout(self.adapter.dropout)
             .with_rslora(self.adapter.rslora)
+            .with_trained_biases(TrainedBiases::parse(&self.adapter.bias).unwrap_or_default())
+            .with_init(self.adapter.init().unwrap_or_default())
             .with_targets(Targets::parse(&self.adapter.targets))
             .with_seed(self.training.seed)
     }

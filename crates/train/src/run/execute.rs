@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, attach, summary};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, summary};
 use burn_lora_data::{DataError, Progress, RowFormat};
 use burn_lora_transformer::{ConfigError, LoadError, LoadOptions};
 use serde::Serialize;
 
 use super::config::RunConfig;
 use super::data::{RunData, RunPart};
+use super::initialize::attach_adapter;
 use super::job::{Job, with_job};
 use super::task::{TaskKind, choose};
 use crate::data::TaskData;
@@ -124,15 +125,18 @@ fn run_as<J: Job>(
     let written = settled(config, task, job.classes()).to_yaml();
     write(&config.output.join("config.yaml"), &written)?;
 
-    let load = LoadOptions::new(config.dtype.into(), device);
-    let base = job.load(config, folder, load)?;
+    let load = |config: &RunConfig| {
+        let options = LoadOptions::new(config.dtype.into(), device.clone());
+        job.load(config, folder, options)
+    };
+    let base = load(config)?;
     let task = job.task(&base);
     let lora = LoraConfig {
         modules_to_save: task.saved_modules().to_vec(),
         ..config.lora_config()
     };
     let fan_in_fan_out = J::fan_in_fan_out(&base);
-    let model = attach(base, DEFAULT_NAME, &lora)?;
+    let (model, lora) = attach_adapter::<J>(config, lora, &task, &data.train, &device, base, load)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));

@@ -3,6 +3,7 @@
 mod config;
 mod data;
 mod execute;
+mod initialize;
 mod job;
 mod parse;
 mod task;

@@ -6,7 +6,7 @@ use super::config::RunConfig;
 use crate::error::TrainError;
 
 /// Sections whose keys are the user's own.
-const FREE: [&str; 1] = ["data.columns"];
+const FREE: [&str; 2] = ["data.columns", "adapter.initialization_options"];
 
 impl RunConfig {
     /// Reads a configuration file, and settings `key=value` that go before it. A key is a path (`training.steps`), or its

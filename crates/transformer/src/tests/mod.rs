@@ -4,6 +4,7 @@ mod bottlenecks;
 mod classification;
 mod damage;
 mod decoding;
+mod difference;
 mod encoder_configs;
 mod encoder_families;
 mod encoder_heads;

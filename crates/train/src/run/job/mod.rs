@@ -179,7 +179,9 @@ fn fault(text: impl Into<String>) -> RunError {
 /// Refuses a setting that models of a kind do not have.
 fn no_recompute(config: &RunConfig, model: ModelKind) -> Result<(), RunError> {
     match config.recompute > 0 && model == ModelKind::EncoderDecoder {
-        true => Err(fault("recompute is not built for encoder-decoders: leave it out")),
+        true => Err(fault(
+            "recompute is not built for encoder-decoders: leave it out",
+        )),
         false => Ok(()),
     }
 }

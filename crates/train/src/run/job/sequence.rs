@@ -155,7 +155,9 @@ impl<M: SequenceFolder> Job for RegressionJob<M> {
     ) -> Result<(Self, Examples<Self>), RunError> {
         let tokenizer = Tokenizer::from_encoder_folder(folder)?;
         if config.data.labels.is_some() {
-            return Err(fault("data.labels names classes, which regression has none of"));
+            return Err(fault(
+                "data.labels names classes, which regression has none of",
+            ));
         }
         let data = read_all(config, |rows, _| {
             let has_names = rows.iter().any(|(_, row)| {
