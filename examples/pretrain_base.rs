@@ -18,7 +18,8 @@ use burn::module::Module;
 use burn::tensor::DType;
 use burn_lora::data::{EncodeOptions, Tokenizer, Truncation, encode, read_rows};
 use burn_lora::train::{
-    DeviceChoice, EvaluateOptions, Observer, TrainConfig, TrainData, Warmup, evaluate, train,
+    AdamWOptions, DeviceChoice, EvaluateOptions, Observer, OptimizerChoice, TrainConfig, TrainData,
+    Warmup, evaluate, train,
 };
 use burn_lora::transformer::{Decoder, LlamaConfig};
 use clap::Parser;
@@ -70,7 +71,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         learning_rate: options.learning_rate,
         warmup: Warmup::Steps(100.min(options.steps)),
         // A short run of small batches wants the squares of the gradients forgotten sooner than by PyTorch's 0.999.
-        beta_2: 0.99,
+        optimizer: OptimizerChoice::AdamW(AdamWOptions {
+            beta_2: 0.99,
+            ..AdamWOptions::default()
+        }),
         eval_every: Some(500),
         log_every: 100,
         seed: options.seed,

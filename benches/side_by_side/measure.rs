@@ -11,7 +11,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_lora::adapter::ParameterSummary;
 use burn_lora::kernels::adamw_together;
 use burn_lora::prelude::*;
-use burn_lora::train::{CausalLm, adamw, gradients};
+use burn_lora::train::{CausalLm, gradients, optimizer};
 use burn_lora::transformer::{DecoderConfig, EncoderBatch, EncoderConfig, SequenceClassifier};
 use serde_json::{Value, json};
 
@@ -175,7 +175,7 @@ fn run<M: Module>(
         learning_rate: LEARNING_RATE,
         ..TrainConfig::default()
     };
-    let mut optimizer = adamw(&config);
+    let mut optimizer = optimizer(&model, &config);
     let mut run = Run {
         step_ms: Vec::with_capacity(steps),
         losses: Vec::with_capacity(steps),

@@ -64,6 +64,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let evaluation = EvaluateOptions {
         batch_size: options.batch_size,
         generate: rows.have_prompts,
+        ..EvaluateOptions::default()
     };
     let before = evaluate(&base, &tokenizer, &rows.test, &evaluation)?;
     show("before", &before);

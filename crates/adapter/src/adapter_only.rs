@@ -62,6 +62,14 @@ impl<M> AdapterOnly<M> {
         Self { module, shown }
     }
 
+    /// With another module.
+    pub fn map_inner<N>(self, change: impl FnOnce(M) -> N) -> AdapterOnly<N> {
+        AdapterOnly {
+            module: change(self.module),
+            shown: self.shown,
+        }
+    }
+
     /// The whole module.
     pub fn inner(&self) -> &M {
         &self.module

@@ -19,7 +19,8 @@ Exit codes:
   4  the data
   5  the hub
   6  the device
-  7  the training, such as a loss that is no number";
+  7  the training, such as a loss that is no number
+  130, 143  a run was stopped by Ctrl-C or SIGTERM, with a checkpoint";
 
 /// Where the fault lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,30 +104,41 @@ failures! {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        let kind = match error {
-            DataError::NoTokenizer { .. }
-            | DataError::BadTokenizer { .. }
-            | DataError::BadConfig { .. }
-            | DataError::BadConfigValue { .. }
-            | DataError::NotInVocabulary { .. }
-            | DataError::NoEos { .. }
-            | DataError::NoBos { .. }
-            | DataError::NoChatTemplate
-            | DataError::BadTemplate { .. } => Kind::Model,
-            _ => Kind::Data,
-        };
-        Self::new(kind, error)
+        Self::new(data_kind(&error), error)
+    }
+}
+
+fn data_kind(error: &DataError) -> Kind {
+    match error {
+        DataError::NoTokenizer { .. }
+        | DataError::BadTokenizer { .. }
+        | DataError::BadConfig { .. }
+        | DataError::BadConfigValue { .. }
+        | DataError::NotInVocabulary { .. }
+        | DataError::NoEos { .. }
+        | DataError::NoBos { .. }
+        | DataError::NoChatTemplate
+        | DataError::BadTemplate { .. } => Kind::Model,
+        _ => Kind::Data,
     }
 }
 
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
-            TrainError::Config { .. } => Self::new(Kind::Usage, error),
-            TrainError::Io { .. } => Self::new(Kind::Other, error),
             TrainError::Data(error) => error.into(),
-            error => Self::new(Kind::Training, error),
+            error => Self::new(training_kind(&error), error),
         }
+    }
+}
+
+fn training_kind(error: &TrainError) -> Kind {
+    match error {
+        TrainError::Config { .. } | TrainError::ResumeMismatch { .. } => Kind::Usage,
+        TrainError::Io { .. } => Kind::Other,
+        TrainError::Data(error) => data_kind(error),
+        TrainError::Resumable { fault, .. } => training_kind(fault),
+        _ => Kind::Training,
     }
 }
 

@@ -18,8 +18,11 @@ use output::Output;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
+    let mut code = ExitCode::SUCCESS;
     let result = match arguments.command {
-        Command::Train(options) => commands::train::run(&options, &output),
+        Command::Train(options) => {
+            commands::train::run(&options, &output).map(|ended| code = ended)
+        }
         Command::Evaluate(options) => commands::evaluate::run(&options, &output),
         Command::Generate(options) => commands::generate::run(&options, &output),
         Command::Merge(options) => commands::merge::run(&options, &output),
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
         Command::Completions(options) => commands::completions::run(&options),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => code,
         Err(failure) => {
             output.failed(&failure);
             failure.kind().into()

@@ -87,6 +87,8 @@ pub use rows::{Row, RowFormat, Rows};
 pub use source::DataFiles;
 pub use special_tokens::{EncoderTokens, SpecialTokens};
 pub use split::split;
-pub use stream::{RowStream, StreamOptions, StreamRow, StreamState};
+pub use stream::{
+    ExampleStream, ExampleStreamState, RowStream, StreamOptions, StreamRow, StreamState,
+};
 pub use tokenizer::{Offsets, Tokenizer};
 pub use vocab::check_vocab;

@@ -1,5 +1,6 @@
 //! Rows of files that do not fit in memory.
 
+mod examples;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::parse::parse;
 use crate::read::{FileKind, ReadOptions, TextRows, kind_of, parse_object, shared};
 use crate::rows::{Row, RowFormat};
 use crate::shuffle::{below, generator};
+pub use examples::{ExampleStream, ExampleStreamState};
 use records::{Position, Record, Records};
 
 /// How rows are streamed.

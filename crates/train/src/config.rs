@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
+use burn_lora_kernels::LossTerms;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::optimizer::OptimizerChoice;
 use crate::schedule::{Decay, Schedule};
 use crate::warmup::Warmup;
 
@@ -40,30 +42,54 @@ pub struct TrainConfig {
     pub decay: Decay,
     /// Where it ends, as a share of `learning_rate`.
     pub final_lr_ratio: f64,
-    /// AdamW's decoupled weight decay.
+    /// The optimizer.
+    pub optimizer: OptimizerChoice,
+    /// Share of a parameter that is taken off at each step, times the learning rate; biases and the parameters of norms
+    /// are left as they are.
     pub weight_decay: f64,
-    /// AdamW's decay of the mean of gradients.
-    pub beta_1: f64,
-    /// AdamW's decay of the mean of squared gradients.
-    pub beta_2: f64,
-    /// AdamW's term against division by zero.
-    pub epsilon: f64,
+    /// Share of each target that goes to all tokens alike (arXiv:1512.00567), in training; the loss that is shown is without
+    /// it.
+    pub label_smoothing: f64,
+    /// Weight of the squared log of the softmax's normalizer, in training (PaLM, arXiv:2204.02311, which takes 1e-4); the loss
+    /// that is shown is without it. It costs a product with the output head more.
+    pub z_loss: f64,
+    /// Noise of at most `neftune_alpha / sqrt(tokens of a row * d_model)` on the embeddings, in training (NEFTune,
+    /// arXiv:2310.05914, which takes 5).
+    pub neftune_alpha: Option<f64>,
     /// Largest norm of all gradients together; larger ones are scaled down. `None` leaves them as they are.
     pub grad_clip_norm: Option<f64>,
     /// Steps between validations; `None` validates once, at the end.
     pub eval_every: Option<usize>,
-    /// Steps between checkpoints, a multiple of `eval_every`; `None` writes none. Needs `output_dir`.
+    /// Steps between checkpoints; `None` writes none. Needs `output_dir`.
     pub save_every: Option<usize>,
     /// Checkpoints kept; older ones are deleted.
     pub keep: usize,
+    /// Write a checkpoint after every validation that is the best so far, keep it beside the last `keep`, and end with its
+    /// parameters instead of the last. Needs `save_every` and examples to validate with.
+    pub keep_best: bool,
+    /// By what a validation is judged: `loss`, or a metric of the task. Less is better of a loss, an error or a perplexity,
+    /// more of everything else.
+    pub best_metric: String,
+    /// What is less than this better than the best is not better.
+    pub min_improvement: f64,
+    /// Validations without a better one after which the run ends; `None` never ends it.
+    pub patience: Option<usize>,
+    /// Minutes of training after which the run ends, with a checkpoint from which it can go on; each process that resumes it
+    /// has them anew.
+    pub max_minutes: Option<f64>,
+    /// Tokens after which the run ends, those before a resumed run included; the step that reaches them is the last.
+    pub max_tokens: Option<usize>,
     /// Steps between progress lines where there is no dashboard.
     pub log_every: usize,
     /// Seed of the order of the data and of dropout.
     pub seed: u64,
     /// Where metric logs (`logs/`) and checkpoints (`checkpoints/`) go; `None` writes no file.
     pub output_dir: Option<PathBuf>,
-    /// Go on from the latest checkpoint in `output_dir`.
+    /// Go on from the latest checkpoint in `output_dir` that is whole, or from the beginning if the run had written none. On
+    /// a CPU the run ends with the same bits as if it had never stopped.
     pub resume: bool,
+    /// Resume although settings or data are not those of the run that wrote the checkpoint.
+    pub allow_changes: bool,
 }
 
 impl Default for TrainConfig {
@@ -79,18 +105,26 @@ impl Default for TrainConfig {
             warmup: Warmup::Ratio(0.05),
             decay: Decay::Cosine,
             final_lr_ratio: 0.0,
+            optimizer: OptimizerChoice::default(),
             weight_decay: 0.01,
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-8,
+            label_smoothing: 0.0,
+            z_loss: 0.0,
+            neftune_alpha: None,
             grad_clip_norm: Some(1.0),
             eval_every: None,
             save_every: None,
             keep: 2,
+            keep_best: false,
+            best_metric: "loss".into(),
+            min_improvement: 0.0,
+            patience: None,
+            max_minutes: None,
+            max_tokens: None,
             log_every: 10,
             seed: 42,
             output_dir: None,
             resume: false,
+            allow_changes: false,
         }
     }
 }
@@ -107,9 +141,22 @@ impl TrainConfig {
         .with_floor(self.learning_rate * self.final_lr_ratio)
     }
 
+    /// What is added to the loss in training.
+    pub(crate) fn terms(&self) -> LossTerms {
+        LossTerms {
+            label_smoothing: self.label_smoothing,
+            z_loss: self.z_loss,
+        }
+    }
+
     /// Steps between validations.
     pub(crate) fn interval(&self) -> usize {
         self.eval_every.unwrap_or(self.steps).min(self.steps)
+    }
+
+    /// The step after which an interval, counted from 1, is over.
+    pub(crate) fn end_of(&self, interval: usize) -> usize {
+        (interval * self.interval()).min(self.steps)
     }
 
     /// Validations of the whole run: one after every interval, of which the last may be shorter.
@@ -162,15 +209,6 @@ impl TrainConfig {
             "weight_decay must be 0 or above",
         );
         check(
-            (0.0..1.0).contains(&self.beta_1),
-            "beta_1 must lie in [0, 1)",
-        );
-        check(
-            (0.0..1.0).contains(&self.beta_2),
-            "beta_2 must lie in [0, 1)",
-        );
-        check(positive(self.epsilon), "epsilon must be above 0");
-        check(
             self.grad_clip_norm.is_none_or(positive),
             "grad_clip_norm must be above 0; leave it out to clip nothing",
         );
@@ -189,16 +227,46 @@ impl TrainConfig {
         }
         if let Some(save_every) = self.save_every {
             check(self.output_dir.is_some(), "save_every needs an output_dir");
-            let interval = self.interval().max(1);
             check(
-                save_every > 0 && save_every % interval == 0,
-                "save_every must be a multiple of eval_every, since checkpoints are written after a validation",
+                save_every > 0,
+                "save_every is 0; leave it out to write no checkpoints",
             );
         }
         check(
             !self.resume || (self.output_dir.is_some() && self.save_every.is_some()),
             "resume needs the output_dir and the save_every of the run that is resumed",
         );
+        check(
+            !self.allow_changes || self.resume,
+            "allow_changes is for a run that is resumed",
+        );
+        check(
+            !self.keep_best || self.save_every.is_some(),
+            "keep_best needs save_every, since the best is a checkpoint",
+        );
+        check(self.patience != Some(0), "patience is 0");
+        check(
+            self.min_improvement.is_finite() && self.min_improvement >= 0.0,
+            "min_improvement must be 0 or above",
+        );
+        check(
+            self.max_minutes.is_none_or(positive),
+            "max_minutes must be above 0; leave it out to have all the time",
+        );
+        check(self.max_tokens != Some(0), "max_tokens is 0");
+        check(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing must lie in [0, 1)",
+        );
+        check(
+            self.z_loss.is_finite() && self.z_loss >= 0.0,
+            "z_loss must be 0 or above",
+        );
+        check(
+            self.neftune_alpha.is_none_or(positive),
+            "neftune_alpha must be above 0; leave it out to add no noise",
+        );
+        faults.extend(self.optimizer.faults());
         match faults.is_empty() {
             true => Ok(()),
             false => Err(TrainError::Config { faults }),
@@ -213,6 +281,7 @@ fn positive(value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimizer::AdamWOptions;
 
     #[test]
     fn the_defaults_are_valid() {
@@ -224,7 +293,10 @@ mod tests {
         let config = TrainConfig {
             steps: 0,
             learning_rate: f64::NAN,
-            beta_2: 1.0,
+            optimizer: OptimizerChoice::AdamW(AdamWOptions {
+                beta_2: 1.0,
+                ..AdamWOptions::default()
+            }),
             save_every: Some(3),
             ..TrainConfig::default()
         };

@@ -73,6 +73,12 @@ impl<E: Clone + Send + Sync + 'static> TaskData<E> {
                 "packing is for language models that predict the next token; leave it out".into(),
             );
         }
+        if !config.terms().is_none() && !task.has_terms() {
+            faults.push(
+                "label_smoothing and z_loss are for language models that predict the next token; leave them out"
+                    .into(),
+            );
+        }
         faults.extend(task.faults(model, config, &all));
         match faults.is_empty() {
             true => Ok(()),

@@ -22,7 +22,8 @@ pub enum TrainError {
     NoTerminal,
     /// The loss became NaN or infinite; the model at that point is of no use.
     #[error(
-        "the {split} loss is {loss} at step {step}; a lower learning rate or f32 instead of f16 usually helps"
+        "the {split} loss is {loss} at step {step}; a lower learning rate, a longer warmup, grad_clip_norm, or f32 instead of \
+         f16 usually helps"
     )]
     NotFinite {
         /// `training` or `validation`.
@@ -33,14 +34,14 @@ pub enum TrainError {
         loss: f64,
     },
     /// A file or folder of the run could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
-    /// A checkpoint does not fit the model.
+    /// A checkpoint does not fit the model, or its tensors could not be read from the device.
     #[error("{}: {source}", path.display())]
     Checkpoint {
         /// The checkpoint's file.
@@ -49,13 +50,27 @@ pub enum TrainError {
         source: RecordError,
     },
     /// There is nothing to resume from.
-    #[error("{} holds no complete checkpoint to resume from", path.display())]
+    #[error("{} holds no run to resume{}", path.display(), list(faults))]
     NoCheckpoint {
         /// The folder that was searched.
         path: PathBuf,
+        /// The checkpoints that are there, and what is wrong with each.
+        faults: Vec<String>,
+    },
+    /// The run stopped, but can go on.
+    #[error("{fault}\n{} is whole: resume goes on from there", checkpoint.display())]
+    Resumable {
+        /// Why it stopped.
+        fault: Box<TrainError>,
+        /// The last checkpoint.
+        checkpoint: PathBuf,
     },
     /// The run to resume was started with other settings, so that it would continue another run.
-    #[error("{} was written by a run with other settings:{}", path.display(), list(differences))]
+    #[error(
+        "{} was written by a run with other settings (allow_changes goes on all the same):{}",
+        path.display(),
+        list(differences)
+    )]
     ResumeMismatch {
         /// The file that holds the settings of the run.
         path: PathBuf,
@@ -74,6 +89,18 @@ pub enum TrainError {
     /// A prompt could not be completed.
     #[error(transparent)]
     Generate(#[from] burn_lora_transformer::GenerateError),
+}
+
+/// What to try.
+fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            "; make room, or write less: a larger save_every, a smaller keep"
+        }
+        PermissionDenied => "; the output must be a folder that may be written",
+        _ => "",
+    }
 }
 
 /// Faults below a headline, one line each.

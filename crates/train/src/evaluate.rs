@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_lora_data::{Example, Tokenizer};
-use burn_lora_transformer::{Decoder, GenerateOptions, generate};
+use burn_lora_transformer::{Decoder, Decoding, GenerateOptions, generate};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -18,6 +18,10 @@ pub struct EvaluateOptions {
     pub batch_size: usize,
     /// Complete the prompts and compare; right for prompt rows, whose completion is short, not for running text.
     pub generate: bool,
+    /// How prompts are completed.
+    pub decoding: Decoding,
+    /// No sequence of this many tokens twice in a prompt and its completion.
+    pub no_repeat_ngram_size: Option<usize>,
 }
 
 impl Default for EvaluateOptions {
@@ -25,6 +29,8 @@ impl Default for EvaluateOptions {
         Self {
             batch_size: 16,
             generate: true,
+            decoding: Decoding::Greedy,
+            no_repeat_ngram_size: None,
         }
     }
 }
@@ -63,7 +69,7 @@ impl Completion {
 }
 
 /// Evaluates a model on examples: its loss over their learned tokens and, if asked for, how many prompts it completes
-/// exactly by greedy generation.
+/// exactly, by greedy generation unless the options say otherwise.
 ///
 /// # Errors
 /// [`TrainError::Config`] without an example or with a batch size of zero, [`TrainError::NotFinite`] for a loss that is no number,
@@ -82,7 +88,7 @@ pub fn evaluate(
     let judged = judge(&model, &task, examples, options.batch_size)?;
     let loss = judged.loss;
     let completions = match options.generate {
-        true => complete(&model, tokenizer, examples, options.batch_size)?,
+        true => complete(&model, tokenizer, examples, options)?,
         false => Vec::new(),
     };
     let exact = completions
@@ -202,15 +208,15 @@ fn judge<M: Module, T: Task<M>>(
     }
 }
 
-/// Completes the prompts of all examples greedily.
+/// Completes the prompts of all examples.
 fn complete(
     model: &Decoder,
     tokenizer: &Tokenizer,
     examples: &[Example],
-    batch_size: usize,
+    how: &EvaluateOptions,
 ) -> Result<Vec<Completion>, TrainError> {
     let mut completions = Vec::with_capacity(examples.len());
-    for chosen in generation_batches(examples, batch_size, model.max_positions()) {
+    for chosen in generation_batches(examples, how.batch_size, model.max_positions()) {
         let batch: Vec<&Example> = chosen.iter().map(|&index| &examples[index]).collect();
         let prompts: Vec<Vec<u32>> = batch
             .iter()
@@ -221,6 +227,8 @@ fn complete(
         let options = GenerateOptions {
             max_new_tokens: longest.unwrap_or(0),
             eos: tokenizer.stop_ids().to_vec(),
+            decoding: how.decoding,
+            no_repeat_ngram_size: how.no_repeat_ngram_size,
             ..GenerateOptions::default()
         };
         let generated = generate(model, &prompts, &options)?;

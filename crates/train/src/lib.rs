@@ -26,14 +26,14 @@
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
-//! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
+//! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
+//! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
 //! The library prints nothing by itself.
 
-mod adamw;
 mod checkpoint;
 mod clip;
 mod config;
@@ -41,21 +41,28 @@ mod data;
 mod device;
 mod error;
 mod evaluate;
+mod exact;
+mod fit;
 mod lines;
 mod loader;
 pub mod measures;
 mod metrics;
 mod model;
 mod observer;
+mod optimizer;
 mod output;
 mod recipe;
 mod run;
 mod schedule;
+mod standing;
 mod step;
+mod stop;
 mod task;
+mod terminal;
 mod warmup;
 mod watch;
 
+pub use burn_lora_kernels::LossTerms;
 pub use config::TrainConfig;
 pub use data::{TaskData, TrainData};
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
@@ -66,7 +73,13 @@ pub use evaluate::{
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
-pub use recipe::{Outcome, adamw, finetune, finetune_task, learning_rates, train, train_task};
+pub use optimizer::{
+    AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
+    optimizer,
+};
+pub use recipe::{
+    Outcome, finetune, finetune_task, learning_rates, resume_facts, train, train_task,
+};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
     RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,
@@ -74,6 +87,7 @@ pub use run::{
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{gradients, task_gradients};
+pub use stop::{Stop, Stopped};
 pub use task::{
     Causal, Classification, Counts, Masked, MaskedBatch, ModelLimits, Notes, Preference,
     PreferenceBatch, PreferenceLoss, Regression, Seq2Seq, Seq2SeqBatch, SequenceBatch,

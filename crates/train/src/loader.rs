@@ -127,8 +127,8 @@ impl<M, T: Task<M>> BatchSource<T::Batch> for Ordered<M, T> {
 
 /// The training data as intervals of optimizer steps: one of burn-train's epochs goes on where the last one stopped.
 ///
-/// Everything in an interval follows from the seed and the interval's first step, the random numbers of dropout
-/// included. A run that is resumed at the start of an interval needs no more than that step to be the same run.
+/// Everything in a step follows from the seed and the number of the step, the random numbers of dropout included. A run
+/// that is resumed needs no more than that number to be the same run.
 pub(crate) struct TrainLoader<B> {
     batches: Arc<dyn BatchSource<B>>,
     plan: StepPlan,
@@ -185,20 +185,20 @@ fn seed_of(seed: u64, number: usize) -> u64 {
 impl<B: Send + 'static> DataLoader<StepInput<B>> for TrainLoader<B> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<StepInput<B>> + 'a> {
         let first = self.next_step.load(Ordering::SeqCst);
-        let steps = self
-            .plan
-            .interval
-            .min(self.plan.steps.saturating_sub(first));
-        self.next_step.store(first + steps, Ordering::SeqCst);
-        self.device.seed(seed_of(self.plan.seed, first));
-        let batches_per_step = self.plan.batches_per_step;
-        let batches = self
-            .batches
-            .starting_at(first * batches_per_step, &self.device);
+        // To the end of the interval, in which a resumed run may stand.
+        let end = (first / self.plan.interval + 1) * self.plan.interval;
+        let end = end.min(self.plan.steps).max(first);
+        self.next_step.store(end, Ordering::SeqCst);
+        let first_batch = first * self.plan.batches_per_step;
         Box::new(StepIterator {
-            batches,
-            batches_per_step,
-            progress: Progress::new(0, steps, Some("steps".to_string())),
+            batches: self.batches.starting_at(first_batch, &self.device),
+            batches_per_step: self.plan.batches_per_step,
+            seeds: Some(Seeds {
+                device: &self.device,
+                seed: self.plan.seed,
+                first_step: first,
+            }),
+            progress: Progress::new(0, end - first, Some("steps".to_string())),
         })
     }
 
@@ -230,7 +230,16 @@ impl<B: Send + 'static> DataLoader<StepInput<B>> for TrainLoader<B> {
 struct StepIterator<'a, B> {
     batches: BatchStream<'a, B>,
     batches_per_step: usize,
+    /// Of training, in which a model draws.
+    seeds: Option<Seeds<'a>>,
     progress: Progress,
+}
+
+/// The random numbers of each step.
+struct Seeds<'a> {
+    device: &'a Device,
+    seed: u64,
+    first_step: usize,
 }
 
 impl<B> Iterator for StepIterator<'_, B> {
@@ -239,6 +248,10 @@ impl<B> Iterator for StepIterator<'_, B> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.progress.is_completed() {
             return None;
+        }
+        if let Some(seeds) = &self.seeds {
+            let step = seeds.first_step + self.progress.items_processed;
+            seeds.device.seed(seed_of(seeds.seed, step));
         }
         self.progress.items_processed += 1;
         let batches = self.batches.by_ref().take(self.batches_per_step);
@@ -277,6 +290,7 @@ impl<B: Send + 'static> DataLoader<StepInput<B>> for ValidLoader<B> {
         Box::new(StepIterator {
             batches: self.batches.starting_at(self.first, &self.device),
             batches_per_step: 1,
+            seeds: None,
             progress: Progress::new(0, self.count, Some("batches".to_string())),
         })
     }

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_lora_adapter::AdapterOnly;
-use burn_lora_kernels::cross_entropy;
+use burn_lora_kernels::{LossTerms, cross_entropy, cross_entropy_regularized};
 use burn_lora_transformer::Decoder;
 
 /// What the recipe needs of a causal language model.
@@ -49,6 +49,26 @@ pub trait CausalLm: Module + 'static {
         cross_entropy(self.head(hidden), targets, weights)
     }
 
+    /// [`Self::cross_entropy`] with what is added to it in training, and, without autodiff, the sum without that.
+    ///
+    /// # Shapes
+    /// As [`Self::cross_entropy`], for each of both.
+    fn cross_entropy_regularized(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+        terms: LossTerms,
+    ) -> [Tensor<1>; 2] {
+        cross_entropy_regularized(self.head(hidden), targets, weights, terms)
+    }
+
+    /// The same with noise on its embeddings in training (NEFTune, arXiv:2310.05914), or nothing if it knows none.
+    fn with_embedding_noise(self, alpha: f64) -> Option<Self> {
+        let _ = alpha;
+        None
+    }
+
     /// Positions the model knows.
     fn max_positions(&self) -> usize;
 
@@ -77,6 +97,20 @@ impl CausalLm for Decoder {
         weights: Tensor<1>,
     ) -> Tensor<1> {
         self.cross_entropy_of(hidden, targets, weights)
+    }
+
+    fn cross_entropy_regularized(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+        terms: LossTerms,
+    ) -> [Tensor<1>; 2] {
+        self.cross_entropy_regularized_of(hidden, targets, weights, terms)
+    }
+
+    fn with_embedding_noise(self, alpha: f64) -> Option<Self> {
+        Some(Decoder::with_embedding_noise(self, Some(alpha)))
     }
 
     fn max_positions(&self) -> usize {
@@ -108,6 +142,32 @@ impl<M: CausalLm> CausalLm for AdapterOnly<M> {
         weights: Tensor<1>,
     ) -> Tensor<1> {
         self.inner().cross_entropy(hidden, targets, weights)
+    }
+
+    fn cross_entropy_regularized(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+        terms: LossTerms,
+    ) -> [Tensor<1>; 2] {
+        self.inner()
+            .cross_entropy_regularized(hidden, targets, weights, terms)
+    }
+
+    fn with_embedding_noise(self, alpha: f64) -> Option<Self> {
+        let mut known = true;
+        let noisy = self.map_inner(|model| {
+            // Models are cheap to clone: their tensors are shared.
+            model
+                .clone()
+                .with_embedding_noise(alpha)
+                .unwrap_or_else(|| {
+                    known = false;
+                    model
+                })
+        });
+        known.then_some(noisy)
     }
 
     fn max_positions(&self) -> usize {

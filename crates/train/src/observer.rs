@@ -5,6 +5,7 @@ use burn::train::renderer::MetricsRenderer;
 
 use crate::error::TrainError;
 use crate::lines::LineRenderer;
+use crate::stop::Stop;
 
 /// Who is shown the progress of a run.
 pub enum Observer {
@@ -18,6 +19,8 @@ pub enum Observer {
     Custom(Box<dyn MetricsRenderer>),
     /// Nobody.
     Nobody,
+    /// One of the above, and somebody who may stop the run ([`Observer::until`]).
+    Until(Box<Observer>, Stop),
 }
 
 impl Observer {
@@ -31,11 +34,27 @@ impl Observer {
         Self::Lines(Box::new(sink))
     }
 
+    /// The same, for a run that ends when `stop` is asked to.
+    pub fn until(self, stop: &Stop) -> Self {
+        Self::Until(Box::new(self), stop.clone())
+    }
+
+    /// Who may stop the run.
+    pub(crate) fn stop(&self) -> Stop {
+        match self {
+            Self::Until(_, stop) => stop.clone(),
+            _ => Stop::new(),
+        }
+    }
+
     /// Checks that the progress can be shown.
     ///
     /// # Errors
     /// [`TrainError::NoTerminal`] for the dashboard without a terminal.
     pub(crate) fn check(&self) -> Result<(), TrainError> {
+        if let Self::Until(observer, _) = self {
+            return observer.check();
+        }
         #[cfg(feature = "tui")]
         if matches!(self, Self::Dashboard) && !io::IsTerminal::is_terminal(&io::stdout()) {
             return Err(TrainError::NoTerminal);
@@ -46,8 +65,8 @@ impl Observer {
     /// The renderer of a run of `total` steps, of which `first_step` were done before.
     pub(crate) fn into_renderer(
         self,
-        #[cfg_attr(not(feature = "tui"), allow(unused_variables))] interrupter: Interrupter,
-        #[cfg_attr(not(feature = "tui"), allow(unused_variables))] checkpoint: Option<usize>,
+        interrupter: Interrupter,
+        checkpoint: Option<usize>,
         [first_step, total, every]: [usize; 3],
     ) -> Box<dyn MetricsRenderer> {
         match self {
@@ -57,6 +76,9 @@ impl Observer {
             ),
             Self::Lines(sink) => Box::new(LineRenderer::new(sink, first_step, total, every)),
             Self::Custom(renderer) => renderer,
+            Self::Until(observer, _) => {
+                observer.into_renderer(interrupter, checkpoint, [first_step, total, every])
+            }
             Self::Nobody => Box::new(LineRenderer::new(
                 Box::new(io::sink()),
                 first_step,

@@ -55,6 +55,11 @@ impl StepReport {
 }
 
 impl StepOutput {
+    /// Tokens without padding, known before the loss is.
+    pub(crate) fn tokens(&self) -> usize {
+        self.counts.tokens
+    }
+
     pub(crate) fn new(
         loss: Tensor<1>,
         counts: Counts,

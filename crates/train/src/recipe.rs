@@ -1,29 +1,35 @@
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::{Module, ParamGroup};
-use burn::optim::ModuleOptimizer;
+use burn::optim::OptimizerRecord;
+use burn::store::ModuleRecord;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
-use burn::train::{Interrupter, Learner, SupervisedTraining};
+use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
 
-use crate::adamw::AdamW;
-use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
+use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
 use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
+use crate::fit::Fit;
 use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
+use crate::optimizer::optimizer;
 use crate::step::{Trainee, trainable_parameters};
+use crate::stop::Stopped;
 use crate::task::Task;
-use crate::watch::{Split, Tally, Watch};
+use crate::watch::{Split, Watch};
 
 /// What a run leaves.
 #[derive(Clone, Debug)]
@@ -33,13 +39,20 @@ pub struct Outcome<M> {
     /// Mean loss over what was learned in the last interval between validations, while it was being learned; nothing if no
     /// step was left to do.
     pub train_loss: Option<f64>,
-    /// Mean loss over what the validation examples have to learn, from the last validation.
+    /// Mean loss over what the validation examples have to learn, from the last validation; from that of the model where
+    /// the best is kept and judged by it.
     pub valid_loss: Option<f64>,
     /// What the task measured in the last validation.
     pub valid_metrics: BTreeMap<String, f64>,
     /// Optimizer steps done, those before a resumed run included. Fewer than asked for if the run was stopped.
     pub steps: usize,
-    /// Tokens trained on in this run, without padding.
+    /// Steps after which the model was as it is: fewer than `steps` where the best is kept.
+    pub model_step: usize,
+    /// Why it ended before its last step, if it did.
+    pub stopped: Option<Stopped>,
+    /// The last checkpoint, if there is any.
+    pub checkpoint: Option<PathBuf>,
+    /// Tokens trained on, without padding, those before a resumed run included.
     pub tokens: usize,
     /// Tokens among them that were learned; rows or pairs where the task learns such.
     pub learned_tokens: usize,
@@ -79,6 +92,7 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
     data: TaskData<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
     let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
     let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
@@ -89,8 +103,8 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
 /// This is full training for a decoder whose parameters are open (`set_require_grad(true)`; a loaded or new one is frozen),
 /// and training of the adapters alone for one in [`AdapterOnly`].
 ///
-/// The model stays on its device and should not be on an autodiff device before. burn-train's learner has the loop; one
-/// of its epochs is the interval between two validations, in which the data goes on where it stopped.
+/// The model stays on its device and should not be on an autodiff device before. burn-train has the
+/// display and the metrics; one of its epochs is the interval between two validations.
 ///
 /// # Errors
 /// - [`TrainError::Config`]: wrong settings, or examples that fit neither them nor the model; nothing was done.
@@ -99,7 +113,8 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
 /// - [`TrainError::NotFinite`]: the loss became NaN or infinite.
 /// - [`TrainError::Io`], [`TrainError::NoCheckpoint`], [`TrainError::Checkpoint`], [`TrainError::ResumeMismatch`]: files of
 ///   the run.
-/// - [`TrainError::Learner`]: the device failed, or a checkpoint could not be written.
+/// - [`TrainError::Learner`]: the device failed.
+/// - [`TrainError::Resumable`]: one of these after a checkpoint was written.
 pub fn train<M: CausalLm>(
     model: M,
     config: &TrainConfig,
@@ -121,6 +136,7 @@ pub fn train_task<M: Module + 'static, T: Task<M>>(
     data: TaskData<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
     train_shown(model, |model| model, task, config, data, observer)
 }
 
@@ -136,16 +152,31 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     config.validate()?;
     data.check(task, model(&shown), config)?;
     observer.check()?;
-    let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm);
+    let stop = observer.stop();
+    let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm)
+        .with_terms(config.terms());
     if trainable_parameters(&trainee) == 0 {
         return Err(TrainError::NothingTrainable);
     }
 
     let checkpoints = Checkpoints::of(config);
-    let resumed = resume(checkpoints.as_ref(), config, &trainee)?;
-    let first_step = resumed.map_or(0, |interval| config.steps.min(interval * config.interval()));
+    let resumed = match &checkpoints {
+        Some(checkpoints) => {
+            let marks = Marks::of(&data.train, &data.valid);
+            checkpoints.open(config, &marks)?.resumed
+        }
+        None => None,
+    };
+    let (trainee, optimizer_record, state) = restore(trainee, resumed)?;
+    let first_step = state.step;
     let trainee = trainee.after(first_step);
-    let schedule = learning_rates(&trainee, config);
+    // Of the parameters as they are now: those of a checkpoint bring their ids along.
+    let optimizer = optimizer(&trainee, config);
+    let optimizer = match optimizer_record {
+        Some(record) => optimizer.load_record(record),
+        None => optimizer,
+    };
+    let schedule = rates_after(&trainee, config, first_step);
 
     let device = trainee.devices().remove(0);
     let with_validation = !data.valid.is_empty();
@@ -154,11 +185,12 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     let logs = log_folder(config)?;
 
     let interrupter = Interrupter::new();
-    let watch = Watch::new(first_step, interrupter.clone());
+    let watch = Watch::new(first_step, interrupter.clone()).with_counts(state.counts.clone());
     let shown = [first_step, config.steps, config.log_every];
+    let interval = (first_step > 0).then(|| first_step / config.interval());
     let mut training = SupervisedTraining::new(folder(config), train_loader, valid_loader)
         .num_epochs(config.intervals())
-        .renderer(observer.into_renderer(interrupter.clone(), resumed, shown))
+        .renderer(observer.into_renderer(interrupter.clone(), interval, shown))
         .with_interrupter(interrupter)
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
@@ -181,27 +213,81 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
         Some(logs) => training.with_metric_logger(FileMetricLogger::new(logs)),
         None => training.with_metric_logger(InMemoryMetricLogger::new()),
     };
-    if let Some(checkpoints) = &checkpoints {
-        let part = |name| checkpoints.part(name, &watch);
-        training = training
-            .with_custom_checkpointers(part(MODEL), part(OPTIMIZER), part(SCHEDULER))
-            .with_checkpointing_strategy(checkpoints.strategy());
-    }
-    if let Some(interval) = resumed {
+    if let Some(interval) = interval {
         training = training.checkpoint(interval);
     }
+    let learner = Learner::new(trainee, optimizer.clone(), schedule.clone());
+    let moving = (optimizer, schedule, state);
+    let fit = Arc::new(Fit::new(
+        config,
+        checkpoints.clone(),
+        watch.clone(),
+        stop,
+        moving,
+    ));
+    let training = training.with_training_strategy(TrainingStrategy::Custom(fit.clone()));
 
     let started = Instant::now();
-    let result = training.launch(Learner::new(trainee, adamw(config), schedule));
+    // The device may fail, or run out of memory, in any operation.
+    let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
     let seconds = started.elapsed().as_secs_f64();
     // What comes next allocates other sizes.
     release_memory();
-    // Closes the dashboard, so that what the caller prints next is seen.
-    drop(result.renderer);
-    if let Some(error) = result.error {
-        watch.failed(error);
-    }
-    Ok(outcome(result.model.into_shown(), watch.tally()?, seconds))
+    let ended = result.map_err(|panic| TrainError::Learner(panic_text(panic.as_ref())));
+    let ended = ended.and_then(|result| {
+        // Closes the dashboard, so that what the caller prints next is seen.
+        drop(result.renderer);
+        if let Some(error) = result.error {
+            watch.failed(TrainError::Learner(error.to_string()));
+        }
+        Ok((result.model.into_shown(), watch.tally()?))
+    });
+    let last = checkpoints.as_ref().and_then(Checkpoints::last);
+    let (model, tally) = ended.map_err(|fault| match last.clone() {
+        Some(checkpoint) => TrainError::Resumable {
+            fault: Box::new(fault),
+            checkpoint,
+        },
+        None => fault,
+    })?;
+    let ending = fit.ending();
+    let best = ending.state.standing.best.map(|best| best.step);
+    let best = best.filter(|_| config.keep_best && ending.stopped.is_none_or(|s| !s.is_hurry()));
+    let (model, step) = match (&checkpoints, best) {
+        (Some(checkpoints), Some(best)) => {
+            let model = load(
+                model,
+                checkpoints.model_at(best)?,
+                &checkpoints.folder_of(best),
+            )?;
+            (model, best)
+        }
+        _ => (model, ending.state.step),
+    };
+    // That of the model, which is the best of several.
+    let best_loss = ending
+        .state
+        .standing
+        .best
+        .filter(|_| config.best_metric == "loss");
+    let best_loss = best_loss
+        .filter(|best| best.step == step)
+        .map(|best| best.value);
+    Ok(Outcome {
+        model,
+        model_step: step,
+        train_loss: tally.counts.train_loss,
+        valid_loss: best_loss.or(tally.counts.valid_loss),
+        valid_metrics: tally.valid_metrics,
+        steps: ending.state.step,
+        stopped: ending.stopped,
+        checkpoint: last,
+        tokens: tally.counts.tokens,
+        learned_tokens: tally.counts.learned,
+        seconds,
+        first_step_seconds: tally.first_step_seconds.unwrap_or(0.0),
+        tokens_per_second: tally.own_tokens as f64 / tally.step_seconds.max(1e-9),
+    })
 }
 
 /// The metrics of the task's own.
@@ -211,35 +297,88 @@ fn task_metrics<M: 'static, T: Task<M>>(task: &T, watch: &Watch) -> Vec<TaskMetr
     TaskMetric::all(task.metrics(), &measure, watch)
 }
 
-/// The interval after which an earlier run goes on, if it does.
-fn resume<M: Module>(
-    checkpoints: Option<&Checkpoints>,
-    config: &TrainConfig,
-    module: &M,
-) -> Result<Option<usize>, TrainError> {
-    let Some(checkpoints) = checkpoints else {
-        return Ok(None);
+/// The model with noise on its embeddings, if that is asked for.
+fn with_noise<M, T: Task<M>>(model: M, task: &T, config: &TrainConfig) -> Result<M, TrainError> {
+    let Some(alpha) = config.neftune_alpha else {
+        return Ok(model);
     };
-    let resumed = checkpoints.open(config)?;
-    if let Some(interval) = resumed {
-        checkpoints.check(module, interval)?;
-    }
-    Ok(resumed)
+    config.validate()?;
+    task.with_embedding_noise(model, alpha).ok_or_else(|| {
+        let fault =
+            "neftune_alpha is for language models that predict the next token; leave it out";
+        TrainError::Config {
+            faults: vec![fault.into()],
+        }
+    })
 }
 
-/// The recipe's optimizer: Decoupled Weight Decay Regularization, <https://arxiv.org/abs/1711.05101>, in PyTorch's form.
-pub fn adamw(config: &TrainConfig) -> ModuleOptimizer {
-    ModuleOptimizer::from(AdamW {
-        beta_1: config.beta_1,
-        beta_2: config.beta_2,
-        epsilon: config.epsilon,
-        weight_decay: config.weight_decay,
+/// Where a run begins: with the module as it is, or with what a checkpoint says.
+fn restore<W: Module, M: Module, T: Task<M>>(
+    trainee: Trainee<W, M, T>,
+    resumed: Option<Resumed>,
+) -> Result<(Trainee<W, M, T>, Option<OptimizerRecord>, RunState), TrainError> {
+    let Some(resumed) = resumed else {
+        return Ok((trainee, None, RunState::default()));
+    };
+    let trainee = load(trainee, resumed.model, &resumed.path)?;
+    let trainee = trainee.recall(resumed.memory.as_ref());
+    let trainee = trainee.map_err(|error| TrainError::NoCheckpoint {
+        path: resumed.path,
+        faults: vec![error.to_string()],
+    })?;
+    Ok((trainee, Some(resumed.optimizer), resumed.state))
+}
+
+/// A module with the parameters of a checkpoint.
+fn load<M: Module>(module: M, record: ModuleRecord, path: &Path) -> Result<M, TrainError> {
+    let loaded = module.try_load_record(record);
+    loaded.map_err(|source| TrainError::Checkpoint {
+        path: path.to_path_buf(),
+        source,
     })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("for a reason that was not told").to_string()
+}
+
+/// The checkpoint that a resumed run of these examples goes on from, and what it leaves out on the way, in words.
+///
+/// [`train`] does the same by itself; this is for telling.
+///
+/// # Errors
+/// As [`train`] for a run that is resumed.
+pub fn resume_facts<E: Debug>(
+    config: &TrainConfig,
+    train: &[E],
+    valid: &[E],
+) -> Result<Vec<String>, TrainError> {
+    let checkpoints = Checkpoints::of(config).filter(|_| config.resume);
+    let Some(checkpoints) = checkpoints else {
+        return Ok(Vec::new());
+    };
+    let latest = checkpoints.open(config, &Marks::of(train, valid))?;
+    let mut facts: Vec<String> = latest
+        .skipped
+        .into_iter()
+        .map(|fault| format!("left out {fault}"))
+        .collect();
+    facts.push(match latest.resumed {
+        Some(resumed) => format!("from {}", resumed.path.display()),
+        None => "from the beginning: the run had written no checkpoint".into(),
+    });
+    Ok(facts)
 }
 
 /// The learning rate of every parameter: of LoRA's up-projections another one, if that is asked for.
 pub fn learning_rates<M: Module>(module: &M, config: &TrainConfig) -> ModuleLrScheduler {
-    let rates = ModuleLrScheduler::new(config.schedule());
+    rates_after(module, config, 0)
+}
+
+fn rates_after<M: Module>(module: &M, config: &TrainConfig, step: usize) -> ModuleLrScheduler {
+    let rates = ModuleLrScheduler::new(config.schedule().after(step));
     match config.lora_plus_ratio {
         None => rates,
         Some(ratio) => {
@@ -248,7 +387,7 @@ pub fn learning_rates<M: Module>(module: &M, config: &TrainConfig) -> ModuleLrSc
                 ..config.clone()
             };
             let group = ParamGroup::from_ids(up_projections(module));
-            rates.with_group(group, faster.schedule())
+            rates.with_group(group, faster.schedule().after(step))
         }
     }
 }
@@ -268,30 +407,18 @@ fn folder(config: &TrainConfig) -> PathBuf {
     config.output_dir.clone().unwrap_or_default()
 }
 
-fn outcome<M>(model: M, tally: Tally, seconds: f64) -> Outcome<M> {
-    Outcome {
-        model,
-        train_loss: tally.train_loss,
-        valid_loss: tally.valid_loss,
-        valid_metrics: tally.valid_metrics,
-        steps: tally.steps,
-        tokens: tally.tokens,
-        learned_tokens: tally.learned,
-        seconds,
-        first_step_seconds: tally.first_step_seconds.unwrap_or(0.0),
-        tokens_per_second: tally.tokens as f64 / tally.step_seconds.max(1e-9),
-    }
-}
-
 impl<M> Outcome<M> {
     /// The same with another model.
     fn map<N>(self, change: impl FnOnce(M) -> N) -> Outcome<N> {
         Outcome {
             model: change(self.model),
+            model_step: self.model_step,
             train_loss: self.train_loss,
             valid_loss: self.valid_loss,
             valid_metrics: self.valid_metrics,
             steps: self.steps,
+            stopped: self.stopped,
+            checkpoint: self.checkpoint,
             tokens: self.tokens,
             learned_tokens: self.learned_tokens,
             seconds: self.seconds,

@@ -107,6 +107,11 @@ impl Schedule {
         self
     }
 
+    /// Goes on after steps of an earlier run.
+    pub(crate) fn after(self, step: usize) -> Self {
+        Self { step, ..self }
+    }
+
     /// The learning rate of a step, counted from 0.
     pub fn at(&self, step: usize) -> f64 {
         if step < self.warmup {

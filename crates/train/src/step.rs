@@ -6,9 +6,10 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use burn_lora_adapter::budget::{RankAllocator, orthogonality_penalty};
+use burn_lora_adapter::AdapterError;
+use burn_lora_adapter::budget::{AllocatorRecord, RankAllocator, orthogonality_penalty};
 use burn_lora_data::BatchTensors;
-use burn_lora_kernels::adamw_together;
+use burn_lora_kernels::{LossTerms, adamw_together};
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
@@ -24,6 +25,8 @@ pub(crate) struct Trainee<W, M, T> {
     model: fn(&W) -> &M,
     task: T,
     clip_norm: Option<f64>,
+    /// What is added to the loss in training.
+    terms: LossTerms,
     /// Gives away the rank of AdaLoRA adapters, if the model has such.
     allocator: Option<RankAllocator>,
     /// Optimizer steps done.
@@ -44,8 +47,14 @@ impl<W: Module, M, T> Trainee<W, M, T> {
             model,
             task,
             clip_norm,
+            terms: LossTerms::default(),
             steps: 0,
         }
+    }
+
+    /// The same with something added to the loss in training.
+    pub(crate) fn with_terms(self, terms: LossTerms) -> Self {
+        Self { terms, ..self }
     }
 
     /// The same after steps of an earlier run.
@@ -64,6 +73,34 @@ impl<W, M, T> Trainee<W, M, T> {
             shown: change(self.shown),
             ..self
         }
+    }
+}
+
+/// What a module in training has learned beside its parameters.
+pub(crate) trait Memory {
+    /// What AdaLoRA's allocator has learned, where there is one.
+    fn memory(&self) -> Option<AllocatorRecord> {
+        None
+    }
+}
+
+impl<W: Module, M, T> Memory for Trainee<W, M, T> {
+    fn memory(&self) -> Option<AllocatorRecord> {
+        let allocator = self.allocator.as_ref();
+        allocator.map(|allocator| allocator.record(&self.shown))
+    }
+}
+
+impl<W: Module, M, T> Trainee<W, M, T> {
+    /// The same with what an earlier run had learned.
+    ///
+    /// # Errors
+    /// [`AdapterError::Config`] for a memory of other adapters.
+    pub(crate) fn recall(mut self, memory: Option<&AllocatorRecord>) -> Result<Self, AdapterError> {
+        if let (Some(allocator), Some(memory)) = (&mut self.allocator, memory) {
+            allocator.load_record(&self.shown, memory)?;
+        }
+        Ok(self)
     }
 }
 
@@ -90,14 +127,14 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
 /// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
 /// - loss: `[1]`, f32, without autodiff
 pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (GradientsParams, Tensor<1>) {
-    task_gradients(model, &Causal { pad: 0 }, batches)
+    task_gradients(model, &Causal { pad: 0 }, batches, LossTerms::default())
 }
 
 /// The gradients of one optimizer step, and its loss: the mean over what the task learns of all its batches.
 ///
 /// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another. The model is
 /// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped. Those of
-/// AdaLoRA's penalty are among them, and the loss is without it.
+/// AdaLoRA's penalty and of the `terms` added in training are among them, and the loss is without them.
 ///
 /// # Shapes
 /// - loss: `[1]`, f32, without autodiff
@@ -105,8 +142,9 @@ pub fn task_gradients<M: Module, T: Task<M>>(
     model: &M,
     task: &T,
     batches: &[T::Batch],
+    terms: LossTerms,
 ) -> (GradientsParams, Tensor<1>) {
-    shown_gradients(model, model, task, batches)
+    shown_gradients(model, model, task, batches, terms)
 }
 
 /// The gradients of what is shown of a model.
@@ -115,6 +153,7 @@ fn shown_gradients<W: Module, M, T: Task<M>>(
     model: &M,
     task: &T,
     batches: &[T::Batch],
+    terms: LossTerms,
 ) -> (GradientsParams, Tensor<1>) {
     let counts = Counts::sum(batches.iter().map(|batch| task.counts(batch)));
     let mut grads = GradientsAccumulator::new();
@@ -126,11 +165,13 @@ fn shown_gradients<W: Module, M, T: Task<M>>(
         );
     }
     for batch in batches {
-        let loss = task
-            .loss_sum(model, batch)
-            .div_scalar(counts.learned as f64);
-        losses.push(loss.clone().inner());
-        grads.accumulate(shown, GradientsParams::from_grads(loss.backward(), shown));
+        let [objective, loss] = task.objective(model, batch, terms);
+        losses.push(loss.div_scalar(counts.learned as f64));
+        let objective = objective.div_scalar(counts.learned as f64);
+        grads.accumulate(
+            shown,
+            GradientsParams::from_grads(objective.backward(), shown),
+        );
     }
     (grads.grads(), Tensor::cat(losses, 0).sum())
 }
@@ -143,7 +184,7 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
         let started = Instant::now();
         let batches = &input.batches;
         let model = (self.model)(&self.shown);
-        let (grads, loss) = shown_gradients(&self.shown, model, &self.task, batches);
+        let (grads, loss) = shown_gradients(&self.shown, model, &self.task, batches, self.terms);
         let counts = Counts::sum(batches.iter().map(|batch| self.task.counts(batch)));
         TrainOutput {
             grads,
@@ -228,6 +269,7 @@ impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M
             model: self.model,
             task: self.task.clone(),
             clip_norm: self.clip_norm,
+            terms: self.terms,
             allocator: None,
             steps: self.steps,
         }

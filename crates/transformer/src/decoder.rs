@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_lora_adapter::{AdapterStack, project, shared_table};
-use burn_lora_kernels::{cross_entropy, linear_cross_entropy_with, projection};
+use burn_lora_kernels::projection;
 
 use crate::cache::KvCache;
 use crate::checkpoint::Checkpoint;
@@ -28,6 +28,7 @@ mod block;
 mod classifier;
 mod experts;
 mod extras;
+mod loss;
 mod mlp;
 pub(crate) mod names;
 pub(crate) mod norm;
@@ -231,6 +232,15 @@ impl Decoder {
         self.forward_at(ids, &Positions::packed(seq, documents), None)
     }
 
+    /// Adds uniform noise of at most `alpha / sqrt(seq d_model)` to the embeddings of tokens, in training only (NEFTune,
+    /// arXiv:2310.05914); `None` adds none.
+    pub fn with_embedding_noise(self, alpha: Option<f64>) -> Self {
+        Self {
+            trunk: self.trunk.map_inner(|trunk| trunk.with_noise(alpha)),
+            ..self
+        }
+    }
+
     /// The hidden states of tokens that follow those in the cache, which then holds both.
     ///
     /// # Shapes
@@ -344,30 +354,6 @@ impl Decoder {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,
         }
-    }
-
-    /// The weighted sum of the negative log-likelihoods of the tokens that follow hidden states.
-    ///
-    /// As [`cross_entropy`] of [`Self::logits_of`], but on a CPU the logits of all states are never there at once.
-    ///
-    /// # Shapes
-    ///
-    /// - hidden: `[n, hidden]`
-    /// - targets, weights: `[n]`
-    /// - output: `[1]`, f32
-    pub fn cross_entropy_of(
-        &self,
-        hidden: Tensor<2>,
-        targets: Tensor<1, Int>,
-        weights: Tensor<1>,
-    ) -> Tensor<1> {
-        let weight = match &self.head {
-            None => shared_table(&self.trunk.tokens).transpose(),
-            Some(head) if is_plain(head) => head.weight.val(),
-            // An adapted head has no one weight.
-            Some(_) => return cross_entropy(self.logits_of(hidden), targets, weights),
-        };
-        linear_cross_entropy_with(hidden, weight, targets, weights, self.plan.logit_softcap)
     }
 
     /// The logits of every token of a batch without padding in front.

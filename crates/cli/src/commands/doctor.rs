@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 use burn_lora::data::{Batch, Example};
 use burn_lora::kernels::{adamw_together, can_recompute};
 use burn_lora::prelude::*;
-use burn_lora::train::{Backend, adamw, gradients};
+use burn_lora::train::{Backend, TrainConfig, gradients, optimizer};
 use burn_lora_hub::Wanted;
 use clap::Args;
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ fn warm(model: &str, options: &DoctorOptions) -> Result<[f64; STEPS], Failure> {
     let rows = vec![row; options.batch_size];
     let batches = [Batch::new(&rows, 0).to_device(&device.clone().autodiff())];
     let config = TrainConfig::default();
-    let mut optimizer = adamw(&config);
+    let mut optimizer = optimizer(&model, &config);
     let mut seconds = [0.0; STEPS];
     for seconds in &mut seconds {
         let started = Instant::now();

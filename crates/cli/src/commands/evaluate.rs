@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use burn_lora::adapter::{DEFAULT_NAME, peft};
 use burn_lora::data::{RowFormat, check_vocab};
-use burn_lora::train::{
-    DeviceChoice, EvaluateOptions as Evaluation, evaluate, read_data, read_tokenizer, require_dtype,
-};
+use burn_lora::train::{DeviceChoice, evaluate, read_data, read_tokenizer, require_dtype};
 use burn_lora::transformer::{Decoder, LoadOptions};
 use burn_lora_hub::Wanted;
 use clap::Args;
@@ -60,10 +58,9 @@ pub fn run(options: &EvaluateOptions, output: &Output) -> Result<(), Failure> {
         model = peft::load(model, DEFAULT_NAME, adapter)?.0;
     }
     let have_prompts = data.format == RowFormat::PromptCompletion;
-    let how = Evaluation {
-        batch_size: config.training.batch_size,
-        generate: config.evaluation.generate.unwrap_or(have_prompts),
-    };
+    let how = config
+        .evaluation
+        .options(config.training.batch_size, have_prompts);
     let found = evaluate(&model, &tokenizer, &data.test, &how)?;
 
     let mut lines = vec![

@@ -1,171 +1,316 @@
 //! What a run saves on its way, and how it goes on from there.
 
-mod part;
-mod strategy;
+mod files;
+mod same_run;
+mod state;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
-use burn::store::ModuleRecord;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Bytes, Tensor};
+use burn_lora_adapter::budget::AllocatorRecord;
 
-use part::Part;
-use strategy::EverySteps;
+pub(crate) use same_run::Marks;
+pub(crate) use state::RunState;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::watch::Watch;
+use crate::step::Memory;
+use state::Manifest;
 
-/// The files of one checkpoint.
-const PARTS: [&str; 3] = [MODEL, OPTIMIZER, SCHEDULER];
-pub(crate) const MODEL: &str = "model";
-pub(crate) const OPTIMIZER: &str = "optimizer";
-pub(crate) const SCHEDULER: &str = "scheduler";
+/// The parameters that the trained module shows.
+const MODEL: &str = "model.bpk";
+/// The optimizer's state of each.
+const OPTIMIZER: &str = "optimizer.bpk";
+/// What AdaLoRA's allocator has learned, where there is one.
+const ALLOCATOR: &str = "allocator.json";
+/// Where the run stands, and the hashes of the other files.
+const MANIFEST: &str = "checkpoint.json";
 
-/// The settings of the run, beside its checkpoints.
-const RUN: &str = "run.json";
-
-/// Settings that a resumed run may change.
-const FREE: [&str; 4] = ["keep", "log_every", "output_dir", "resume"];
-
-/// The checkpoints of a run: `checkpoints/step-120/{model,optimizer,scheduler}.bpk` in the output folder.
+/// The checkpoints of a run: `checkpoints/step-120/{model.bpk,optimizer.bpk,checkpoint.json}` in the output folder.
 ///
-/// The parts hold what the trained module shows: of a module wrapped in `AdapterOnly`, adapters and nothing of the base.
-/// The order of the data and the random numbers follow from the step, so they need no file.
+/// A checkpoint is written to `step-120.partial`, brought to the disk, and then gets its name, so that a process may be
+/// killed at any moment. What is not as it was written is found by its hash and left out when a run is resumed.
+///
+/// The files hold what the trained module shows: of a module wrapped in `AdapterOnly`, adapters and nothing of the base.
+/// The order of the data, the learning rate and the random numbers follow from the step, so they need no file.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
-    steps: usize,
-    interval: usize,
-    save_every: usize,
     keep: usize,
+}
+
+/// A checkpoint as it was read.
+pub(crate) struct Resumed {
+    /// Where the run stands.
+    pub(crate) state: RunState,
+    /// The parameters.
+    pub(crate) model: ModuleRecord,
+    /// The optimizer's state.
+    pub(crate) optimizer: OptimizerRecord,
+    /// What AdaLoRA's allocator has learned.
+    pub(crate) memory: Option<AllocatorRecord>,
+    /// Its folder.
+    pub(crate) path: PathBuf,
+}
+
+/// The latest checkpoint that is whole, and those after it that are not.
+pub(crate) struct Latest {
+    /// Nothing if the run had not written any.
+    pub(crate) resumed: Option<Resumed>,
+    /// Folders that were left out, and why.
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Checkpoints {
     /// The checkpoints of a run, or nothing if it writes none.
     pub(crate) fn of(config: &TrainConfig) -> Option<Self> {
+        config.save_every?;
         Some(Self {
             folder: config.output_dir.as_ref()?.join("checkpoints"),
-            steps: config.steps,
-            interval: config.interval(),
-            save_every: config.save_every?,
             keep: config.keep,
         })
     }
 
     /// Readies the folder for a new run, whose settings are written into it, or checks that `config` belongs to the run
-    /// to resume. The result is the interval to resume after.
+    /// to resume, and reads its latest checkpoint.
     ///
     /// # Errors
     /// [`TrainError::Io`], [`TrainError::NoCheckpoint`], [`TrainError::ResumeMismatch`].
-    pub(crate) fn open(&self, config: &TrainConfig) -> Result<Option<usize>, TrainError> {
-        let run = self.folder.join(RUN);
-        if config.resume {
-            let step = self.saved().last().copied();
-            let step = step.ok_or_else(|| TrainError::NoCheckpoint {
-                path: self.folder.clone(),
-            })?;
-            check_same_run(&run, config)?;
-            return Ok(Some(step.div_ceil(self.interval)));
+    pub(crate) fn open(&self, config: &TrainConfig, marks: &Marks) -> Result<Latest, TrainError> {
+        match config.resume {
+            true => {
+                self.check_same_run(config, marks)?;
+                let latest = self.latest()?;
+                if let Some(resumed) = &latest.resumed {
+                    // A process that was killed between a checkpoint and this has left it undone.
+                    let best = resumed.state.standing.best.filter(|_| config.keep_best);
+                    self.prune(best.map(|best| best.step))?;
+                }
+                Ok(latest)
+            }
+            false => {
+                for step in self.steps() {
+                    self.delete(step)?;
+                }
+                fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+                self.write_run(config, marks)?;
+                Ok(Latest {
+                    resumed: None,
+                    skipped: Vec::new(),
+                })
+            }
         }
-        for step in self.saved() {
+    }
+
+    /// The latest checkpoint that is whole. Those after it are put aside, as `torn-step-120`, so that none of them counts as one
+    /// that is kept.
+    ///
+    /// # Errors
+    /// [`TrainError::NoCheckpoint`] where there are checkpoints, but none that can be read.
+    fn latest(&self) -> Result<Latest, TrainError> {
+        self.bring_back()?;
+        let mut skipped = Vec::new();
+        let mut torn = Vec::new();
+        for step in self.steps().into_iter().rev() {
             let path = self.folder_of(step);
-            fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            match read(&path) {
+                Ok(resumed) => {
+                    for step in torn {
+                        self.put_aside(step)?;
+                    }
+                    let resumed = Some(resumed);
+                    return Ok(Latest { resumed, skipped });
+                }
+                Err(fault) => {
+                    skipped.push(format!("{}: {fault}", path.display()));
+                    torn.push(step);
+                }
+            }
         }
-        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
-        let text = serde_json::to_string_pretty(config).map_err(|error| json_error(&run, error))?;
-        fs::write(&run, text).map_err(io_error(&run))?;
-        Ok(None)
+        match skipped.is_empty() {
+            true => Ok(Latest {
+                resumed: None,
+                skipped,
+            }),
+            false => Err(TrainError::NoCheckpoint {
+                path: self.folder.clone(),
+                faults: skipped,
+            }),
+        }
     }
 
-    /// The step at the end of an interval.
-    pub(crate) fn step_of(&self, interval: usize) -> usize {
-        (interval * self.interval).min(self.steps)
+    /// Saves where a run stands.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] and [`TrainError::Checkpoint`], with the checkpoints before in their places;
+    /// [`TrainError::NotFinite`] for parameters that are no numbers.
+    pub(crate) fn save<M: Module + Memory>(
+        &self,
+        state: &RunState,
+        model: &M,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<PathBuf, TrainError> {
+        if !is_finite(model) {
+            return Err(TrainError::NotFinite {
+                split: "training",
+                step: state.step,
+                loss: f64::NAN,
+            });
+        }
+        let path = self.folder_of(state.step);
+        let failed = |source| TrainError::Checkpoint {
+            path: path.clone(),
+            source,
+        };
+        let memory = model.memory();
+        let model = model.clone().into_record().into_bytes().map_err(failed)?;
+        let optimizer = optimizer.into_bytes().map_err(failed)?;
+        let mut content =
+            BTreeMap::from([(MODEL, model.to_vec()), (OPTIMIZER, optimizer.to_vec())]);
+        if let Some(memory) = memory {
+            let memory = serde_json::to_vec(&memory).map_err(json_error(&path))?;
+            content.insert(ALLOCATOR, memory);
+        }
+        let manifest = Manifest::of(state, &content);
+        let manifest = serde_json::to_vec_pretty(&manifest).map_err(json_error(&path))?;
+        content.insert(MANIFEST, manifest);
+        files::write_folder(&path, &content).map_err(io_error(&path))?;
+        Ok(path)
     }
 
-    fn folder_of(&self, step: usize) -> PathBuf {
+    /// Deletes all checkpoints but the last few, and the best.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn prune(&self, best: Option<usize>) -> Result<(), TrainError> {
+        let steps = self.steps();
+        let surplus = steps.len().saturating_sub(self.keep);
+        for step in &steps[..surplus] {
+            if Some(*step) != best {
+                self.delete(*step)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters of a checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::NoCheckpoint`] if it is not whole.
+    pub(crate) fn model_at(&self, step: usize) -> Result<ModuleRecord, TrainError> {
+        let path = self.folder_of(step);
+        let read = read(&path).map_err(|fault| TrainError::NoCheckpoint {
+            path,
+            faults: vec![fault],
+        });
+        Ok(read?.model)
+    }
+
+    /// The latest checkpoint, by its name.
+    pub(crate) fn last(&self) -> Option<PathBuf> {
+        self.steps().last().map(|step| self.folder_of(*step))
+    }
+
+    pub(crate) fn folder_of(&self, step: usize) -> PathBuf {
         self.folder.join(format!("step-{step}"))
     }
 
-    /// Steps of which all parts are there, ascending.
-    fn saved(&self) -> Vec<usize> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let step = |name: &str| name.strip_prefix("step-")?.parse::<usize>().ok();
-        let complete = |step: &usize| {
-            let folder = self.folder_of(*step);
-            PARTS.iter().all(|part| part_file(&folder, part).is_file())
-        };
-        let mut steps: Vec<usize> = entries
-            .filter_map(|entry| step(entry.file_name().to_str()?))
-            .filter(complete)
-            .collect();
+    fn delete(&self, step: usize) -> Result<(), TrainError> {
+        let path = self.folder_of(step);
+        files::remove(&path).map_err(io_error(&path))
+    }
+
+    fn put_aside(&self, step: usize) -> Result<(), TrainError> {
+        let path = self.folder_of(step);
+        let aside = self.folder.join(format!("torn-step-{step}"));
+        files::remove(&aside)
+            .and_then(|()| fs::rename(&path, &aside))
+            .map_err(io_error(&path))
+    }
+
+    /// The steps that have a folder, ascending.
+    fn steps(&self) -> Vec<usize> {
+        let mut steps: Vec<usize> = self.names().iter().filter_map(|name| step(name)).collect();
         steps.sort_unstable();
         steps
     }
 
-    /// Checks that a checkpoint's parameters fit the module, which burn-train would panic about.
-    ///
-    /// # Errors
-    /// [`TrainError::Checkpoint`].
-    pub(crate) fn check<M: Module>(&self, module: &M, interval: usize) -> Result<(), TrainError> {
-        let path = part_file(&self.folder_of(self.step_of(interval)), MODEL);
-        let record =
-            ModuleRecord::load(&path).and_then(|record| module.clone().try_load_record(record));
-        record
-            .map(|_| ())
-            .map_err(|source| TrainError::Checkpoint { path, source })
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 
-    /// Writes and reads one part of all checkpoints.
-    pub(crate) fn part(&self, part: &'static str, watch: &Watch) -> Part {
-        Part {
-            checkpoints: self.clone(),
-            part,
-            watch: watch.clone(),
+    /// Gives those their names back that were to be replaced when the process ended, and removes what was not finished.
+    fn bring_back(&self) -> Result<(), TrainError> {
+        for name in self.names() {
+            let path = self.folder.join(&name);
+            let done = match name.strip_suffix(".old") {
+                Some(own) if step(own).is_some() && !self.folder.join(own).exists() => {
+                    fs::rename(&path, self.folder.join(own))
+                }
+                _ if name.starts_with("step-") && step(&name).is_none() => files::remove(&path),
+                _ => Ok(()),
+            };
+            done.map_err(io_error(&path))?;
         }
-    }
-
-    /// When checkpoints are written and deleted.
-    pub(crate) fn strategy(&self) -> EverySteps {
-        EverySteps {
-            saved: self
-                .saved()
-                .into_iter()
-                .map(|step| step.div_ceil(self.interval))
-                .collect(),
-            checkpoints: self.clone(),
-        }
+        Ok(())
     }
 }
 
-fn part_file(folder: &Path, part: &str) -> PathBuf {
-    folder.join(format!("{part}.bpk"))
+/// `120` of `step-120`.
+fn step(name: &str) -> Option<usize> {
+    name.strip_prefix("step-")?.parse().ok()
 }
 
-/// Compares the settings in `run.json` with those of the run that would go on.
-fn check_same_run(path: &Path, config: &TrainConfig) -> Result<(), TrainError> {
-    let text = fs::read_to_string(path).map_err(io_error(path))?;
-    let old: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| json_error(path, error))?;
-    let new = serde_json::to_value(config).map_err(|error| json_error(path, error))?;
-    let differences: Vec<String> = new
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| !FREE.contains(&name.as_str()))
-        .filter(|(name, value)| old.get(name) != Some(value))
-        .map(|(name, value)| {
-            let old = old.get(name).unwrap_or(&serde_json::Value::Null);
-            format!("{name}: {old}, now {value}")
-        })
-        .collect();
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(TrainError::ResumeMismatch {
-            path: path.to_path_buf(),
-            differences,
-        }),
+/// Reads a checkpoint, or tells what is wrong with it.
+fn read(folder: &Path) -> Result<Resumed, String> {
+    let manifest = fs::read(folder.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let bytes = |name: &str| -> Result<Bytes, String> {
+        let content = manifest.read(folder, name);
+        Ok(Bytes::from_bytes_vec(
+            content.map_err(|fault| format!("{name}: {fault}"))?,
+        ))
+    };
+    let failed = |name: &'static str| move |error: RecordError| format!("{name}: {error}");
+    let memory = match manifest.has(ALLOCATOR) {
+        true => serde_json::from_slice(&bytes(ALLOCATOR)?).map_err(|e| e.to_string())?,
+        false => None,
+    };
+    Ok(Resumed {
+        memory,
+        model: ModuleRecord::from_bytes(bytes(MODEL)?).map_err(failed(MODEL))?,
+        optimizer: OptimizerRecord::from_bytes(bytes(OPTIMIZER)?).map_err(failed(OPTIMIZER))?,
+        state: manifest.state,
+        path: folder.to_path_buf(),
+    })
+}
+
+/// Whether all parameters that a module shows are numbers.
+fn is_finite<M: Module>(module: &M) -> bool {
+    struct Sums(Vec<Tensor<1>>);
+    impl ModuleVisitor for Sums {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            // Infinite values become NaN, and one NaN makes the sum one.
+            let value = param.val().without_autodiff();
+            self.0.push(value.mul_scalar(0.0).sum());
+        }
     }
+    let mut sums = Sums(Vec::new());
+    module.visit(&mut sums);
+    if sums.0.is_empty() {
+        return true;
+    }
+    let sums = Tensor::cat(sums.0, 0).sum().try_into_scalar::<f64>();
+    sums.is_ok_and(f64::is_finite)
 }
 
 pub(crate) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> TrainError + '_ {
@@ -175,83 +320,9 @@ pub(crate) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> TrainError + '
     }
 }
 
-fn json_error(path: &Path, error: serde_json::Error) -> TrainError {
-    TrainError::Io {
-        path: path.to_path_buf(),
-        source: error.into(),
-    }
+fn json_error(path: &Path) -> impl Fn(serde_json::Error) -> TrainError + '_ {
+    move |error| io_error(path)(error.into())
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::train::checkpoint::CheckpointingAction;
-
-    use super::*;
-
-    fn config(folder: &Path) -> TrainConfig {
-        TrainConfig {
-            steps: 25,
-            eval_every: Some(5),
-            save_every: Some(10),
-            output_dir: Some(folder.to_path_buf()),
-            ..TrainConfig::default()
-        }
-    }
-
-    #[test]
-    fn saves_at_multiples_and_at_the_end_and_keeps_the_last() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut strategy = Checkpoints::of(&config(folder.path()))
-            .expect("it saves")
-            .strategy();
-        use CheckpointingAction::{Delete, Save};
-        assert_eq!(strategy.actions(1), []);
-        assert_eq!(strategy.actions(2), [Save]);
-        assert_eq!(strategy.actions(3), []);
-        assert_eq!(strategy.actions(4), [Save]);
-        assert_eq!(strategy.actions(5), [Save, Delete(2)]);
-    }
-
-    #[test]
-    fn resuming_needs_a_checkpoint_and_the_same_settings() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let started = config(folder.path());
-        let checkpoints = Checkpoints::of(&started).expect("it saves");
-        assert_eq!(checkpoints.open(&started).expect("a new run"), None);
-
-        let resumed = TrainConfig {
-            resume: true,
-            log_every: 1,
-            ..started.clone()
-        };
-        assert!(matches!(
-            checkpoints.open(&resumed),
-            Err(TrainError::NoCheckpoint { .. })
-        ));
-        let step = folder.path().join("checkpoints/step-20");
-        fs::create_dir_all(&step).expect("a folder");
-        for part in PARTS {
-            fs::write(part_file(&step, part), b"").expect("a file");
-        }
-        assert_eq!(checkpoints.open(&resumed).expect("the same run"), Some(4));
-
-        let other = TrainConfig {
-            learning_rate: 1e-3,
-            seed: 1,
-            ..resumed
-        };
-        let Err(TrainError::ResumeMismatch { differences, .. }) = checkpoints.open(&other) else {
-            panic!("another run");
-        };
-        assert_eq!(
-            differences,
-            ["learning_rate: 0.0002, now 0.001", "seed: 42, now 1"]
-        );
-
-        checkpoints.open(&started).expect("a new run");
-        assert!(
-            !step.exists(),
-            "a new run leaves no checkpoint of the old one"
-        );
-    }
-}
+mod tests;

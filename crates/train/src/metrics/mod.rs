@@ -67,8 +67,9 @@ mod tests {
         assert_eq!(loss.final_value().current(), 1.25);
         assert!((perplexity.final_value().current() - 1.25_f64.exp()).abs() < 1e-12);
         let tally = watch.tally().expect("finite");
-        assert_eq!((tally.steps, tally.learned, tally.tokens), (2, 40, 80));
-        assert_eq!((tally.train_loss, tally.valid_loss), (Some(1.25), None));
+        let counts = &tally.counts;
+        assert_eq!((tally.steps, counts.learned, counts.tokens), (2, 40, 80));
+        assert_eq!((counts.train_loss, counts.valid_loss), (Some(1.25), None));
         assert!((tally.first_step_seconds.expect("a step") - 0.005).abs() < 1e-9);
     }
 

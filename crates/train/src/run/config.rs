@@ -5,12 +5,14 @@ use burn_lora_adapter::{AdapterError, LoraConfig, LoraInit, MethodConfig, Target
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
+use burn_lora_transformer::{BeamSearch, Decoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::task::TaskKind;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::evaluate::EvaluateOptions;
 
 /// All that a run is made of: the model, the data, the adapter, the training.
 ///
@@ -154,6 +156,32 @@ pub struct EvaluationSettings {
     pub rows: usize,
     /// Complete the prompts and compare; `None`: if the rows are prompts with completions.
     pub generate: Option<bool>,
+    /// Beams of the search for a completion; 1 takes the most likely token each time.
+    pub num_beams: usize,
+    /// The exponent of a completion's length, by which its score is divided.
+    pub length_penalty: f64,
+    /// No sequence of this many tokens twice in a prompt and its completion.
+    pub no_repeat_ngram_size: Option<usize>,
+}
+
+impl EvaluationSettings {
+    /// What is measured, of rows that are prompts with completions or not.
+    pub fn options(&self, batch_size: usize, have_prompts: bool) -> EvaluateOptions {
+        let beam = BeamSearch {
+            num_beams: self.num_beams,
+            length_penalty: self.length_penalty,
+            ..BeamSearch::default()
+        };
+        EvaluateOptions {
+            batch_size,
+            generate: self.generate.unwrap_or(have_prompts),
+            decoding: match self.num_beams {
+                1 => Decoding::Greedy,
+                _ => Decoding::Beam(beam),
+            },
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
+        }
+    }
 }
 
 /// Number formats of a base.
@@ -250,6 +278,9 @@ impl Default for EvaluationSettings {
         Self {
             rows: 200,
             generate: None,
+            num_beams: 1,
+            length_penalty: 1.0,
+            no_repeat_ngram_size: None,
         }
     }
 }
@@ -316,6 +347,15 @@ impl RunConfig {
         check(
             self.adapter.initialization_batches > 0,
             "adapter.initialization_batches is 0",
+        );
+        check(self.evaluation.num_beams > 0, "evaluation.num_beams is 0");
+        check(
+            self.evaluation.length_penalty.is_finite(),
+            "evaluation.length_penalty must be a number",
+        );
+        check(
+            self.evaluation.no_repeat_ngram_size != Some(0),
+            "evaluation.no_repeat_ngram_size is 0; leave it out to allow all",
         );
         let output = self.training.output_dir.as_ref();
         check(

@@ -13,13 +13,15 @@ use super::config::RunConfig;
 use super::data::{RunData, RunPart};
 use super::initialize::attach_adapter;
 use super::job::{Job, with_job};
+use super::same::check_same;
 use super::task::{TaskKind, choose};
 use crate::data::TaskData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
 use crate::observer::Observer;
-use crate::recipe::finetune_task;
+use crate::recipe::{finetune_task, resume_facts};
+use crate::stop::Stopped;
 use crate::task::Task;
 
 /// What a run came to.
@@ -34,16 +36,24 @@ pub struct RunResult {
     pub metrics: BTreeMap<String, f64>,
     /// Optimizer steps, those before a resumed run included.
     pub steps: usize,
-    /// Tokens trained on, without padding.
+    /// Steps of the adapter: fewer than `steps` where the best is kept.
+    pub adapter_steps: usize,
+    /// Why the run ended before its last step, if it did: `asked`, `dashboard`, `max_minutes`, `max_tokens` or `patience`.
+    pub stopped: Option<String>,
+    /// Tokens trained on, without padding, those before a resumed run included.
     pub tokens: usize,
+    /// Tokens among them that were learned.
+    pub learned_tokens: usize,
     /// Of the training steps.
     pub tokens_per_second: f64,
     /// From the first step to the last.
     pub seconds: f64,
     /// The most memory that the process had, where the system tells (Linux); a GPU's is not in it.
     pub peak_memory_bytes: Option<u64>,
-    /// The PEFT folder.
-    pub adapter: PathBuf,
+    /// The PEFT folder; nothing if the run was asked to stop and left a checkpoint.
+    pub adapter: Option<PathBuf>,
+    /// The last checkpoint, if there is any.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// Why a run failed.
@@ -76,12 +86,15 @@ pub struct RunWatcher<'a> {
     pub tell: &'a mut dyn FnMut(&str, &str),
     /// Rows tokenized, of all.
     pub tokenized: Progress<'a>,
-    /// The training.
+    /// The training, and who may stop it.
     pub observer: Observer,
 }
 
 /// Does what a configuration says: reads the data, loads the base of `folder`, attaches an adapter, trains it, measures
 /// it, and writes it to `output/adapter` with the whole configuration beside it, in `output/config.yaml`.
+///
+/// If somebody asks it to stop ([`Observer::until`]), it leaves a checkpoint, or the adapter where checkpoints are off, and
+/// measures nothing.
 ///
 /// # Errors
 /// Whatever can be wrong with one of these. Everything that can be checked is, before the base is loaded.
@@ -119,6 +132,7 @@ fn run_as<J: Job>(
 
     let (job, data) = J::read(config, task, folder, tokenized)?;
     tell_of(&data, tell);
+    check_same(config)?;
     if !job.classes().is_empty() {
         tell("labels", &job.classes().join(", "));
     }
@@ -148,8 +162,49 @@ fn run_as<J: Job>(
         format,
         parts,
     } = data;
+    let training = config.train_config();
+    for fact in resume_facts(&training, &train, &valid)? {
+        let name = match fact.starts_with("left out") {
+            true => "warning",
+            false => "resume",
+        };
+        tell(name, &fact);
+    }
     let examples = TaskData { train, valid };
-    let trained = finetune_task(model, &task, &config.train_config(), examples, observer)?;
+    let trained = finetune_task(model, &task, &training, examples, observer)?;
+    if let Some(stopped) = trained.stopped {
+        tell(
+            "stopped",
+            &format!("after step {}: {stopped}", trained.steps),
+        );
+    }
+    if trained.model_step < trained.steps {
+        tell(
+            "best",
+            &format!("the parameters after step {}", trained.model_step),
+        );
+    }
+    let mut result = RunResult {
+        train_loss: trained.train_loss,
+        valid_loss: trained.valid_loss,
+        metrics: BTreeMap::new(),
+        steps: trained.steps,
+        adapter_steps: trained.model_step,
+        stopped: trained.stopped.map(|stopped| stopped.to_string()),
+        tokens: trained.tokens,
+        learned_tokens: trained.learned_tokens,
+        tokens_per_second: trained.tokens_per_second,
+        seconds: trained.seconds,
+        peak_memory_bytes: None,
+        adapter: None,
+        checkpoint: trained.checkpoint.clone(),
+    };
+    let is_hurry = trained.stopped.is_some_and(Stopped::is_hurry);
+    if is_hurry && let Some(checkpoint) = &trained.checkpoint {
+        tell("saved", &checkpoint.display().to_string());
+        result.peak_memory_bytes = peak_memory_bytes();
+        return Ok(result);
+    }
 
     let adapter = config.output.join("adapter");
     let metadata = PeftMetadata {
@@ -161,8 +216,7 @@ fn run_as<J: Job>(
     let bytes = peft::save(&trained.model, DEFAULT_NAME, &lora, &metadata, &adapter)?;
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
-    let mut metrics = BTreeMap::new();
-    if !test.is_empty() {
+    if !test.is_empty() && !is_hurry {
         let data = RunData {
             train: Vec::new(),
             valid: Vec::new(),
@@ -170,7 +224,7 @@ fn run_as<J: Job>(
             format,
             parts,
         };
-        metrics = finite(job.measure(config, &trained.model, &data)?.metrics);
+        let metrics = finite(job.measure(config, &trained.model, &data)?.metrics);
         let told: Vec<String> = metrics
             .iter()
             .map(|(name, value)| format!("{name} {value:.4}"))
@@ -179,19 +233,12 @@ fn run_as<J: Job>(
             "measured",
             &format!("{} on {} rows", told.join(", "), data.test.len()),
         );
+        result.metrics = metrics;
     }
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
-    Ok(RunResult {
-        train_loss: trained.train_loss,
-        valid_loss: trained.valid_loss,
-        metrics,
-        steps: trained.steps,
-        tokens: trained.tokens,
-        tokens_per_second: trained.tokens_per_second,
-        seconds: trained.seconds,
-        peak_memory_bytes: peak_memory_bytes(),
-        adapter,
-    })
+    result.peak_memory_bytes = peak_memory_bytes();
+    result.adapter = Some(adapter);
+    Ok(result)
 }
 
 /// Without the metrics that these rows leave undefined, as a correlation with a constant is.

@@ -6,6 +6,7 @@ mod execute;
 mod initialize;
 mod job;
 mod parse;
+mod same;
 mod task;
 
 pub use config::{

@@ -5,8 +5,12 @@ use serde_json::{Map, Value};
 use super::config::RunConfig;
 use crate::error::TrainError;
 
-/// Sections whose keys are the user's own.
-const FREE: [&str; 2] = ["data.columns", "adapter.initialization_options"];
+/// Sections whose keys are the user's own, or depend on a value.
+const FREE: [&str; 3] = [
+    "data.columns",
+    "adapter.initialization_options",
+    "training.optimizer",
+];
 
 impl RunConfig {
     /// Reads a configuration file, and settings `key=value` that go before it. A key is a path (`training.steps`), or its

@@ -2,6 +2,7 @@ use burn_lora_adapter::MethodConfig;
 
 use super::*;
 use crate::error::TrainError;
+use crate::optimizer::{LionOptions, OptimizerChoice, SgdOptions};
 
 fn faults(text: &str, settings: &[&str]) -> Vec<String> {
     let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
@@ -77,6 +78,29 @@ fn settings_go_before_the_file_and_must_be_plain() {
     );
     assert!(faults("- a\n", &[])[0].contains("no list of `key: value`"));
     assert!(faults("model: [", &[])[0].starts_with("not YAML"));
+}
+
+#[test]
+fn an_optimizer_is_a_name_or_a_section() {
+    let config = RunConfig::parse(SMALL, &["optimizer=lion".into()]).expect("a name");
+    assert_eq!(
+        config.training.optimizer,
+        OptimizerChoice::Lion(LionOptions::default())
+    );
+    let again = RunConfig::parse(&config.to_yaml(), &[]).expect("what was written");
+    assert_eq!(again, config);
+    let setting = "training.optimizer={name: sgd, momentum: 0.5}";
+    let config = RunConfig::parse(SMALL, &[setting.into()]).expect("a section");
+    let sgd = SgdOptions {
+        momentum: 0.5,
+        ..SgdOptions::default()
+    };
+    assert_eq!(config.training.optimizer, OptimizerChoice::Sgd(sgd));
+    let found = faults(SMALL, &["optimizer={name: lion, beta2: 0.9}"]);
+    let expected = "training.optimizer: lion has no setting beta2: did you mean beta_2?";
+    assert_eq!(found, [expected]);
+    let found = faults(SMALL, &["optimizer={name: adamw, beta_2: 1.5}"]);
+    assert_eq!(found, ["training.optimizer.beta_2 must lie in [0, 1)"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Tensor};
 use burn_lora_data::{Batch, BatchTensors, Example};
-use burn_lora_kernels::select_rows;
+use burn_lora_kernels::{LossTerms, select_rows};
 
 use super::{Counts, Task};
 use crate::config::TrainConfig;
@@ -86,6 +86,24 @@ impl<M: CausalLm> Task<M> for Causal {
         let learned = learned_states(model, batch);
         let weights = Tensor::ones([batch.learned], &learned.device().inner());
         model.cross_entropy(learned, batch.targets.clone(), weights)
+    }
+
+    fn objective(&self, model: &M, batch: &BatchTensors, terms: LossTerms) -> [Tensor<1>; 2] {
+        if terms.is_none() {
+            let loss = self.loss_sum(model, batch);
+            return [loss.clone(), loss.inner()];
+        }
+        let learned = learned_states(model, batch);
+        let weights = Tensor::ones([batch.learned], &learned.device().inner());
+        model.cross_entropy_regularized(learned, batch.targets.clone(), weights, terms)
+    }
+
+    fn has_terms(&self) -> bool {
+        true
+    }
+
+    fn with_embedding_noise(&self, model: M, alpha: f64) -> Option<M> {
+        model.with_embedding_noise(alpha)
     }
 
     fn is_language(&self) -> bool {

@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use burn_lora_kernels::LossTerms;
 
 pub use causal::Causal;
 pub use inputs::ModelLimits;
@@ -54,6 +55,28 @@ pub trait Task<M>: Clone + Debug + Send + Sync + 'static {
 
     /// The sum of the losses of what [counts](Counts::learned). Shape `[1]`, f32.
     fn loss_sum(&self, model: &M, batch: &Self::Batch) -> Tensor<1>;
+
+    /// What is minimized in training, the sum of the losses with `terms` added, and that sum alone, without autodiff.
+    ///
+    /// # Shapes
+    /// - both: `[1]`, f32
+    fn objective(&self, model: &M, batch: &Self::Batch, terms: LossTerms) -> [Tensor<1>; 2] {
+        // Refused for tasks that know none.
+        let _ = terms;
+        let loss = self.loss_sum(model, batch);
+        [loss.clone(), loss.inner()]
+    }
+
+    /// Whether the task knows terms that are added to the loss: label smoothing and the z-loss.
+    fn has_terms(&self) -> bool {
+        false
+    }
+
+    /// The model with noise on its embeddings in training (NEFTune), or nothing if it knows none.
+    fn with_embedding_noise(&self, model: M, alpha: f64) -> Option<M> {
+        let _ = (model, alpha);
+        None
+    }
 
     /// The same without gradients, and what the metrics of a validation need.
     fn judge(&self, model: &M, batch: &Self::Batch) -> (Tensor<1>, Option<Notes>) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::nn::Embedding;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor};
 use burn_lora_adapter::embed;
 use burn_lora_kernels::{AttentionMask, RopeTables};
 
@@ -26,9 +26,11 @@ pub(crate) struct Trunk {
     pub(crate) blocks: Named<Vec<Block>>,
     last_norm: Named<Norm>,
     plan: Arc<Plan>,
+    /// NEFTune's alpha.
+    noise: Option<f64>,
 }
 
-unnamed_module!(Trunk { tokens, positions, blocks, last_norm } with { plan });
+unnamed_module!(Trunk { tokens, positions, blocks, last_norm } with { plan, noise });
 
 impl Trunk {
     pub(crate) fn build(plan: &Arc<Plan>, scope: &mut Scope<'_, '_>) -> Self {
@@ -46,7 +48,13 @@ impl Trunk {
             blocks,
             last_norm: scope.norm(names.last_norm, d, plan.norm),
             plan: plan.clone(),
+            noise: None,
         }
+    }
+
+    /// With other noise on its embeddings.
+    pub(crate) fn with_noise(self, noise: Option<f64>) -> Self {
+        Self { noise, ..self }
     }
 
     /// With other blocks.
@@ -74,6 +82,9 @@ impl Trunk {
     ) -> Tensor<3> {
         let device = ids.device();
         let mut x = embed(&self.tokens, ids); // [batch, seq, d_model]
+        if let Some(alpha) = self.noise.filter(|_| x.is_autodiff()) {
+            x = with_noise(x, alpha);
+        }
         if let Some(scale) = self.plan.embedding_scale {
             x = x * scale;
         }
@@ -116,4 +127,12 @@ impl Trunk {
         }
         self.last_norm.forward(x)
     }
+}
+
+/// NEFTune, arXiv:2310.05914: `x + u alpha / sqrt(seq d_model)`, with `u` uniform in `[-1, 1)`.
+pub(crate) fn with_noise(x: Tensor<3>, alpha: f64) -> Tensor<3> {
+    let [_, seq, d_model] = x.dims();
+    let bound = alpha / ((seq * d_model) as f64).sqrt();
+    let noise = x.random_like(Distribution::Uniform(-bound, bound));
+    x + noise.detach()
 }

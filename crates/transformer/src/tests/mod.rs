@@ -15,6 +15,7 @@ mod hostile;
 mod loading;
 #[cfg(target_os = "linux")]
 mod memory;
+mod noise;
 mod paths;
 mod published;
 mod published_encoders;

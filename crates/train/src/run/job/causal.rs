@@ -9,7 +9,7 @@ use super::super::data::{RunData, read_data, read_tokenizer};
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
 use super::{Job, Measured};
-use crate::evaluate::{EvaluateOptions, evaluate};
+use crate::evaluate::evaluate;
 use crate::measures::{bleu, rouge_l};
 use crate::task::Causal;
 
@@ -65,10 +65,9 @@ impl Job for CausalJob {
         data: &RunData,
     ) -> Result<Measured, RunError> {
         let have_prompts = data.format == RowFormat::PromptCompletion;
-        let options = EvaluateOptions {
-            batch_size: config.training.batch_size,
-            generate: config.evaluation.generate.unwrap_or(have_prompts),
-        };
+        let options = config
+            .evaluation
+            .options(config.training.batch_size, have_prompts);
         let found = evaluate(model, &self.tokenizer, &data.test, &options)?;
         let mut metrics = BTreeMap::new();
         metrics.insert("loss".to_string(), found.loss);
