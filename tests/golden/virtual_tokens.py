@@ -1,7 +1,9 @@
-"""What PEFT makes of virtual tokens, on the models of the cases `llama` and `gpt2`.
+"""What PEFT makes of virtual tokens, on the models of other cases: decoders, encoders that classify, and T5.
 
-Writes `virtual_tokens/CASE_METHOD/`: PEFT's folder, and `reference.safetensors` with the logits of `input_ids`, the loss of the next
-tokens, and its gradients. P-tuning's has the network, too, as it was in training.
+Writes `virtual_tokens/CASE_METHOD/`: PEFT's folder, and `reference.safetensors` with the batch (`input_ids`, `lengths`, and what a model
+takes beside), the logits at its tokens, a loss, and its gradients. The loss is that of the next tokens (decoders) or the mean square of
+the logits. P-tuning's has the network, too, as it was in training. The head of a model that classifies is PEFT's copy, and no longer the
+base's.
 
     python virtual_tokens.py              # write the files again
     python virtual_tokens.py --verify     # compare with them (1e-4)
@@ -9,53 +11,122 @@ tokens, and its gradients. P-tuning's has the network, too, as it was in trainin
 """
 
 import argparse
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 from peft import PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 HERE = Path(__file__).parent
 OUT = HERE / "virtual_tokens"
-COMMON = dict(task_type="CAUSAL_LM", num_virtual_tokens=3)
+COUNT = 3
 METHODS = dict(
-    prompt=PromptTuningConfig(**COMMON),
-    p_tuning=PromptEncoderConfig(encoder_hidden_size=10, **COMMON),
-    prefix=PrefixTuningConfig(**COMMON),
-    projected=PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=10, **COMMON),
+    prompt=(PromptTuningConfig, {}),
+    p_tuning=(PromptEncoderConfig, dict(encoder_hidden_size=10)),
+    prefix=(PrefixTuningConfig, {}),
+    projected=(PrefixTuningConfig, dict(prefix_projection=True, encoder_hidden_size=10)),
 )
-CASES = ("llama", "gpt2")
+ALL = tuple(METHODS)
+CLASSES = dict(
+    CAUSAL_LM=AutoModelForCausalLM,
+    SEQ_CLS=AutoModelForSequenceClassification,
+    TOKEN_CLS=AutoModelForTokenClassification,
+    SEQ_2_SEQ_LM=AutoModelForSeq2SeqLM,
+)
+# Of a case the task, the methods, and what PEFT does not find out of the model's configuration.
+CASES = dict(
+    llama=("CAUSAL_LM", ALL, {}),
+    gpt2=("CAUSAL_LM", ALL, {}),
+    bert_sequence=("SEQ_CLS", ALL, {}),
+    bert_token=("TOKEN_CLS", ALL, {}),
+    roberta_sequence=("SEQ_CLS", ALL, {}),
+    roberta_token=("TOKEN_CLS", ("prompt", "prefix"), {}),
+    # PEFT has prefixes for encoders that take `past_key_values` only.
+    distilbert_sequence=("SEQ_CLS", ("prompt",), dict(token_dim=16, num_layers=2, num_attention_heads=2)),
+    deberta_sequence=("SEQ_CLS", ("prompt",), {}),
+    # Its embedding is narrower than its hidden states.
+    deberta_v2_sequence=("SEQ_CLS", ("prompt",), dict(token_dim=12)),
+    deberta_v3_token=("TOKEN_CLS", ("p_tuning",), {}),
+    modernbert_sequence=("SEQ_CLS", ("p_tuning",), {}),
+    modernbert_token=("TOKEN_CLS", ("prompt",), {}),
+    t5=("SEQ_2_SEQ_LM", ALL, {}),
+    t5_v1_1=("SEQ_2_SEQ_LM", ("prompt", "prefix"), {}),
+)
+
+
+def config(case, name):
+    task, _, stated = CASES[case]
+    kind, options = METHODS[name]
+    if task == "SEQ_2_SEQ_LM" and kind is PrefixTuningConfig:
+        # PEFT would take the model's width, which the heads of these do not add up to.
+        stated = dict(token_dim=12)
+    return kind(task_type=task, num_virtual_tokens=COUNT, **options, **stated)
 
 
 def base(case):
-    return AutoModelForCausalLM.from_pretrained(HERE / case / "model", dtype=torch.float32).eval()
+    return CLASSES[CASES[case][0]].from_pretrained(HERE / case / "model", dtype=torch.float32).eval()
 
 
-def ids(case):
-    return load_file(HERE / case / "reference.safetensors")["input_ids"].long()[:2, :7]
+def batch(case):
+    """Two rows of seven tokens; where a model has a mask of its own, the second ends two earlier."""
+    reference = load_file(HERE / case / "reference.safetensors")
+    ids = reference["input_ids"].long()[:2, :7].clone()
+    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
+    if CASES[case][0] == "CAUSAL_LM":
+        return inputs
+    generator = torch.Generator().manual_seed(3)
+    inputs["input_ids"] = torch.randint(5, 30, ids.shape, generator=generator)
+    inputs["attention_mask"][1, 5:] = 0
+    inputs["input_ids"][1, 5:] = base(case).config.pad_token_id
+    if case.startswith("bert"):
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+        inputs["token_type_ids"][:, 3:5] = 1
+    if CASES[case][0] == "SEQ_2_SEQ_LM":
+        inputs["decoder_input_ids"] = torch.randint(5, 30, (2, 4), generator=generator)
+    return inputs
 
 
-def logits_of(model, input_ids):
+def logits_of(case, model, inputs):
+    """Those of real tokens, row after row; padding is left out."""
+    task = CASES[case][0]
     # With a mask, else Transformers guesses one where a token looks like padding.
-    count = model.active_peft_config.num_virtual_tokens
-    logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
-    return logits[:, -input_ids.shape[1] :] if logits.shape[1] == input_ids.shape[1] + count else logits
+    logits = model(**inputs).logits
+    if task in ("SEQ_CLS", "SEQ_2_SEQ_LM"):
+        return logits
+    logits = logits[:, -inputs["input_ids"].shape[1] :]
+    return logits if task == "CAUSAL_LM" else logits[inputs["attention_mask"] == 1]
 
 
 def make(case, name):
     torch.manual_seed(17)
-    model = get_peft_model(base(case), deepcopy(METHODS[name]))
+    model = get_peft_model(base(case), config(case, name)).eval()
     encoder = model.prompt_encoder["default"]
     for parameter in encoder.parameters():
         parameter.data = torch.randn_like(parameter) * 0.5
-    input_ids = ids(case)
-    logits = logits_of(model, input_ids)
-    scores = logits[:, :-1].flatten(0, 1)
-    loss = torch.nn.functional.cross_entropy(scores, input_ids[:, 1:].flatten())
+    for key, parameter in model.named_parameters():
+        if "modules_to_save" in key:
+            parameter.data = torch.randn_like(parameter) * 0.3
+    inputs = batch(case)
+    logits = logits_of(case, model, inputs)
+    if CASES[case][0] == "CAUSAL_LM":
+        scores = logits[:, :-1].flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(scores, inputs["input_ids"][:, 1:].flatten())
+    else:
+        loss = logits.square().mean()
     loss.backward()
-    tensors = dict(input_ids=input_ids.to(torch.int32), logits=logits, loss=loss.reshape(1))
+    tensors = dict(logits=logits, loss=loss.reshape(1))
+    for key, value in inputs.items():
+        if key == "attention_mask" and CASES[case][0] == "CAUSAL_LM":
+            continue
+        if key == "attention_mask":
+            key, value = "lengths", value.sum(1)
+        tensors[key] = value.to(torch.int32)
     for key, parameter in encoder.named_parameters():
         tensors[f"grad.{key}"] = parameter.grad
         tensors[f"encoder.{key}"] = parameter
@@ -67,29 +138,29 @@ def main():
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--check", type=Path)
     arguments = parser.parse_args()
-    for case in CASES:
-        for name in METHODS:
-            folder = OUT / f"{case}_{name}"
-            if arguments.check:
-                saved = arguments.check / f"{case}_{name}"
-                if not saved.exists():
-                    raise SystemExit(f"{saved} is missing")
-                logits = logits_of(PeftModel.from_pretrained(base(case), saved).eval(), ids(case))
-                torch.testing.assert_close(logits, load_file(saved / "logits.safetensors")["logits"], rtol=1e-4, atol=1e-4)
-                print("ok", saved.name)
-                continue
-            model, tensors = make(case, name)
-            if arguments.verify:
-                kept = load_file(folder / "reference.safetensors")
-                assert kept.keys() == tensors.keys()
-                for key, tensor in tensors.items():
-                    torch.testing.assert_close(tensor, kept[key], rtol=1e-4, atol=1e-4, msg=f"{case} {name} {key}")
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                model.peft_config["default"].base_model_name_or_path = case
-                model.save_pretrained(folder)
-                (folder / "README.md").unlink(missing_ok=True)
-                save_file(tensors, folder / "reference.safetensors")
+    for case, name in ((case, name) for case, (_, names, _) in CASES.items() for name in names):
+        folder = OUT / f"{case}_{name}"
+        if arguments.check:
+            saved = arguments.check / f"{case}_{name}"
+            if not saved.exists():
+                raise SystemExit(f"{saved} is missing")
+            logits = logits_of(case, PeftModel.from_pretrained(base(case), saved).eval(), batch(case))
+            ours = load_file(saved / "logits.safetensors")["logits"].reshape(logits.shape)
+            torch.testing.assert_close(logits, ours, rtol=1e-4, atol=1e-4)
+            print("ok", saved.name)
+            continue
+        model, tensors = make(case, name)
+        if arguments.verify:
+            kept = load_file(folder / "reference.safetensors")
+            assert kept.keys() == tensors.keys(), f"{case} {name}: {kept.keys() ^ tensors.keys()}"
+            for key, tensor in tensors.items():
+                torch.testing.assert_close(tensor, kept[key], rtol=1e-4, atol=1e-4, msg=f"{case} {name} {key}")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            model.peft_config["default"].base_model_name_or_path = case
+            model.save_pretrained(folder)
+            (folder / "README.md").unlink(missing_ok=True)
+            save_file(tensors, folder / "reference.safetensors")
 
 
 if __name__ == "__main__":

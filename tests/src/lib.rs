@@ -16,4 +16,4 @@ pub use devices::{devices, on_each_device};
 pub use golden::{CASES, Golden};
 pub use methods::{METHOD_CASES, MethodCase, Vision, methods_for, random};
 pub use parameters::{Parameters, gradients, parameters};
-pub use subject::{Mlp, Subject, gpt2, llama, mlp, vision};
+pub use subject::{DECODER_ROUNDINGS, Mlp, Subject, bert, gpt2, llama, mlp, t5, vision};

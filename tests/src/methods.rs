@@ -13,10 +13,14 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The cases of `golden/methods.py`, each with the case or module that is its base.
-pub const METHOD_CASES: [(&str, &str); 21] = [
+pub const METHOD_CASES: [(&str, &str); 25] = [
     ("dora", "llama"),
     ("dora_gpt2", "gpt2"),
     ("lora_bias", "gpt2"),
+    ("lora_biases", "gpt2"),
+    ("lora_own_biases", "gpt2"),
+    ("vera_own_biases", "vision"),
+    ("conv_biases", "vision"),
     ("lora_layers", "llama"),
     ("lora_embedding", "llama_tied"),
     ("dora_embedding", "llama"),
@@ -37,6 +41,14 @@ pub const METHOD_CASES: [(&str, &str); 21] = [
     ("conv_ia3", "vision"),
 ];
 
+/// The cases whose factors are over a base without what they started from, which PEFT takes out of it again on loading.
+pub const START_CASES: [(&str, &str); 4] = [
+    ("pissa", "llama"),
+    ("pissa_gpt2", "gpt2"),
+    ("pissa_wide", "vision"),
+    ("olora", "llama"),
+];
+
 /// What PEFT computes with one method.
 pub struct MethodCase {
     /// Name of the case.
@@ -47,9 +59,20 @@ pub struct MethodCase {
 }
 
 impl MethodCase {
-    /// All cases.
+    /// All cases that are written as they are read.
     pub fn all() -> impl Iterator<Item = Self> {
-        METHOD_CASES.into_iter().map(|(name, base)| {
+        Self::open(METHOD_CASES)
+    }
+
+    /// The cases of [`START_CASES`].
+    pub fn starts() -> impl Iterator<Item = Self> {
+        Self::open(START_CASES)
+    }
+
+    fn open<const N: usize>(
+        cases: [(&'static str, &'static str); N],
+    ) -> impl Iterator<Item = Self> {
+        cases.into_iter().map(|(name, base)| {
             let path = folder(name).join("reference.safetensors");
             let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -2,11 +2,20 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, Relu};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_lora::adapter::{LoraConfig, Targets};
-use burn_lora::transformer::Decoder;
+use burn_lora::transformer::{
+    Decoder, EncoderBatch, FolderOptions, LoadOptions, SequenceClassifier, T5,
+};
 
 use crate::compare::floats;
 use crate::golden::Golden;
 use crate::methods::Vision;
+
+/// The [roundings](Subject::roundings) of a decoder or an encoder of two blocks: in each a norm, a projection, what attention makes, its
+/// output, the sum, and as many for the inner layer, less one; and the embedding and the head.
+pub const DECODER_ROUNDINGS: usize = 20;
+
+/// Those of two blocks that read and two that write, which have attention to the others, too.
+const T5_ROUNDINGS: usize = DECODER_ROUNDINGS + DECODER_ROUNDINGS + 2 * 4;
 
 /// A tiny module that the invariants are checked on.
 pub struct Subject<M> {
@@ -18,6 +27,10 @@ pub struct Subject<M> {
     pub targets: Vec<&'static str>,
     /// Input and output width of each of the layers that `targets` matches.
     pub adapted: Vec<[usize; 2]>,
+    /// The format of its weights.
+    pub dtype: DType,
+    /// How often a value is rounded to that format, one time after another, on its way from the input to an output.
+    pub roundings: usize,
     forward: fn(&M, &Device) -> Tensor<2>,
     device: Device,
 }
@@ -64,6 +77,8 @@ pub fn llama(device: &Device, dtype: DType) -> Subject<Decoder> {
         base: Golden::open("llama").base_in(device, dtype),
         targets: vec!["q_proj", "v_proj", "down_proj"],
         adapted: layer.into_iter().chain(layer).collect(),
+        dtype,
+        roundings: DECODER_ROUNDINGS,
         forward: decode,
         device: device.clone(),
     }
@@ -77,9 +92,59 @@ pub fn gpt2(device: &Device, dtype: DType) -> Subject<Decoder> {
         base: Golden::open("gpt2").base_in(device, dtype),
         targets: vec!["c_attn", "c_fc"],
         adapted: layer.into_iter().chain(layer).collect(),
+        dtype,
+        roundings: DECODER_ROUNDINGS,
         forward: decode,
         device: device.clone(),
     }
+}
+
+/// The golden BERT that classifies sequences.
+pub fn bert(device: &Device, dtype: DType) -> Subject<SequenceClassifier> {
+    let layer = [[16, 16], [16, 16], [16, 24]];
+    let options = FolderOptions {
+        load: LoadOptions::new(dtype, device.clone()),
+        ..FolderOptions::new(device.clone())
+    };
+    let folder = Golden::open("bert_sequence").model_folder();
+    Subject {
+        name: "bert",
+        base: SequenceClassifier::load_with(&folder, &options).unwrap(),
+        targets: vec!["query", "value", "intermediate.dense"],
+        adapted: layer.into_iter().chain(layer).collect(),
+        dtype,
+        roundings: DECODER_ROUNDINGS,
+        forward: |model, device| model.forward(&read(device)),
+        device: device.clone(),
+    }
+}
+
+/// The golden T5; what it reads and writes is fixed.
+pub fn t5(device: &Device, dtype: DType) -> Subject<T5> {
+    let block = |attentions: usize| [vec![[16, 12]; 2 * attentions], vec![[24, 16]]].concat();
+    let blocks = [block(1), block(1), block(2), block(2)];
+    let options = LoadOptions::new(dtype, device.clone());
+    Subject {
+        name: "t5",
+        base: T5::load(&Golden::open("t5").model_folder(), &options).unwrap(),
+        targets: vec!["q", "v", "wo"],
+        adapted: blocks.concat(),
+        dtype,
+        roundings: T5_ROUNDINGS,
+        forward: |model, device| {
+            let written = [[0, 11, 5, 30], [0, 8, 2, 19]];
+            let written = Tensor::<2, Int>::from_data(written, device);
+            let hidden = model.decode(written, &model.encode(&read(device)));
+            model.logits_of(hidden).flatten(0, 1)
+        },
+        device: device.clone(),
+    }
+}
+
+/// Two rows, the second shorter.
+fn read(device: &Device) -> EncoderBatch {
+    let rows = [[7, 3, 11, 32, 20, 8], [5, 5, 31, 2, 0, 0]];
+    EncoderBatch::new(Tensor::from_data(rows, device), [6, 4])
 }
 
 /// A user's own module of plain layers, which know nothing of adapters.
@@ -89,6 +154,8 @@ pub fn mlp(device: &Device, dtype: DType) -> Subject<Mlp> {
         base: Mlp::new(device, dtype),
         targets: vec!["up", "down"],
         adapted: vec![[6, 20], [20, 10]],
+        dtype,
+        roundings: DECODER_ROUNDINGS,
         forward: |model, device| {
             let dtype = model.up.weight.base().dtype();
             model.forward(waves(0.0, [7, 6], device, dtype))
@@ -117,6 +184,8 @@ pub fn vision(device: &Device, dtype: DType) -> Subject<Vision> {
         base: Vision::new(device, dtype, values),
         targets: vec!["line", "plane", "head"],
         adapted: vec![[18, 8], [24, 6], [12, 5]],
+        dtype,
+        roundings: DECODER_ROUNDINGS,
         forward: |model, device| {
             let dtype = model.head.weight.base().dtype();
             let x = waves(0.0, [3, 6, 9], device, dtype);

@@ -1,3 +1,6 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use burn::module::{
     Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
     ModuleVisitor, Param,
@@ -6,9 +9,11 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::saved::is_saved;
 use crate::sites::Path;
+use crate::summary::trained_of_base;
 
-/// A module of which visitors and mappers see the adapter parameters only, and those of modules that are trained as a whole
-/// beside the adapter, if it is told of them.
+/// A module of which visitors and mappers see the adapter parameters only, and what of the base is trained beside them: the
+/// [modules](crate::LoraConfig::modules_to_save) and [biases](crate::LoraConfig::trained_biases) that
+/// [`attach`](crate::attach) left unfrozen.
 ///
 /// Optimizers, records, checkpoints and parameter counts walk a module by `visit` and `map`: through this wrapper they
 /// meet nothing of the base, so no optimizer state and no checkpoint byte can belong to it. Paths are those of the
@@ -18,37 +23,50 @@ use crate::sites::Path;
 #[derive(Clone, Debug)]
 pub struct AdapterOnly<M> {
     module: M,
+    shown: Shown,
+}
+
+/// Which parameters of the base are shown.
+#[derive(Clone, Debug)]
+struct Shown {
+    /// By their paths, those that were trained when the module was wrapped.
+    trained: Arc<HashSet<String>>,
+    /// By the ends of their modules' paths.
     saved: Vec<String>,
 }
 
-impl<M> AdapterOnly<M> {
-    /// Wraps a module.
+impl<M: Module> AdapterOnly<M> {
+    /// Wraps a module as it is: what of its base is frozen later is shown all the same.
     pub fn new(module: M) -> Self {
-        Self {
-            module,
+        let trained = trained_of_base(&module).into_iter().collect();
+        let shown = Shown {
+            trained: Arc::new(trained),
             saved: Vec::new(),
-        }
+        };
+        Self { module, shown }
     }
+}
 
-    /// Shows these modules, too: the [`modules_to_save`](crate::LoraConfig::modules_to_save) of the adapter.
+impl<M> AdapterOnly<M> {
+    /// Shows these modules, too, although they are frozen.
     pub fn with_saved_modules<S: Into<String>>(
         mut self,
         names: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.saved = names.into_iter().map(Into::into).collect();
+        self.shown.saved = names.into_iter().map(Into::into).collect();
         self
     }
 
     fn with(&self, module: M) -> Self {
-        let saved = self.saved.clone();
-        Self { module, saved }
+        let shown = self.shown.clone();
+        Self { module, shown }
     }
 
     /// With another module.
     pub fn map_inner<N>(self, change: impl FnOnce(M) -> N) -> AdapterOnly<N> {
         AdapterOnly {
             module: change(self.module),
-            saved: self.saved,
+            shown: self.shown,
         }
     }
 
@@ -65,11 +83,11 @@ impl<M> AdapterOnly<M> {
 
 impl<M: Module> Module for AdapterOnly<M> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.module.visit(&mut Filter::new(visitor, &self.saved));
+        self.module.visit(&mut Filter::new(visitor, &self.shown));
     }
 
     fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
-        let module = self.module.map(&mut Filter::new(mapper, &self.saved));
+        let module = self.module.map(&mut Filter::new(mapper, &self.shown));
         Self { module, ..self }
     }
 
@@ -110,25 +128,29 @@ impl<M: ModuleDisplay> ModuleDisplayDefault for AdapterOnly<M> {
 
 impl<M: ModuleDisplay> ModuleDisplay for AdapterOnly<M> {}
 
-/// Passes on what lies inside a reparameterization or a saved module, and every path.
+/// Passes on what lies inside a reparameterization or is trained beside one, and every path.
 struct Filter<'a, W> {
     walker: &'a mut W,
     path: Path,
-    saved: &'a [String],
+    shown: &'a Shown,
 }
 
 impl<'a, W> Filter<'a, W> {
-    fn new(walker: &'a mut W, saved: &'a [String]) -> Self {
+    fn new(walker: &'a mut W, shown: &'a Shown) -> Self {
         Self {
             walker,
             path: Path::default(),
-            saved,
+            shown,
         }
     }
 
     /// Whether the current parameter is to be seen.
     fn shows(&self) -> bool {
-        self.path.in_reparameterization() || is_saved(&self.path.join(), self.saved)
+        if self.path.in_reparameterization() {
+            return true;
+        }
+        let path = self.path.join();
+        self.shown.trained.contains(&path) || is_saved(&path, &self.shown.saved)
     }
 }
 

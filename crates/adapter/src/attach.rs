@@ -3,33 +3,54 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
 use burn::tensor::Tensor;
 
+use crate::beside::{Beside, TrainedBiases};
 use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
+use crate::init::LoraInit;
+use crate::initial::{Evidence, Needs, attach_initialized};
 use crate::method::{Method, MethodConfig, Projections, random_projections};
 use crate::plan::{Planned, plan};
 use crate::reach::{all_stacks, bases, replace_stacks};
-use crate::saved::is_saved;
 use crate::sites::Path;
 use crate::stack::{AdapterStack, NamedAdapter};
+use crate::summary::trained_of_base;
 use crate::view::View;
 
 /// The name of an adapter where none is asked for, PEFT's.
 pub const DEFAULT_NAME: &str = "default";
 
 /// Freezes a module and attaches an adapter to every layer that the configuration targets. The modules that it wants
-/// [saved](LoraConfig::modules_to_save) are not frozen.
+/// [saved](LoraConfig::modules_to_save) and the [biases](LoraConfig::trained_biases) that it wants trained are not frozen.
 ///
 /// Attaching under another name adds a second adapter to the stacks, of the same method or another; both act, one after the
 /// other.
+///
+/// Factors that start from the weights ([`LoraInit::Informed`]) are made at once.
 ///
 /// # Errors
 /// Nothing is attached, and the error lists every culprit, when the configuration is wrong, a target matches no layer
 /// (with near misses), a pattern matches no targeted layer, a rank exceeds its layer, the name is taken, or the
 /// adapters are merged.
 pub fn attach<M: Module>(module: M, name: &str, config: &LoraConfig) -> Result<M, AdapterError> {
+    if let LoraInit::Informed(initialization) = &config.init {
+        return match initialization.needs() {
+            Needs::Weights => {
+                let none = Evidence::default();
+                attach_initialized(module, name, config, initialization, &none)
+                    .map(|initialized| initialized.module)
+            }
+            Needs::Inputs | Needs::Gradients => Err(AdapterError::Config {
+                faults: vec![format!(
+                    "the initialization {} looks at data; gather evidence and call attach_initialized",
+                    initialization.word()
+                )],
+            }),
+        };
+    }
     let plan = plan(&module, config)?;
     check_name(&module, name)?;
+    check_biases(&module, config)?;
     let wanted = plan.iter().filter(|planned| planned.needs_base());
     let bases = bases(&module, wanted.map(|planned| planned.path.as_str()));
     let values = plan.iter().map(|planned| {
@@ -77,13 +98,8 @@ pub(crate) fn finish<M: Module>(
     let views = plan
         .iter()
         .map(|planned| (planned.path.clone(), planned.view.clone()));
-    let module = place(
-        module,
-        name,
-        methods,
-        views.collect(),
-        &config.modules_to_save,
-    );
+    let beside = Beside::new(config, plan);
+    let module = place(module, name, methods, views.collect(), &beside);
     check_ties(module, plan)
 }
 
@@ -132,6 +148,29 @@ pub(crate) fn check_name<M: Module>(module: &M, name: &str) -> Result<(), Adapte
     }
 }
 
+/// Refuses a second adapter with biases of the base: both would train the same ones, and neither would own them.
+pub(crate) fn check_biases<M: Module>(module: &M, config: &LoraConfig) -> Result<(), AdapterError> {
+    let is_adapted = |module: &M| {
+        let mut stacks = all_stacks(module).into_iter();
+        stacks.any(|weight| !weight.stack.adapters().is_empty())
+    };
+    if config.trained_biases == TrainedBiases::None || !is_adapted(module) {
+        return Ok(());
+    }
+    let trained = trained_of_base(module).into_iter();
+    let biases: Vec<String> = trained.filter(|path| path.ends_with(".bias")).collect();
+    match biases.is_empty() {
+        true => Ok(()),
+        false => Err(AdapterError::Config {
+            faults: vec![format!(
+                "another adapter trains biases of the base already ({} and {} more); only one may",
+                biases[0],
+                biases.len() - 1
+            )],
+        }),
+    }
+}
+
 /// Refuses a name that could not stand in a path.
 pub(crate) fn check_word(name: &str) -> Result<(), AdapterError> {
     match name.is_empty() || name.contains('.') {
@@ -151,7 +190,7 @@ fn place<M: Module>(
     name: &str,
     methods: HashMap<String, Method>,
     views: HashMap<String, View>,
-    saved: &[String],
+    beside: &Beside<'_>,
 ) -> M {
     let mut fresh = methods;
     let mut grown = HashMap::new();
@@ -163,7 +202,7 @@ fn place<M: Module>(
     }
     let module = module.map(&mut FreezeBase {
         path: Path::default(),
-        saved,
+        beside,
     });
     let fresh = fresh.into_iter().filter_map(|(path, method)| {
         let view = views.get(&path)?.clone();
@@ -174,10 +213,10 @@ fn place<M: Module>(
     replace_stacks(module, grown).apply_reparameterization(Attach { stacks })
 }
 
-/// Switches gradients off for every parameter that is not an adapter's, and on for those that are saved as a whole.
+/// Switches gradients off for every parameter that is not an adapter's, and on for those that are trained beside it.
 struct FreezeBase<'a> {
     path: Path,
-    saved: &'a [String],
+    beside: &'a Beside<'a>,
 }
 
 impl ModuleMapper for FreezeBase<'_> {
@@ -193,7 +232,7 @@ impl ModuleMapper for FreezeBase<'_> {
         match self.path.in_reparameterization() {
             true => param,
             false => {
-                let trained = is_saved(&self.path.join(), self.saved);
+                let trained = self.beside.holds(&self.path.join());
                 param.set_require_grad(trained)
             }
         }

@@ -143,7 +143,7 @@ impl Planned {
                 draw.normal(self.rank * d_out, 1.0),
             ];
         }
-        let (a, b) = draw.factors(config.init, [d_in, self.rank, d_out]);
+        let (a, b) = draw.factors(&config.init, [d_in, self.rank, d_out]);
         vec![a, b]
     }
 
@@ -158,7 +158,7 @@ impl Planned {
         let each = self.rank / columns.len();
         let mut joined = [vec![0.0; d_in * self.rank], vec![0.0; self.rank * d_out]];
         for (place, columns) in columns.iter().enumerate() {
-            let (a, b) = draw.factors(config.init, [d_in, each, columns.len()]);
+            let (a, b) = draw.factors(&config.init, [d_in, each, columns.len()]);
             for (row, values) in a.chunks(each).enumerate() {
                 joined[0][row * self.rank + place * each..][..each].copy_from_slice(values);
             }
@@ -215,6 +215,7 @@ impl Planned {
             alpha: self.alpha,
             scale,
             dropout,
+            start: None,
         };
         Some(match &self.blueprint {
             Blueprint::Lora { is_a_frozen } => {

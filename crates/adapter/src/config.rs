@@ -1,3 +1,4 @@
+use crate::beside::TrainedBiases;
 use crate::error::AdapterError;
 use crate::init::LoraInit;
 use crate::method::{Columns, MethodConfig};
@@ -44,6 +45,8 @@ pub struct LoraConfig {
     /// Train a bias of the up-projection, too: added to the layer's own bias, so that only layers with one can have it. Of LoRA
     /// and DoRA.
     pub lora_bias: bool,
+    /// Which biases of the base are trained beside the factors and saved with them. Of LoRA, DoRA, AdaLoRA and VeRA.
+    pub trained_biases: TrainedBiases,
     /// Fused projections of which only some columns are adapted: the end of a layer's path, and which. Of LoRA.
     pub parts: Vec<(String, Columns)>,
     /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
@@ -76,6 +79,7 @@ impl LoraConfig {
             layers_to_transform: None,
             layers_pattern: Vec::new(),
             lora_bias: false,
+            trained_biases: TrainedBiases::None,
             trainable_tokens: Vec::new(),
             parts: Vec::new(),
             rank_pattern: Vec::new(),
@@ -95,6 +99,12 @@ impl LoraConfig {
     /// Sets whether the up-projection has a bias.
     pub fn with_lora_bias(mut self, lora_bias: bool) -> Self {
         self.lora_bias = lora_bias;
+        self
+    }
+
+    /// Sets which biases of the base are trained, too.
+    pub fn with_trained_biases(mut self, trained_biases: TrainedBiases) -> Self {
+        self.trained_biases = trained_biases;
         self
     }
 
@@ -207,6 +217,10 @@ impl LoraConfig {
                 !self.trainable_tokens.is_empty() && !is_lora,
             ),
             ("rsLoRA's scale", self.use_rslora && !is_lora),
+            (
+                "trained biases beside it (bias)",
+                self.trained_biases != TrainedBiases::None && self.method.biases_word().is_none(),
+            ),
             (
                 "columns of fused projections",
                 !self.parts.is_empty() && (self.method != MethodConfig::Lora || self.lora_bias),

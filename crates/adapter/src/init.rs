@@ -1,10 +1,18 @@
+use std::str::FromStr;
+
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::error::{AdapterError, nearest};
+use crate::initial::{Initialization, WORDS};
+
 /// How the parameters of a fresh adapter start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// A word chooses it: `"gaussian".parse()`. `default` and `gaussian` are drawn; the others are those of
+/// [`Initialization`], by PEFT's values of `init_lora_weights`.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum LoraInit {
     /// A is Kaiming-uniform with `a = sqrt(5)`, which is `U(-1/sqrt(d_in), 1/sqrt(d_in))`; B is zero (PEFT's default). Of an
     /// embedding A is zero and B normal. Methods without such factors start as PEFT has them start.
@@ -14,6 +22,44 @@ pub enum LoraInit {
     Gaussian,
     /// All parameters random, so that the adapter changes the output at once. For tests of what follows.
     Random,
+    /// From the weights, the activations or the gradients. [`attach`](crate::attach) does those that look at the weights only;
+    /// the others need evidence ([`attach_initialized`](crate::attach_initialized)).
+    Informed(Initialization),
+}
+
+impl From<Initialization> for LoraInit {
+    fn from(initialization: Initialization) -> Self {
+        Self::Informed(initialization)
+    }
+}
+
+impl FromStr for LoraInit {
+    type Err = AdapterError;
+
+    fn from_str(word: &str) -> Result<Self, AdapterError> {
+        let word = word.trim();
+        match word {
+            // PEFT's own value is `true`.
+            "default" | "true" => return Ok(Self::KaimingUniform),
+            "gaussian" => return Ok(Self::Gaussian),
+            _ => {}
+        }
+        Initialization::parse(word)
+            .map(Self::Informed)
+            .ok_or_else(|| {
+                let words = ["default", "gaussian"].into_iter().chain(WORDS);
+                let hint = nearest(word, words.clone());
+                let hint =
+                    hint.map_or(String::new(), |word| format!(" (did you mean \"{word}\"?)"));
+                let words: Vec<&str> = words.collect();
+                AdapterError::Config {
+                    faults: vec![format!(
+                        "there is no initialization \"{word}\"{hint}; there are {}",
+                        words.join(", ")
+                    )],
+                }
+            })
+    }
 }
 
 /// Random values of one adapted weight.
@@ -32,16 +78,18 @@ impl Draw {
     /// The factors `[d_in, rank]` and `[rank, d_out]`.
     pub(crate) fn factors(
         &mut self,
-        init: LoraInit,
+        init: &LoraInit,
         [d_in, rank, d_out]: [usize; 3],
     ) -> (Vec<f32>, Vec<f32>) {
         let a = match init {
-            LoraInit::KaimingUniform | LoraInit::Random => self.uniform(d_in * rank, d_in),
+            LoraInit::KaimingUniform | LoraInit::Random | LoraInit::Informed(_) => {
+                self.uniform(d_in * rank, d_in)
+            }
             LoraInit::Gaussian => self.normal(d_in * rank, 1.0 / rank as f64),
         };
         let b = match init {
-            LoraInit::KaimingUniform | LoraInit::Gaussian => vec![0.0; rank * d_out],
             LoraInit::Random => self.uniform(rank * d_out, rank),
+            _ => vec![0.0; rank * d_out],
         };
         (a, b)
     }

@@ -23,6 +23,7 @@
 
 mod adapter_only;
 mod attach;
+mod beside;
 mod blueprint;
 pub mod budget;
 mod config;
@@ -51,6 +52,7 @@ mod view;
 
 pub use adapter_only::AdapterOnly;
 pub use attach::{DEFAULT_NAME, attach};
+pub use beside::TrainedBiases;
 pub use config::{AdapterConfig, LoraConfig};
 pub use error::{AdapterError, TensorFault};
 pub use factors::{
@@ -72,6 +74,7 @@ pub use method::{
 pub use project::{embed, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};
+pub use saved::{PEFT_HEADS, is_saved};
 pub use stack::{AdapterStack, NamedAdapter};
 pub use summary::{AdapterRow, ParameterSummary, summary};
 pub use switch::set_enabled;

@@ -1,5 +1,9 @@
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Distribution, Tensor};
+
+use crate::factors::Factors;
 
 /// A low-rank change of one weight (Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 ///
@@ -17,6 +21,12 @@ pub struct Lora {
     pub scale: f64,
     /// Probability that an input of the adapter is dropped while its factors are trained.
     pub dropout: f64,
+    /// The factors that it started from, where the weight lost them ([`Initialization::changes_base`]). A file then has the
+    /// difference from them, which is a LoRA for the weight as it was.
+    ///
+    /// [`Initialization::changes_base`]: crate::Initialization::changes_base
+    #[module(skip)]
+    pub start: Option<Arc<Factors>>,
 }
 
 impl Lora {

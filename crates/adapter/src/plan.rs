@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::Device;
 
+use crate::beside::Beside;
 use crate::blueprint::Blueprint;
 use crate::config::{LoraConfig, Patterns};
 use crate::error::AdapterError;
@@ -354,7 +355,10 @@ fn check_patterns(
 
 /// The names that no module's path ends with. PEFT always lists the same names of heads; one of them is enough.
 fn absent_modules<M: Module>(module: &M, names: &[String]) -> Vec<String> {
-    let finds = |name: &String| !saved_parameters(module, std::slice::from_ref(name)).is_empty();
+    let finds = |name: &String| {
+        let beside = Beside::modules(std::slice::from_ref(name));
+        !saved_parameters(module, &beside).is_empty()
+    };
     let has_head = names
         .iter()
         .any(|name| PEFT_HEADS.contains(&name.as_str()) && finds(name));

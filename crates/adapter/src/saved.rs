@@ -1,19 +1,20 @@
-//! Modules that are trained as a whole beside an adapter and saved with it: PEFT's `modules_to_save`, mostly a new head.
+//! The values of what is trained beside an adapter and saved with it: PEFT's `modules_to_save`, mostly a new head, and biases.
 
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
+use crate::beside::Beside;
 use crate::lora::cast;
 use crate::sites::Path;
 
 /// The names that PEFT gives to heads that classify, whichever of them a model has.
-pub(crate) const PEFT_HEADS: [&str; 2] = ["classifier", "score"];
+pub const PEFT_HEADS: [&str; 2] = ["classifier", "score"];
 
 /// Whether a parameter lies in a module whose path ends with one of the names, which is PEFT's rule: `classifier` also
 /// names a `pre_classifier`.
-pub(crate) fn is_saved(parameter_path: &str, names: &[String]) -> bool {
+pub fn is_saved(parameter_path: &str, names: &[String]) -> bool {
     !names.is_empty()
         && parameter_path.match_indices('.').any(|(end, _)| {
             let module = &parameter_path[..end];
@@ -24,42 +25,44 @@ pub(crate) fn is_saved(parameter_path: &str, names: &[String]) -> bool {
 /// A parameter of a saved module.
 #[derive(Clone, Debug)]
 pub(crate) struct SavedParameter {
-    /// Its path, which is its key in an adapter file, without PEFT's prefix.
+    /// Its path.
     pub(crate) path: String,
+    /// Its key in an adapter file, without PEFT's prefix.
+    pub(crate) file_path: String,
     /// Its shape in an adapter file.
     pub(crate) file_shape: Vec<usize>,
     /// Whether the file holds its transpose, as for every linear layer.
     pub(crate) transposed: bool,
 }
 
-/// The parameters of the saved modules, in the module's order.
-pub(crate) fn saved_parameters<M: Module>(module: &M, names: &[String]) -> Vec<SavedParameter> {
-    let mut finder = Finder::new(names, false);
+/// The parameters that are saved beside an adapter, in the module's order.
+pub(crate) fn saved_parameters<M: Module>(module: &M, beside: &Beside<'_>) -> Vec<SavedParameter> {
+    let mut finder = Finder::new(beside, false);
     module.visit(&mut finder);
     finder.found.into_iter().map(|(saved, _)| saved).collect()
 }
 
-/// The parameters of the saved modules with their values as f32, in Burn's order.
+/// The parameters that are saved beside an adapter with their values as f32, in Burn's order.
 pub(crate) fn saved_values<M: Module>(
     module: &M,
-    names: &[String],
+    beside: &Beside<'_>,
 ) -> Vec<(SavedParameter, Vec<f32>)> {
-    let mut finder = Finder::new(names, true);
+    let mut finder = Finder::new(beside, true);
     module.visit(&mut finder);
     finder.found
 }
 
 struct Finder<'a> {
-    names: &'a [String],
+    beside: &'a Beside<'a>,
     with_values: bool,
     path: Path,
     found: Vec<(SavedParameter, Vec<f32>)>,
 }
 
 impl<'a> Finder<'a> {
-    fn new(names: &'a [String], with_values: bool) -> Self {
+    fn new(beside: &'a Beside<'a>, with_values: bool) -> Self {
         Self {
-            names,
+            beside,
             with_values,
             path: Path::default(),
             found: Vec::new(),
@@ -78,7 +81,7 @@ impl ModuleVisitor for Finder<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join();
-        if self.path.in_reparameterization() || !is_saved(&path, self.names) {
+        if self.path.in_reparameterization() || !self.beside.holds(&path) {
             return;
         }
         let transposed = D == 2 && self.path.owner() == "Struct:Linear";
@@ -87,6 +90,7 @@ impl ModuleVisitor for Finder<'_> {
             file_shape.reverse();
         }
         let saved = SavedParameter {
+            file_path: self.beside.file_path(&path),
             path,
             file_shape,
             transposed,

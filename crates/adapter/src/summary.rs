@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::method::Method;
 use crate::reach::adapted_weights;
+use crate::sites::Path;
 
 /// One adapted layer in a [`ParameterSummary`].
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +78,33 @@ impl Default for Counter {
             },
         }
     }
+}
+
+/// The paths of the parameters of the base that are trained: those beside an adapter, once one is attached.
+pub(crate) fn trained_of_base<M: Module>(module: &M) -> Vec<String> {
+    #[derive(Default)]
+    struct Finder {
+        path: Path,
+        found: Vec<String>,
+    }
+    impl ModuleVisitor for Finder {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !self.path.in_reparameterization() && is_trainable(param) {
+                self.found.push(self.path.join());
+            }
+        }
+    }
+    let mut finder = Finder::default();
+    module.visit(&mut finder);
+    finder.found
 }
 
 impl ModuleVisitor for Counter {

@@ -43,6 +43,17 @@ impl Targets {
         }
     }
 
+    /// Whether they mean the linear layer of this path.
+    ///
+    /// # Errors
+    /// [`AdapterError::Config`] for an expression that is none.
+    pub fn means_linear(&self, path: &str) -> Result<bool, AdapterError> {
+        Ok(match self {
+            Self::AllLinear => !is_head(path),
+            named => named.compile()?.matches_path(path),
+        })
+    }
+
     pub(crate) fn compile(&self) -> Result<Matcher<'_>, AdapterError> {
         Ok(match self {
             Self::Names(names) => Matcher::Names(names),

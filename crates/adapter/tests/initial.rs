@@ -4,13 +4,15 @@
 
 mod common;
 
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
 use burn_lora_adapter::{
-    AdapterError, CordaMethod, Direction, Eva, Evidence, FactorSet, GradientScale, Initialization,
-    Initialized, LoftQ, LoraConfig, LoraGa, Needs, Observer, Quantizer, Targets,
-    attach_initialized, merge_and_unload, set_enabled, to_plain, weight_gradients,
+    AdapterError, AdapterStack, CordaMethod, Direction, Eva, Evidence, FactorSet, GradientScale,
+    Initialization, Initialized, LoftQ, LoraConfig, LoraGa, LoraInit, Needs, Observer, Quantizer,
+    Targets, attach, attach_initialized, merge_and_unload, peft, set_enabled, to_plain,
+    weight_gradients,
 };
-use burn_lora_linalg::Matrix;
+use burn_lora_linalg::{Matrix, svd};
 
 use common::{Golden, LAYERS, Two, assert_near, distance, host};
 
@@ -450,6 +452,217 @@ fn a_bf16_base_keeps_its_dtype() {
     assert_eq!(started.module.first.weight.base().dtype(), DType::BF16);
     let after = host(started.module.first.weight.val().cast(DType::F32));
     assert_near(&after, &before, 0.01, "bf16");
+}
+
+#[test]
+fn a_saved_adapter_is_plain_and_means_the_same_over_the_base_as_it_was() {
+    let golden = Golden::read();
+    let device = Device::flex();
+    let x = golden.tensor("x", &device);
+    for how in every() {
+        // The layers have 9 and 10 directions at least; twice a rank of 5 is more than 9.
+        let ranks: &[usize] = match how {
+            Initialization::LoraGa(_) => &[2, 4],
+            Initialization::Orthogonal => &[2, 6],
+            _ => &[2, 5],
+        };
+        for (rank, rslora) in ranks.iter().zip([false, true]) {
+            let config = config(*rank).with_rslora(rslora);
+            let started = started(&golden, &config, &how);
+            let mut module = started.module;
+            for layer in [&mut module.first, &mut module.second] {
+                let nudge = |tensor: Tensor<2>| tensor.mul_scalar(1.3).add_scalar(0.01);
+                let stack = layer.weight.reparameterization::<AdapterStack>().unwrap();
+                let lora = stack.get("default").unwrap();
+                let (a, b) = (nudge(lora.a.val()), nudge(lora.b.val()));
+                let id = [lora.a.id, lora.b.id];
+                let mut set = Set { id, to: [a, b] };
+                *layer = layer.clone().map(&mut set);
+            }
+            let expected = host(module.forward(x.clone()));
+            let folder = tempfile::tempdir().unwrap();
+            let metadata = Default::default();
+            peft::save(
+                &module,
+                "default",
+                &started.config,
+                &metadata,
+                folder.path(),
+            )
+            .unwrap();
+            let (loaded, read) =
+                peft::load(golden.model(&device), "default", folder.path()).unwrap();
+            let word = how.word();
+            let actual = host(loaded.forward(x.clone()));
+            assert_near(
+                &actual,
+                &expected,
+                2e-5 * expected.norm(),
+                &word.to_string(),
+            );
+            let grows = how.changes_base();
+            assert_eq!(read.rank, if grows { 2 * rank } else { *rank }, "{word}");
+            // And again, with the configuration that was read.
+            peft::save(&loaded, "default", &read, &metadata, folder.path()).unwrap();
+            let text = std::fs::read_to_string(folder.path().join(peft::CONFIG_FILE)).unwrap();
+            assert!(text.contains("\"init_lora_weights\": true"), "{text}");
+        }
+    }
+}
+
+/// Puts values into two parameters.
+struct Set {
+    id: [ParamId; 2],
+    to: [Tensor<2>; 2],
+}
+
+impl ModuleMapper for Set {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.id.iter().position(|id| *id == param.id) {
+            Some(place) => {
+                let to = self.to[place].clone();
+                param.map(|old| to.reshape(old.shape()))
+            }
+            None => param,
+        }
+    }
+}
+
+#[test]
+fn a_word_in_the_configuration_is_enough_where_the_weights_are() {
+    let golden = Golden::read();
+    let device = Device::flex();
+    let x = golden.tensor("x", &device);
+    let before = host(golden.model(&device).forward(x.clone()));
+    for word in ["orthogonal", "pissa", "pissa_niter_4", "olora", "loftq"] {
+        let config = config(2).with_init(word.parse().unwrap());
+        let module = attach(golden.model(&device), "default", &config).unwrap();
+        let after = host(module.forward(x.clone()));
+        let allowed = if word == "loftq" {
+            0.1 * before.norm()
+        } else {
+            1e-5
+        };
+        assert_near(&after, &before, allowed, word);
+        let factors = FactorSet::of(&module, "default").unwrap();
+        assert!(factors.layers["first"].b.norm() > 0.0, "{word}");
+    }
+    for word in ["eva", "corda", "lora_ga"] {
+        let config = config(2).with_init(word.parse().unwrap());
+        let error = attach(golden.model(&device), "default", &config).unwrap_err();
+        assert!(error.to_string().contains("looks at data"), "{error}");
+    }
+    let error = "pisa".parse::<LoraInit>().unwrap_err().to_string();
+    assert!(error.contains("did you mean \"pissa\"?"), "{error}");
+    assert_eq!(
+        "default".parse::<LoraInit>().unwrap(),
+        LoraInit::KaimingUniform
+    );
+}
+
+#[test]
+fn settings_go_by_pefts_keys() {
+    let with = |word: &str, options: serde_json::Value| {
+        let initialization = Initialization::parse(word).unwrap();
+        initialization.with_options(options.as_object().unwrap())
+    };
+    assert_eq!(
+        with("eva", serde_json::json!({"rho": 1, "whiten": true})),
+        Ok(Initialization::Eva(Eva {
+            rho: 1.0,
+            whiten: true,
+            ..Eva::default()
+        }))
+    );
+    assert_eq!(
+        with("corda", serde_json::json!({"corda_method": "kpm"})),
+        Ok(Initialization::Corda(CordaMethod::KnowledgePreserved))
+    );
+    assert_eq!(
+        with(
+            "loftq",
+            serde_json::json!({"loftq_bits": 8, "loftq_iter": 3})
+        ),
+        Ok(Initialization::LoftQ(LoftQ {
+            quantizer: Quantizer::Int8,
+            iterations: 3
+        }))
+    );
+    let options = serde_json::json!({"direction": "random", "scale": "unit", "stable_gamma": 8});
+    assert_eq!(
+        with("lora_ga", options),
+        Ok(Initialization::LoraGa(LoraGa {
+            direction: Direction::Random,
+            scale: GradientScale::Unit
+        }))
+    );
+    let options = serde_json::json!({"stable_gamma": 8});
+    assert_eq!(
+        with("lora_ga", options),
+        Ok(Initialization::LoraGa(LoraGa {
+            scale: GradientScale::Stable { gamma: 8.0 },
+            ..LoraGa::default()
+        }))
+    );
+    let faults = with(
+        "lora_ga",
+        serde_json::json!({"scale": 3, "dircetion": "ArBr"}),
+    )
+    .unwrap_err();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(
+        faults[0].starts_with("scale is 3, not stable"),
+        "{faults:?}"
+    );
+    assert!(faults[1].ends_with("did you mean direction?"), "{faults:?}");
+    let faults = with("pissa", serde_json::json!({"rho": 3})).unwrap_err();
+    assert!(faults[0].contains("which has none"), "{faults:?}");
+}
+
+#[test]
+fn lora_ga_at_random_takes_the_same_vectors_for_both_factors() {
+    let golden = Golden::read();
+    let how = Initialization::LoraGa(LoraGa {
+        direction: Direction::Random,
+        scale: GradientScale::Unit,
+    });
+    let evidence = gradients(&golden, &config(2));
+    let model = golden.model(&Device::flex());
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..6 {
+        let config = config(2).with_seed(seed);
+        let started = attach_initialized(model.clone(), "x", &config, &how, &evidence).unwrap();
+        for layer in LAYERS {
+            let factors = &started.initial.layers[layer];
+            // Of the gradient `U S V^T`, `A B` has whole components: applied to B's rows, A's columns are orthonormal, and the
+            // singular values of the product are some of the gradient's.
+            let found = svd(&(&factors.a * &factors.b)).unwrap();
+            let all = svd(&golden_gradient(&golden, layer)).unwrap();
+            for value in &found.s[..2] {
+                let near = all.s[..4]
+                    .iter()
+                    .any(|s| (s - value).abs() < 1e-4 * all.s[0]);
+                assert!(near, "{layer}: {value} is none of {:?}", &all.s[..4]);
+            }
+            let place = |value: f64| {
+                all.s
+                    .iter()
+                    .position(|s| (s - value).abs() < 1e-4 * all.s[0])
+            };
+            seen.insert((layer, place(found.s[0]), place(found.s[1])));
+        }
+    }
+    assert!(seen.len() > 2, "the seed chooses: {seen:?}");
+}
+
+/// The gradient that [`gradients`] has seen, computed anew.
+fn golden_gradient(golden: &Golden, layer: &str) -> Matrix {
+    let device = Device::flex().autodiff();
+    let model = golden.model(&device);
+    let rows = |key| golden.tensor(key, &device).narrow(0, 0, 4);
+    let error = model.forward(rows("x")) - rows("target");
+    let gradients = (error.clone() * error).mean().backward();
+    host(model.layer(layer).weight.val().grad(&gradients).unwrap())
 }
 
 #[test]

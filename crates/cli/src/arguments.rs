@@ -7,6 +7,7 @@ use crate::commands::completions::CompletionsOptions;
 use crate::commands::convert::ConvertOptions;
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::evaluate::EvaluateOptions;
+use crate::commands::extract::ExtractOptions;
 use crate::commands::generate::GenerateOptions;
 use crate::commands::inspect::InspectOptions;
 use crate::commands::merge::MergeOptions;
@@ -42,6 +43,8 @@ pub enum Command {
     Combine(CombineOptions),
     /// Make a PEFT folder of a LoRA adapter from mlx-lm or loralib, or one that more runtimes read
     Convert(ConvertOptions),
+    /// Make a LoRA adapter of the difference between a model and its fine-tuned self
+    Extract(ExtractOptions),
     /// Show a data set as a model will see it: its counts, and rows by what is learned of them
     Inspect(InspectOptions),
     /// Configurations to begin with

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Merge(options) => commands::merge::run(&options, &output),
         Command::Combine(options) => commands::combine::run(&options, &output),
         Command::Convert(options) => commands::convert::run(&options, &output),
+        Command::Extract(options) => commands::extract::run(&options, &output),
         Command::Inspect(options) => commands::inspect::run(&options, &output),
         Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),

@@ -39,6 +39,11 @@ impl Bar {
         Self::new(what, "{msg} {wide_bar} {human_pos}/{human_len} rows {eta}")
     }
 
+    /// Counts layers.
+    pub fn layers(what: &'static str) -> Self {
+        Self::new(what, "{msg} {wide_bar} {pos}/{len} layers {eta}")
+    }
+
     fn new(what: &'static str, template: &'static str) -> Self {
         Self {
             what,
@@ -87,7 +92,12 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for bar in [Bar::bytes("a"), Bar::tokens("b"), Bar::rows("c")] {
+        for bar in [
+            Bar::bytes("a"),
+            Bar::tokens("b"),
+            Bar::rows("c"),
+            Bar::layers("d"),
+        ] {
             ProgressStyle::with_template(bar.template).expect("a template");
             bar.set(1, 2);
             assert!(

@@ -5,6 +5,7 @@ mod options;
 mod row;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,6 +27,7 @@ pub use options::{EncodeOptions, Truncation, Unlearnable};
 #[cfg(test)]
 pub(crate) use row::spans_of;
 pub use row::{EncodedRow, RowEncoder};
+pub use texts::{SourceTarget, encode_seq2seq, encode_texts};
 
 /// Encoded rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +112,7 @@ pub fn encode_with(
 ///
 /// # Errors
 ///
-/// As [`encode`]; [`DataError::WrongFormat`] for other rows.
+/// As [`encode`]; [`DataError::WrongFormat`] for other rows; [`DataError::Rows`] for answers that are the same, too.
 pub fn encode_preferences(
     rows: &Rows,
     tokenizer: &Tokenizer,
@@ -161,6 +163,14 @@ pub fn encode_preferences(
             break;
         };
         match (first, second) {
+            (Ok(chosen), Ok(rejected)) if chosen.examples == rejected.examples => {
+                let fault = RowFault::Value {
+                    at: "rejected".into(),
+                    found: "is the same as \"chosen\"".into(),
+                    expected: "another answer, within the length that is allowed".into(),
+                };
+                gathered.add(&placed[0], Err(fault), options);
+            }
             (Ok(chosen), Ok(rejected)) => {
                 gathered.measure(&chosen);
                 gathered.measure(&rejected);

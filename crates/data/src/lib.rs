@@ -69,8 +69,8 @@ pub use chat::{ChatTemplate, ChatTemplates, Learn, Rendered};
 pub use columns::ColumnNames;
 pub use encode::{
     EncodeOptions, Encoded, EncodedRow, LabelledExample, LabelledSet, PreferencePair, Progress,
-    RowEncoder, TaggedExample, Target, Truncation, Unlearnable, encode, encode_labelled,
-    encode_preferences, encode_tagged, encode_with,
+    RowEncoder, SourceTarget, TaggedExample, Target, Truncation, Unlearnable, encode,
+    encode_labelled, encode_preferences, encode_seq2seq, encode_tagged, encode_texts, encode_with,
 };
 pub use encoder_tokenizer::{EncodedSequence, EncoderTokenizer};
 pub use error::DataError;
@@ -85,7 +85,7 @@ pub use read::{ReadOptions, TextRows, read_files, read_rows};
 pub use report::{EncodeReport, Lengths};
 pub use rows::{Row, RowFormat, Rows};
 pub use source::DataFiles;
-pub use special_tokens::SpecialTokens;
+pub use special_tokens::{EncoderTokens, SpecialTokens};
 pub use split::split;
 pub use stream::{
     ExampleStream, ExampleStreamState, RowStream, StreamOptions, StreamRow, StreamState,

@@ -94,6 +94,81 @@ impl SpecialTokens {
     }
 }
 
+/// The special tokens that an encoder's tokenizer puts around texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncoderTokens {
+    /// Stands for a token that is hidden, if the tokenizer has such.
+    pub mask: Option<u32>,
+    /// Every special token, ascending.
+    pub special: Vec<u32>,
+}
+
+/// What encoders' tokenizers call their tokens where no file says it: BERT's and RoBERTa's.
+const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
+const ENDS: [&str; 2] = ["[SEP]", "</s>"];
+const PADS: [&str; 2] = ["[PAD]", "<pad>"];
+
+impl EncoderTokens {
+    /// Reads the files of a Hugging Face folder: `mask_token` of `tokenizer_config.json`, otherwise of
+    /// `special_tokens_map.json`, otherwise `[MASK]` or `<mask>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SpecialTokens::from_folder`] for files and values.
+    pub fn from_folder(
+        folder: &Path,
+        tokenizer: &tokenizers::Tokenizer,
+    ) -> Result<Self, DataError> {
+        let mask = named_token(folder, tokenizer, "mask_token", MASKS)?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        let mut special: Vec<u32> = special.map(|(id, _)| *id).chain(mask).collect();
+        special.sort_unstable();
+        special.dedup();
+        Ok(Self { mask, special })
+    }
+}
+
+/// A token that a file names, or one of the usual names.
+fn named_token(
+    folder: &Path,
+    tokenizer: &tokenizers::Tokenizer,
+    key: &'static str,
+    usual: [&str; 2],
+) -> Result<Option<u32>, DataError> {
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        if let Some(id) = ConfigFile::read(folder, name)?.token(key, tokenizer)? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(usual.iter().find_map(|token| tokenizer.token_to_id(token)))
+}
+
+impl SpecialTokens {
+    /// As [`from_folder`](Self::from_folder), for a model that does not generate: a folder that names no end of a sequence has
+    /// its separator for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_folder`](Self::from_folder); without a separator, too, [`DataError::NoEos`].
+    pub fn from_encoder_folder(
+        folder: &Path,
+        tokenizer: &tokenizers::Tokenizer,
+    ) -> Result<Self, DataError> {
+        match Self::from_folder(folder, tokenizer) {
+            Err(error @ DataError::NoEos { .. }) => {
+                let end = named_token(folder, tokenizer, "sep_token", ENDS)?.ok_or(error)?;
+                let pad = named_token(folder, tokenizer, "pad_token", PADS)?;
+                Ok(Self {
+                    pad: pad.unwrap_or(end),
+                    ..Self::new(end)
+                })
+            }
+            found => found,
+        }
+    }
+}
+
 /// A JSON object in a file, with the few types of value that are read from it. An absent file, an
 /// absent key and `null` are the same.
 pub(crate) struct ConfigFile {

@@ -58,6 +58,19 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// As [`from_folder`](Self::from_folder), of an encoder, which need not name a token that ends a generation
+    /// ([`SpecialTokens::from_encoder_folder`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`from_folder`](Self::from_folder).
+    pub fn from_encoder_folder(folder: impl AsRef<Path>) -> Result<Self, DataError> {
+        let folder = folder.as_ref();
+        let inner = read_file(folder)?;
+        let special = SpecialTokens::from_encoder_folder(folder, &inner)?;
+        Self::new(inner, special)
+    }
+
     /// Wraps a tokenizer made in code. Truncation and padding set in it are switched off: a row is
     /// cut by [`encode`](crate::encode), which counts it.
     ///

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use burn_lora_data::{Batch, BatchPlan, Batches, Example};
+use burn_lora_data::{BatchPlan, Example, pack};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::loader::{TrainLoader, ValidLoader};
-use crate::model::CausalLm;
+use crate::loader::{Ordered, Shuffled, TrainLoader, ValidLoader};
+use crate::task::{Causal, Task};
 
-/// What a run trains on and is validated with.
+/// What a causal language model trains on and is validated with.
 #[derive(Clone, Debug)]
 pub struct TrainData {
     /// Examples to learn.
@@ -20,12 +20,36 @@ pub struct TrainData {
 }
 
 impl TrainData {
+    /// The task of this data, and its examples.
+    pub(crate) fn into_task(self) -> (Causal, TaskData<Example>) {
+        let data = TaskData {
+            train: self.train,
+            valid: self.valid,
+        };
+        (Causal { pad: self.pad }, data)
+    }
+}
+
+/// What a task trains on and is validated with.
+#[derive(Clone, Debug)]
+pub struct TaskData<E> {
+    /// Examples to learn.
+    pub train: Vec<E>,
+    /// Examples to validate with; may be empty.
+    pub valid: Vec<E>,
+}
+
+/// The loaders of a run.
+type Loaders<B> = (Arc<TrainLoader<B>>, Arc<ValidLoader<B>>);
+
+impl<E: Clone + Send + Sync + 'static> TaskData<E> {
     /// Checks that the examples fit the configuration and the model.
     ///
     /// # Errors
     /// [`TrainError::Config`] with all faults.
-    pub(crate) fn check<M: CausalLm>(
+    pub(crate) fn check<M, T: Task<M, Example = E>>(
         &self,
+        task: &T,
         model: &M,
         config: &TrainConfig,
     ) -> Result<(), TrainError> {
@@ -33,36 +57,29 @@ impl TrainData {
         if self.train.is_empty() {
             faults.push("there is no training example".to_string());
         }
-        let all = || self.train.iter().chain(&self.valid);
-        let too_long = all()
-            .filter(|example| example.len() > config.max_seq_len)
+        let all: Vec<&E> = self.train.iter().chain(&self.valid).collect();
+        let limit = config.max_seq_len;
+        let too_long = all
+            .iter()
+            .filter(|example| task.length(example) > limit)
             .count();
         if too_long > 0 {
             faults.push(format!(
-                "{too_long} examples are longer than max_seq_len, {} tokens; cut them where they are encoded",
-                config.max_seq_len
+                "{too_long} examples are longer than max_seq_len, {limit} tokens; cut them where they are encoded"
             ));
         }
-        let longest = all().map(Example::len).max().unwrap_or(0);
-        let positions = model.max_positions();
-        if longest > positions {
-            faults.push(format!(
-                "an example has {longest} tokens, the model has {positions} positions"
-            ));
+        if config.packing && !task.packs() {
+            faults.push(
+                "packing is for language models that predict the next token; leave it out".into(),
+            );
         }
-        if config.packing && config.max_seq_len > positions {
-            faults.push(format!(
-                "packed rows have max_seq_len tokens, {}; the model has {positions} positions",
-                config.max_seq_len
-            ));
+        if !config.terms().is_none() && !task.has_terms() {
+            faults.push(
+                "label_smoothing and z_loss are for language models that predict the next token; leave them out"
+                    .into(),
+            );
         }
-        let ids = all().flat_map(Example::ids).chain([&self.pad]);
-        let (largest, vocab_size) = (ids.max().copied().unwrap_or(0), model.vocab_size());
-        if largest as usize >= vocab_size {
-            faults.push(format!(
-                "the token {largest} is outside the model's vocabulary of {vocab_size}"
-            ));
-        }
+        faults.extend(task.faults(model, config, &all));
         match faults.is_empty() {
             true => Ok(()),
             false => Err(TrainError::Config { faults }),
@@ -73,40 +90,45 @@ impl TrainData {
     ///
     /// # Errors
     /// [`TrainError::Data`] for a batch size of zero.
-    pub(crate) fn into_loaders(
+    pub(crate) fn into_loaders<M: 'static, T: Task<M, Example = E>>(
         self,
+        task: &T,
         config: &TrainConfig,
         first_step: usize,
         device: &Device,
-    ) -> Result<(Arc<TrainLoader>, Arc<ValidLoader>), TrainError> {
-        let valid = by_length(&self.valid, config.batch_size, self.pad)?;
-        let (rows, pad, seed) = (config.batch_size, self.pad, config.seed);
-        let batches = match config.packing {
-            true => Batches::packed(self.train, config.max_seq_len, rows, pad, seed)?,
-            false => Batches::new(self.train, rows, pad, seed)?,
+    ) -> Result<Loaders<T::Batch>, TrainError> {
+        let valid = Ordered::new(task.clone(), self.valid, config.batch_size)?;
+        let lengths: Vec<usize> = self.train.iter().map(|one| task.length(one)).collect();
+        let rows = match config.packing {
+            true => pack(&lengths, config.max_seq_len)?,
+            false => (0..lengths.len()).map(|index| vec![index]).collect(),
         };
+        let train = Shuffled::new(task.clone(), self.train, rows, config)?;
         Ok((
             Arc::new(TrainLoader::new(
-                batches,
+                Arc::new(train),
                 config,
                 first_step,
                 device.clone(),
             )),
-            Arc::new(ValidLoader::new(valid, device.clone())),
+            Arc::new(ValidLoader::new(
+                valid.len(),
+                Arc::new(valid),
+                device.clone(),
+            )),
         ))
     }
 }
 
-/// Batches of examples of like length.
-pub(crate) fn by_length(
-    examples: &[Example],
+/// Examples of like length together, by their numbers.
+///
+/// # Errors
+/// [`TrainError::Data`] for a batch size of zero.
+pub(crate) fn by_length<M, T: Task<M>>(
+    task: &T,
+    examples: &[T::Example],
     batch_size: usize,
-    pad: u32,
-) -> Result<Vec<Batch>, TrainError> {
-    let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
-    let plan = BatchPlan::by_length(&lengths, batch_size)?;
-    Ok(plan
-        .iter()
-        .map(|batch| Batch::new(batch.iter().map(|&index| &examples[index]), pad))
-        .collect())
+) -> Result<Vec<Vec<usize>>, TrainError> {
+    let lengths: Vec<usize> = examples.iter().map(|one| task.length(one)).collect();
+    Ok(BatchPlan::by_length(&lengths, batch_size)?.into_batches())
 }

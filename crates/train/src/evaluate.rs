@@ -1,12 +1,15 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use burn_lora_data::{Batch, Example, Tokenizer};
+use burn_lora_data::{Example, Tokenizer};
 use burn_lora_transformer::{Decoder, Decoding, GenerateOptions, generate};
 
-use crate::data::by_length;
+use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::model::CausalLm;
-use crate::step::loss_sum;
+use crate::loader::{BatchSource, Ordered};
+use crate::task::{Causal, Counts, Task, Told};
 
 /// How a model is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,9 +82,11 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     check(model, examples)?;
     let model = model.valid();
-    let batches = by_length(examples, options.batch_size, tokenizer.pad())?;
-    let learned_tokens = batches.iter().map(Batch::learned).sum();
-    let loss = total_loss(&model, &batches)? / learned_tokens as f64;
+    let task = Causal {
+        pad: tokenizer.pad(),
+    };
+    let judged = judge(&model, &task, examples, options.batch_size)?;
+    let loss = judged.loss;
     let completions = match options.generate {
         true => complete(&model, tokenizer, examples, options)?,
         false => Vec::new(),
@@ -93,7 +98,7 @@ pub fn evaluate(
     Ok(Evaluation {
         loss,
         perplexity: loss.exp(),
-        learned_tokens,
+        learned_tokens: judged.counts.learned,
         exact_match: options
             .generate
             .then(|| exact as f64 / examples.len() as f64),
@@ -115,19 +120,86 @@ fn check(model: &Decoder, examples: &[Example]) -> Result<(), TrainError> {
     })
 }
 
-/// The sum of the losses of all learned tokens, read from the device once.
-fn total_loss<M: CausalLm>(model: &M, batches: &[Batch]) -> Result<f64, TrainError> {
+/// How well a model does a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskEvaluation {
+    /// Mean over what is learned.
+    pub loss: f64,
+    /// What the task measures, by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// What was learned of the examples, and their tokens.
+    pub counts: Counts,
+}
+
+/// Evaluates a model on the examples of a task: its loss, its perplexity where it is of a language, and what the task measures.
+///
+/// # Errors
+/// [`TrainError::Config`] without an example, with a batch size of zero, or with examples that do not fit the model;
+/// [`TrainError::NotFinite`] for a loss that is no number, [`TrainError::Evaluation`] when the device fails.
+pub fn evaluate_task<M: Module, T: Task<M>>(
+    model: &M,
+    task: &T,
+    examples: &[T::Example],
+    batch_size: usize,
+) -> Result<TaskEvaluation, TrainError> {
+    let all: Vec<&T::Example> = examples.iter().collect();
+    let mut faults = task.faults(model, &TrainConfig::default(), &all);
+    if examples.is_empty() {
+        faults.push("there is no example to evaluate".to_string());
+    }
+    if !faults.is_empty() {
+        return Err(TrainError::Config { faults });
+    }
+    let Judged { loss, counts, told } = judge(&model.valid(), task, examples, batch_size)?;
+    let names = task.metrics().into_iter().map(str::to_string);
+    let mut metrics: BTreeMap<String, f64> = names.zip(task.measure(&told)).collect();
+    metrics.insert("loss".into(), loss);
+    if task.is_language() {
+        metrics.insert("perplexity".into(), loss.exp());
+    }
+    Ok(TaskEvaluation {
+        loss,
+        metrics,
+        counts,
+    })
+}
+
+/// The mean loss of all examples, and what was noted of them.
+struct Judged {
+    loss: f64,
+    counts: Counts,
+    told: Vec<Arc<Told>>,
+}
+
+fn judge<M: Module, T: Task<M>>(
+    model: &M,
+    task: &T,
+    examples: &[T::Example],
+    batch_size: usize,
+) -> Result<Judged, TrainError> {
     let device: Device = model.devices().remove(0);
-    let losses: Vec<Tensor<1>> = batches
-        .iter()
-        .map(|batch| loss_sum(model, &batch.to_device(&device)))
-        .collect();
+    let batches = Ordered::new(task.clone(), examples.to_vec(), batch_size)?;
+    let mut losses = Vec::with_capacity(batches.len());
+    let mut counts = Vec::with_capacity(batches.len());
+    let mut told = Vec::new();
+    let failed = |error: &dyn ToString| TrainError::Evaluation(error.to_string());
+    for batch in batches.starting_at(0, &device) {
+        let batch = batch.map_err(|error| failed(&error))?;
+        let (loss, notes) = task.judge(model, &batch);
+        losses.push(loss);
+        counts.push(task.counts(&batch));
+        if let Some(notes) = notes {
+            told.push(Arc::new(notes.read().map_err(|error| failed(&error))?));
+        }
+    }
+    let counts = Counts::sum(counts);
+    // The losses are read from the device once.
     let losses = Tensor::cat(losses, 0).try_into_data();
-    let losses = losses.map_err(|error| TrainError::Evaluation(error.to_string()))?;
+    let losses = losses.map_err(|error| failed(&error))?;
     // Added on the host in f64: many batches in f32 would lose digits.
-    let loss: f64 = losses.iter::<f64>().sum();
+    let loss = losses.iter::<f64>().sum::<f64>() / counts.learned as f64;
     match loss.is_finite() {
-        true => Ok(loss),
+        true => Ok(Judged { loss, counts, told }),
         false => Err(TrainError::NotFinite {
             split: "evaluation",
             step: 0,

@@ -25,6 +25,7 @@
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
+//! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
 //! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
@@ -44,6 +45,7 @@ mod exact;
 mod fit;
 mod lines;
 mod loader;
+pub mod measures;
 mod metrics;
 mod model;
 mod observer;
@@ -55,16 +57,19 @@ mod schedule;
 mod standing;
 mod step;
 mod stop;
+mod task;
 mod terminal;
 mod warmup;
 mod watch;
 
 pub use burn_lora_kernels::LossTerms;
 pub use config::TrainConfig;
-pub use data::TrainData;
+pub use data::{TaskData, TrainData};
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
 pub use error::TrainError;
-pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
+pub use evaluate::{
+    Completion, EvaluateOptions, Evaluation, TaskEvaluation, evaluate, evaluate_task,
+};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
@@ -72,14 +77,22 @@ pub use optimizer::{
     AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
     optimizer,
 };
-pub use recipe::{Outcome, finetune, learning_rates, resume_facts, train};
+pub use recipe::{
+    Outcome, finetune, finetune_task, learning_rates, resume_facts, train, train_task,
+};
 pub use run::{
-    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
-    RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
+    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
+    RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,
+    evaluate_run, preview, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
-pub use step::{gradients, gradients_with};
+pub use step::{gradients, task_gradients};
 pub use stop::{Stop, Stopped};
+pub use task::{
+    Causal, Classification, Counts, Masked, MaskedBatch, ModelLimits, Notes, Preference,
+    PreferenceBatch, PreferenceLoss, Regression, Seq2Seq, Seq2SeqBatch, SequenceBatch,
+    SequenceModel, Tagging, TaggingBatch, Task, Told,
+};
 pub use warmup::Warmup;
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 
-use crate::metrics::{LEARNING_RATE, LOSS, SPEED};
+use crate::metrics::{LEARNING_RATE, LOSS, PERPLEXITY, SPEED};
 
 /// Progress as plain lines, for a pipe, a log file or CI.
 ///
 /// Every few steps `step 40/220  loss 0.812  ppl 2.25  lr 1.8e-3  3,100 tok/s`, the loss and the speed being means since
-/// the line before, and after every validation `step 40/220  validation loss 0.790  ppl 2.20`.
+/// the line before, and after every validation `step 40/220  validation loss 0.790  ppl 2.20`; where the task has metrics
+/// of its own, these follow instead (`accuracy 0.912`).
 pub struct LineRenderer {
     sink: Mutex<Box<dyn Write + Send>>,
     names: HashMap<MetricId, MetricName>,
@@ -25,6 +26,8 @@ pub struct LineRenderer {
     validating: bool,
     window: Window,
     valid_loss: Option<f64>,
+    /// What a task measured.
+    valid_metrics: Vec<(MetricName, f64)>,
 }
 
 /// What came in since the last line.
@@ -65,6 +68,7 @@ impl LineRenderer {
             validating: false,
             window: Window::default(),
             valid_loss: None,
+            valid_metrics: Vec::new(),
         }
     }
 
@@ -84,6 +88,14 @@ impl LineRenderer {
         self.names.get(id).map_or("", |name| name.as_str())
     }
 
+    /// The loss, with its perplexity if it has one.
+    fn loss_text(&self, loss: f64) -> String {
+        match self.names.values().any(|name| name.as_str() == PERPLEXITY) {
+            true => perplexity_text(loss),
+            false => format!("{loss:.3}"),
+        }
+    }
+
     fn write_step(&mut self) {
         let Window {
             loss,
@@ -95,14 +107,19 @@ impl LineRenderer {
         self.write(&format!(
             "{}  loss {}  lr {learning_rate:.1e}  {} tok/s",
             self.at(),
-            loss_text(loss),
+            self.loss_text(loss),
             thousands(speed)
         ));
     }
 }
 
+/// Whether the recipe itself measures it, of every task.
+fn is_common(name: &str) -> bool {
+    [LOSS, PERPLEXITY, SPEED, LEARNING_RATE].contains(&name)
+}
+
 /// `0.812  ppl 2.25`
-fn loss_text(loss: f64) -> String {
+fn perplexity_text(loss: f64) -> String {
     let perplexity = loss.exp();
     match perplexity < 1e4 {
         true => format!("{loss:.3}  ppl {perplexity:.2}"),
@@ -147,10 +164,13 @@ impl MetricsRendererTraining for LineRenderer {
     }
 
     fn update_valid(&mut self, state: MetricState) {
-        if let MetricState::Numeric(entry, Some(NumericEntry::Final(value))) = state
-            && self.name(&entry.metric_id) == LOSS
-        {
-            self.valid_loss = Some(value);
+        let MetricState::Numeric(entry, Some(NumericEntry::Final(value))) = state else {
+            return;
+        };
+        match self.names.get(&entry.metric_id) {
+            Some(name) if name.as_str() == LOSS => self.valid_loss = Some(value),
+            Some(name) if !is_common(name) => self.valid_metrics.push((name.clone(), value)),
+            _ => {}
         }
     }
 
@@ -190,10 +210,15 @@ impl TrainingProgressLogger for LineRenderer {
 
     fn end_split(&mut self) {
         if let Some(loss) = self.valid_loss.take() {
+            let metrics = std::mem::take(&mut self.valid_metrics);
+            let metrics = metrics
+                .iter()
+                .map(|(name, value)| format!("  {name} {value:.3}"));
             self.write(&format!(
-                "{}  validation loss {}",
+                "{}  validation loss {}{}",
                 self.at(),
-                loss_text(loss)
+                self.loss_text(loss),
+                metrics.collect::<String>()
             ));
         }
     }
@@ -250,7 +275,7 @@ mod tests {
 
     fn renderer(sink: &SharedSink, total: usize, every: usize) -> LineRenderer {
         let mut lines = LineRenderer::new(Box::new(sink.clone()), 0, total, every);
-        for name in [LOSS, SPEED, LEARNING_RATE] {
+        for name in [LOSS, PERPLEXITY, SPEED, LEARNING_RATE] {
             lines.register_metric(MetricDefinition {
                 metric_id: id(name),
                 name: Arc::new(name.to_string()),
@@ -316,6 +341,6 @@ mod tests {
         assert_eq!(thousands(999.6), "1,000");
         assert_eq!(thousands(12.0), "12");
         assert_eq!(thousands(1_234_567.0), "1,234,567");
-        assert_eq!(loss_text(11.0), "11.000  ppl 6.0e4");
+        assert_eq!(perplexity_text(11.0), "11.000  ppl 6.0e4");
     }
 }

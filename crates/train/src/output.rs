@@ -1,16 +1,20 @@
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorReadError};
 use burn::train::metric::{Adaptor, ItemLazy};
-use burn_lora_data::BatchTensors;
 use burn_std::ExecutionError;
 
-/// What a step leaves for the metrics: one number on the device and a few on the host, but no logits.
+use crate::task::{Counts, Notes, Told};
+
+/// What a step leaves for the metrics: one number on the device and a few on the host, but no logits of a vocabulary.
 #[derive(Debug)]
 pub(crate) struct StepOutput {
     loss: Loss,
-    learned: usize,
-    tokens: usize,
+    /// Of a validation, for the metrics of the task.
+    notes: Vec<Notes>,
+    told: Vec<Arc<Told>>,
+    counts: Counts,
     started: Instant,
 }
 
@@ -23,14 +27,16 @@ enum Loss {
 }
 
 /// A finished step in numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepReport {
-    /// Mean of `-log p` over the learned tokens.
+    /// Mean over what is learned.
     pub(crate) loss: f64,
-    /// Learned tokens.
+    /// Learned tokens, rows or pairs.
     pub(crate) learned: usize,
     /// Tokens without padding.
     pub(crate) tokens: usize,
+    /// What the task noted of a validation batch.
+    pub(crate) told: Vec<Arc<Told>>,
     /// When the step was begun.
     pub(crate) started: Instant,
     /// When its loss was known on the host.
@@ -51,16 +57,29 @@ impl StepReport {
 impl StepOutput {
     /// Tokens without padding, known before the loss is.
     pub(crate) fn tokens(&self) -> usize {
-        self.tokens
+        self.counts.tokens
     }
 
-    pub(crate) fn new(loss: Tensor<1>, batches: &[BatchTensors], started: Instant) -> Self {
+    pub(crate) fn new(
+        loss: Tensor<1>,
+        counts: Counts,
+        notes: Vec<Notes>,
+        started: Instant,
+    ) -> Self {
         Self {
             loss: Loss::Pending(loss),
-            learned: batches.iter().map(|batch| batch.learned).sum(),
-            tokens: batches.iter().map(|batch| batch.tokens).sum(),
+            notes,
+            told: Vec::new(),
+            counts,
             started,
         }
+    }
+}
+
+fn unread(error: TensorReadError) -> ExecutionError {
+    match error {
+        TensorReadError::Execution(error) => error,
+        error => ExecutionError::with_context(error.to_string()),
     }
 }
 
@@ -68,15 +87,17 @@ impl StepOutput {
 impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
         let loss = match self.loss {
-            Loss::Pending(loss) => match loss.try_into_scalar::<f64>() {
-                Ok(loss) => loss,
-                Err(TensorReadError::Execution(error)) => return Err(error),
-                Err(error) => return Err(ExecutionError::with_context(error.to_string())),
-            },
+            Loss::Pending(loss) => loss.try_into_scalar::<f64>().map_err(unread)?,
             Loss::Read(loss) => loss,
         };
+        let mut told = self.told;
+        for notes in self.notes {
+            told.push(Arc::new(notes.read().map_err(unread)?));
+        }
         Ok(Self {
             loss: Loss::Read(loss),
+            notes: Vec::new(),
+            told,
             ..self
         })
     }
@@ -91,8 +112,9 @@ impl Adaptor<StepReport> for StepOutput {
         };
         StepReport {
             loss,
-            learned: self.learned,
-            tokens: self.tokens,
+            learned: self.counts.learned,
+            tokens: self.counts.tokens,
+            told: self.told.clone(),
             started: self.started,
             finished: Instant::now(),
         }

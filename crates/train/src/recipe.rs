@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,15 +19,16 @@ use burn_lora_kernels::release_memory;
 
 use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
-use crate::data::TrainData;
+use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
 use crate::fit::Fit;
-use crate::metrics::{LossMetric, PerplexityMetric, SpeedMetric};
+use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
 use crate::optimizer::optimizer;
 use crate::step::{Trainee, trainable_parameters};
 use crate::stop::Stopped;
+use crate::task::Task;
 use crate::watch::{Split, Watch};
 
 /// What a run leaves.
@@ -34,12 +36,14 @@ use crate::watch::{Split, Watch};
 pub struct Outcome<M> {
     /// The trained model, ready for inference.
     pub model: M,
-    /// Mean loss over the learned tokens of the last interval between validations, while it was being learned; nothing
-    /// if no step was left to do.
+    /// Mean loss over what was learned in the last interval between validations, while it was being learned; nothing if no
+    /// step was left to do.
     pub train_loss: Option<f64>,
-    /// Mean loss over the learned tokens of the validation examples, from the last validation; from that of
-    /// the model where the best is kept and judged by it.
+    /// Mean loss over what the validation examples have to learn, from the last validation; from that of the model where
+    /// the best is kept and judged by it.
     pub valid_loss: Option<f64>,
+    /// What the task measured in the last validation.
+    pub valid_metrics: BTreeMap<String, f64>,
     /// Optimizer steps done, those before a resumed run included. Fewer than asked for if the run was stopped.
     pub steps: usize,
     /// Steps after which the model was as it is: fewer than `steps` where the best is kept.
@@ -50,7 +54,7 @@ pub struct Outcome<M> {
     pub checkpoint: Option<PathBuf>,
     /// Tokens trained on, without padding, those before a resumed run included.
     pub tokens: usize,
-    /// Tokens among them that were learned.
+    /// Tokens among them that were learned; rows or pairs where the task learns such.
     pub learned_tokens: usize,
     /// Seconds from the first step to the last, validations and checkpoints included.
     pub seconds: f64,
@@ -72,7 +76,25 @@ pub fn finetune<M: CausalLm>(
     data: TrainData,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    let outcome = train(AdapterOnly::new(model), config, data, observer)?;
+    let (task, data) = data.into_task();
+    finetune_task(model, &task, config, data, observer)
+}
+
+/// Trains the adapters of a model for a task, and the [modules](Task::saved_modules) that the task wants trained as a whole
+/// beside them; [`attach`](burn_lora_adapter::attach) must have left those open (`modules_to_save`).
+///
+/// # Errors
+/// As for [`finetune`].
+pub fn finetune_task<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
+    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
+    let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }
 
@@ -99,13 +121,41 @@ pub fn train<M: CausalLm>(
     data: TrainData,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
+    let (task, data) = data.into_task();
+    train_task(model, &task, config, data, observer)
+}
+
+/// As [`train`], for any task.
+///
+/// # Errors
+/// As for [`train`].
+pub fn train_task<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
+    train_shown(model, |model| model, task, config, data, observer)
+}
+
+/// Trains what `W` shows of its model.
+fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
+    shown: W,
+    model: fn(&W) -> &M,
+    task: &T,
+    config: &TrainConfig,
+    data: TaskData<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<W>, TrainError> {
     config.validate()?;
-    data.check(&model, config)?;
+    data.check(task, model(&shown), config)?;
     check_judged(config, data.valid.is_empty())?;
     observer.check()?;
     let stop = observer.stop();
-    let model = with_noise(model, config.neftune_alpha)?;
-    let trainee = Trainee::new(model.train(), config.grad_clip_norm).with_terms(config.terms());
+    let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm)
+        .with_terms(config.terms());
     if trainable_parameters(&trainee) == 0 {
         return Err(TrainError::NothingTrainable);
     }
@@ -131,7 +181,7 @@ pub fn train<M: CausalLm>(
 
     let device = trainee.devices().remove(0);
     let with_validation = !data.valid.is_empty();
-    let (train_loader, valid_loader) = data.into_loaders(config, first_step, &device)?;
+    let (train_loader, valid_loader) = data.into_loaders(task, config, first_step, &device)?;
 
     let logs = log_folder(config)?;
 
@@ -146,13 +196,19 @@ pub fn train<M: CausalLm>(
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
         .metric_train_numeric(LossMetric::new(Split::Train, watch.clone()))
-        .metric_train_numeric(PerplexityMetric::default())
         .metric_train_numeric(SpeedMetric::default())
         .metric_train_numeric(LearningRateMetric::new());
+    if task.is_language() {
+        training = training.metric_train_numeric(PerplexityMetric::default());
+    }
     if with_validation {
-        training = training
-            .metric_valid_numeric(LossMetric::new(Split::Valid, watch.clone()))
-            .metric_valid_numeric(PerplexityMetric::default());
+        training = training.metric_valid_numeric(LossMetric::new(Split::Valid, watch.clone()));
+        if task.is_language() {
+            training = training.metric_valid_numeric(PerplexityMetric::default());
+        }
+        for metric in task_metrics(task, &watch) {
+            training = training.metric_valid_numeric(metric);
+        }
     }
     training = match logs {
         Some(logs) => training.with_metric_logger(FileMetricLogger::new(logs)),
@@ -185,7 +241,7 @@ pub fn train<M: CausalLm>(
         if let Some(error) = result.error {
             watch.failed(TrainError::Learner(error.to_string()));
         }
-        Ok((result.model.into_model(), watch.tally()?))
+        Ok((result.model.into_shown(), watch.tally()?))
     });
     let last = checkpoints.as_ref().and_then(Checkpoints::last);
     let (model, tally) = ended.map_err(|fault| match last.clone() {
@@ -223,6 +279,7 @@ pub fn train<M: CausalLm>(
         model_step: step,
         train_loss: tally.counts.train_loss,
         valid_loss: best_loss.or(tally.counts.valid_loss),
+        valid_metrics: tally.valid_metrics,
         steps: ending.state.step,
         stopped: ending.stopped,
         checkpoint: last,
@@ -234,23 +291,33 @@ pub fn train<M: CausalLm>(
     })
 }
 
-fn with_noise<M: CausalLm>(model: M, alpha: Option<f64>) -> Result<M, TrainError> {
-    match alpha {
-        None => Ok(model),
-        Some(alpha) => model.with_embedding_noise(alpha).ok_or_else(|| {
-            let fault = "neftune_alpha is for models that can add noise to their embeddings";
-            TrainError::Config {
-                faults: vec![fault.into()],
-            }
-        }),
-    }
+/// The metrics of the task's own.
+fn task_metrics<M: 'static, T: Task<M>>(task: &T, watch: &Watch) -> Vec<TaskMetric> {
+    let judge = task.clone();
+    let measure: Measure = Arc::new(move |told| judge.measure(told));
+    TaskMetric::all(task.metrics(), &measure, watch)
+}
+
+/// The model with noise on its embeddings, if that is asked for.
+fn with_noise<M, T: Task<M>>(model: M, task: &T, config: &TrainConfig) -> Result<M, TrainError> {
+    let Some(alpha) = config.neftune_alpha else {
+        return Ok(model);
+    };
+    config.validate()?;
+    task.with_embedding_noise(model, alpha).ok_or_else(|| {
+        let fault =
+            "neftune_alpha is for language models that predict the next token; leave it out";
+        TrainError::Config {
+            faults: vec![fault.into()],
+        }
+    })
 }
 
 /// Where a run begins: with the module as it is, or with what a checkpoint says.
-fn restore<M: Module>(
-    trainee: Trainee<M>,
+fn restore<W: Module, M: Module, T: Task<M>>(
+    trainee: Trainee<W, M, T>,
     resumed: Option<Resumed>,
-) -> Result<(Trainee<M>, Option<OptimizerRecord>, RunState), TrainError> {
+) -> Result<(Trainee<W, M, T>, Option<OptimizerRecord>, RunState), TrainError> {
     let Some(resumed) = resumed else {
         return Ok((trainee, None, RunState::default()));
     };
@@ -366,6 +433,7 @@ impl<M> Outcome<M> {
             model_step: self.model_step,
             train_loss: self.train_loss,
             valid_loss: self.valid_loss,
+            valid_metrics: self.valid_metrics,
             steps: self.steps,
             stopped: self.stopped,
             checkpoint: self.checkpoint,

@@ -9,18 +9,21 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_adapter::AdapterError;
 use burn_lora_adapter::budget::{AllocatorRecord, RankAllocator, orthogonality_penalty};
 use burn_lora_data::BatchTensors;
-use burn_lora_kernels::{LossTerms, adamw_together, select_rows};
+use burn_lora_kernels::{LossTerms, adamw_together};
 
 use crate::clip::clip_global_norm;
 use crate::model::CausalLm;
 use crate::output::StepOutput;
+use crate::task::{Causal, Counts, Task};
 
 /// A model with what its steps need, as burn-train's learner takes it.
 ///
-/// It shows the model's parameters under the model's own paths and adds none.
+/// It shows the parameters of `W` under their own paths and adds none. `W` is the model, or wraps it so that it shows less.
 #[derive(Clone, Debug)]
-pub(crate) struct Trainee<M> {
-    model: M,
+pub(crate) struct Trainee<W, M, T> {
+    shown: W,
+    model: fn(&W) -> &M,
+    task: T,
     clip_norm: Option<f64>,
     /// What is added to the loss in training.
     terms: LossTerms,
@@ -31,16 +34,18 @@ pub(crate) struct Trainee<M> {
 }
 
 /// The batches of one optimizer step.
-#[derive(Clone, Debug)]
-pub(crate) struct StepInput {
-    pub(crate) batches: Vec<BatchTensors>,
+#[derive(Debug)]
+pub(crate) struct StepInput<B> {
+    pub(crate) batches: Vec<B>,
 }
 
-impl<M: Module> Trainee<M> {
-    pub(crate) fn new(model: M, clip_norm: Option<f64>) -> Self {
+impl<W: Module, M, T> Trainee<W, M, T> {
+    pub(crate) fn new(shown: W, model: fn(&W) -> &M, task: T, clip_norm: Option<f64>) -> Self {
         Self {
-            allocator: RankAllocator::of(&model),
+            allocator: RankAllocator::of(&shown),
+            shown,
             model,
+            task,
             clip_norm,
             terms: LossTerms::default(),
             steps: 0,
@@ -58,14 +63,14 @@ impl<M: Module> Trainee<M> {
     }
 }
 
-impl<M> Trainee<M> {
-    pub(crate) fn into_model(self) -> M {
-        self.model
+impl<W, M, T> Trainee<W, M, T> {
+    pub(crate) fn into_shown(self) -> W {
+        self.shown
     }
 
-    fn with(self, change: impl FnOnce(M) -> M) -> Self {
+    fn with(self, change: impl FnOnce(W) -> W) -> Self {
         Self {
-            model: change(self.model),
+            shown: change(self.shown),
             ..self
         }
     }
@@ -79,21 +84,21 @@ pub(crate) trait Memory {
     }
 }
 
-impl<M: Module> Memory for Trainee<M> {
+impl<W: Module, M, T> Memory for Trainee<W, M, T> {
     fn memory(&self) -> Option<AllocatorRecord> {
         let allocator = self.allocator.as_ref();
-        allocator.map(|allocator| allocator.record(&self.model))
+        allocator.map(|allocator| allocator.record(&self.shown))
     }
 }
 
-impl<M: Module> Trainee<M> {
+impl<W: Module, M, T> Trainee<W, M, T> {
     /// The same with what an earlier run had learned.
     ///
     /// # Errors
     /// [`AdapterError::Config`] for a memory of other adapters.
     pub(crate) fn recall(mut self, memory: Option<&AllocatorRecord>) -> Result<Self, AdapterError> {
         if let (Some(allocator), Some(memory)) = (&mut self.allocator, memory) {
-            allocator.load_record(&self.model, memory)?;
+            allocator.load_record(&self.shown, memory)?;
         }
         Ok(self)
     }
@@ -114,91 +119,76 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
     counter.0
 }
 
-/// The sum of `-log p` over the learned tokens of a batch. Shape `[1]`, f32.
-///
-/// Logits are made at learned positions only: a prompt's would cost the most memory of the whole step, for nothing.
-pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1> {
-    let (learned, weights) = learned(model, batch);
-    model.cross_entropy(learned, batch.targets.clone(), weights)
-}
-
-/// The sum that is minimized, and [`loss_sum`] without autodiff.
-fn objective<M: CausalLm>(model: &M, batch: &BatchTensors, terms: LossTerms) -> [Tensor<1>; 2] {
-    if terms.is_none() {
-        let loss = loss_sum(model, batch);
-        return [loss.clone(), loss.inner()];
-    }
-    let (learned, weights) = learned(model, batch);
-    let targets = batch.targets.clone();
-    model.cross_entropy_regularized(learned, targets, weights, terms)
-}
-
-/// The hidden states at learned positions, `[learned, d]`, and as many ones.
-fn learned<M: CausalLm>(model: &M, batch: &BatchTensors) -> (Tensor<2>, Tensor<1>) {
-    let hidden = match &batch.documents {
-        Some(documents) => model.hidden_packed(batch.ids.clone(), documents),
-        None => model.hidden(batch.ids.clone()),
-    }; // [b, s, d]
-    let [batch_size, seq_len, d_model] = hidden.dims();
-    let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
-    let learned = select_rows(hidden, batch.rows.clone()); // [learned, d]
-    let weights = Tensor::ones([batch.learned], &learned.device().inner());
-    (learned, weights)
-}
-
 /// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
 ///
-/// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another. The model is
-/// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped. Those of
-/// AdaLoRA's penalty are among them, and the loss is without it.
+/// As [`task_gradients`] of [`Causal`].
 ///
 /// # Shapes
 /// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
 /// - loss: `[1]`, f32, without autodiff
 pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (GradientsParams, Tensor<1>) {
-    gradients_with(model, batches, LossTerms::default())
+    task_gradients(model, &Causal { pad: 0 }, batches, LossTerms::default())
 }
 
-/// [`gradients`] of the loss with what is added to it in training; the loss is without that.
+/// The gradients of one optimizer step, and its loss: the mean over what the task learns of all its batches.
+///
+/// A mean of the batches' means would weigh a token of a batch with few learned tokens more than another. The model is
+/// in training ([`Module::train`]) and the batches are on its device; the gradients are of what it shows, unclipped. Those of
+/// AdaLoRA's penalty and of the `terms` added in training are among them, and the loss is without them.
 ///
 /// # Shapes
-/// As [`gradients`].
-pub fn gradients_with<M: CausalLm>(
+/// - loss: `[1]`, f32, without autodiff
+pub fn task_gradients<M: Module, T: Task<M>>(
     model: &M,
-    batches: &[BatchTensors],
+    task: &T,
+    batches: &[T::Batch],
     terms: LossTerms,
 ) -> (GradientsParams, Tensor<1>) {
-    let learned: usize = batches.iter().map(|batch| batch.learned).sum();
+    shown_gradients(model, model, task, batches, terms)
+}
+
+/// The gradients of what is shown of a model.
+fn shown_gradients<W: Module, M, T: Task<M>>(
+    shown: &W,
+    model: &M,
+    task: &T,
+    batches: &[T::Batch],
+    terms: LossTerms,
+) -> (GradientsParams, Tensor<1>) {
+    let counts = Counts::sum(batches.iter().map(|batch| task.counts(batch)));
     let mut grads = GradientsAccumulator::new();
     let mut losses = Vec::with_capacity(batches.len());
-    if let Some(penalty) = orthogonality_penalty(model) {
+    if let Some(penalty) = orthogonality_penalty(shown) {
         grads.accumulate(
-            model,
-            GradientsParams::from_grads(penalty.backward(), model),
+            shown,
+            GradientsParams::from_grads(penalty.backward(), shown),
         );
     }
     for batch in batches {
-        let [objective, loss] = objective(model, batch, terms);
-        losses.push(loss.div_scalar(learned as f64));
-        let objective = objective.div_scalar(learned as f64);
+        let [objective, loss] = task.objective(model, batch, terms);
+        losses.push(loss.div_scalar(counts.learned as f64));
+        let objective = objective.div_scalar(counts.learned as f64);
         grads.accumulate(
-            model,
-            GradientsParams::from_grads(objective.backward(), model),
+            shown,
+            GradientsParams::from_grads(objective.backward(), shown),
         );
     }
     (grads.grads(), Tensor::cat(losses, 0).sum())
 }
 
-impl<M: CausalLm> TrainStep for Trainee<M> {
-    type Input = StepInput;
+impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee<W, M, T> {
+    type Input = StepInput<T::Batch>;
     type Output = StepOutput;
 
-    fn step(&self, input: StepInput) -> TrainOutput<StepOutput> {
+    fn step(&self, input: Self::Input) -> TrainOutput<StepOutput> {
         let started = Instant::now();
-        let (grads, loss) = gradients_with(&self.model, &input.batches, self.terms);
+        let batches = &input.batches;
+        let model = (self.model)(&self.shown);
+        let (grads, loss) = shown_gradients(&self.shown, model, &self.task, batches, self.terms);
+        let counts = Counts::sum(batches.iter().map(|batch| self.task.counts(batch)));
         TrainOutput {
             grads,
-            item: StepOutput::new(loss, &input.batches, started),
+            item: StepOutput::new(loss, counts, Vec::new(), started),
         }
     }
 
@@ -216,52 +206,57 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
         let Some(mut allocator) = self.allocator.take() else {
             return adamw_together(|| optim.step(learning_rate, self, grads));
         };
-        allocator.observe(&self.model, &grads);
+        allocator.observe(&self.shown, &grads);
         let stepped = adamw_together(|| optim.step(learning_rate, self, grads));
         let steps = stepped.steps;
-        let mut stepped = stepped.with(|model| allocator.allocate(model, steps));
+        let mut stepped = stepped.with(|shown| allocator.allocate(shown, steps));
         stepped.allocator = Some(allocator);
         stepped
     }
 }
 
-impl<M: CausalLm> InferenceStep for Trainee<M> {
-    type Input = StepInput;
+impl<W: Module + 'static, M: Module + 'static, T: Task<M>> InferenceStep for Trainee<W, M, T> {
+    type Input = StepInput<T::Batch>;
     type Output = StepOutput;
 
-    fn step(&self, input: StepInput) -> StepOutput {
+    fn step(&self, input: Self::Input) -> StepOutput {
         let started = Instant::now();
-        let learned: usize = input.batches.iter().map(|batch| batch.learned).sum();
-        let losses = input
-            .batches
-            .iter()
-            .map(|batch| loss_sum(&self.model, batch))
-            .collect();
-        let loss = Tensor::cat(losses, 0).sum().div_scalar(learned as f64);
-        StepOutput::new(loss, &input.batches, started)
+        let model = (self.model)(&self.shown);
+        let counts = Counts::sum(input.batches.iter().map(|batch| self.task.counts(batch)));
+        let mut losses = Vec::with_capacity(input.batches.len());
+        let mut notes = Vec::new();
+        for batch in &input.batches {
+            let (loss, noted) = self.task.judge(model, batch);
+            losses.push(loss);
+            notes.extend(noted);
+        }
+        let loss = Tensor::cat(losses, 0)
+            .sum()
+            .div_scalar(counts.learned as f64);
+        StepOutput::new(loss, counts, notes, started)
     }
 }
 
 /// By hand, because a derived one would put a segment of its own before every parameter's path.
-impl<M: Module> Module for Trainee<M> {
+impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M, T> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.model.visit(visitor);
+        self.shown.visit(visitor);
     }
 
-    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
-        self.with(|model| model.map(mapper))
+    fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
+        self.with(|shown| shown.map(mapper))
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
-        self.model.collect_devices(devices)
+        self.shown.collect_devices(devices)
     }
 
     fn fork(self, device: &Device) -> Self {
-        self.with(|model| model.fork(device))
+        self.with(|shown| shown.fork(device))
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.with(|model| model.to_device(device))
+        self.with(|shown| shown.to_device(device))
     }
 
     fn train(self) -> Self {
@@ -270,7 +265,9 @@ impl<M: Module> Module for Trainee<M> {
 
     fn valid(&self) -> Self {
         Self {
-            model: self.model.valid(),
+            shown: self.shown.valid(),
+            model: self.model,
+            task: self.task.clone(),
             clip_norm: self.clip_norm,
             terms: self.terms,
             allocator: None,
@@ -283,8 +280,8 @@ impl<M: Module> Module for Trainee<M> {
     }
 }
 
-impl<M: Module> fmt::Display for Trainee<M> {
+impl<W: Module, M, T> fmt::Display for Trainee<W, M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} trainable parameters", self.model.num_params())
+        write!(f, "{} trainable parameters", self.shown.num_params())
     }
 }

@@ -17,8 +17,8 @@ use burn_lora_transformer::{Decoder, LoadOptions};
 use crate::step::{StepInput, Trainee};
 use crate::testing::{SharedSink, alone, examples, tiny_llama, values};
 use crate::{
-    EvaluateOptions, Observer, Outcome, TrainConfig, TrainData, TrainError, Warmup, evaluate,
-    finetune, train,
+    Causal, EvaluateOptions, Observer, Outcome, TrainConfig, TrainData, TrainError, Warmup,
+    evaluate, finetune, train,
 };
 
 const RANK: usize = 4;
@@ -178,7 +178,9 @@ fn gradients(batches: &[Batch]) -> Vec<(String, TensorData)> {
     }
     let config = LoraConfig::new(RANK, 8.0).with_seed(3);
     let model = attach(tiny_llama(), "default", &config).expect("all layers are linear");
-    let trainee = Trainee::new(AdapterOnly::new(model).map(&mut Nudge).train(), None);
+    let shown = AdapterOnly::new(model).map(&mut Nudge).train();
+    let task = Causal { pad: 0 };
+    let trainee = Trainee::new(shown, AdapterOnly::inner, task, None);
     let device = Device::flex().autodiff();
     let batches = batches
         .iter()

@@ -32,9 +32,9 @@ pub(crate) struct Tally {
     pub(crate) step_seconds: f64,
     /// Seconds of the first of them.
     pub(crate) first_step_seconds: Option<f64>,
-    last_step: Option<Instant>,
     /// What was measured by the last validation, beside the loss.
-    measured: BTreeMap<String, f64>,
+    pub(crate) valid_metrics: BTreeMap<String, f64>,
+    last_step: Option<Instant>,
     fault: Option<TrainError>,
 }
 
@@ -139,9 +139,9 @@ impl Watch {
     }
 
     /// Takes note of what a validation measured beside the loss.
-    #[allow(dead_code, reason = "for the metrics of the tasks")]
     pub(crate) fn measured(&self, metric: &str, value: f64) {
-        self.lock().measured.insert(metric.to_lowercase(), value);
+        let mut tally = self.lock();
+        tally.valid_metrics.insert(metric.to_string(), value);
     }
 
     /// What the last validation measured.
@@ -155,10 +155,10 @@ impl Watch {
         {
             return Ok(loss);
         }
-        if let Some(value) = tally.measured.get(&name.to_lowercase()) {
+        if let Some(value) = tally.valid_metrics.get(name) {
             return Ok(*value);
         }
-        let known: Vec<&str> = tally.measured.keys().map(String::as_str).collect();
+        let known: Vec<&str> = tally.valid_metrics.keys().map(String::as_str).collect();
         let fault = format!(
             "best_metric: a validation measures no \"{name}\", but {}",
             [&["loss"], known.as_slice()].concat().join(", ")

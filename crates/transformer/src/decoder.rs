@@ -14,7 +14,7 @@ use crate::load::{LoadOptions, LoadReport};
 use crate::positions::{Padding, Positions};
 use crate::recompute::Recomputation;
 use crate::verify::verify;
-use crate::virtual_tokens::{Front, VirtualTokens};
+use crate::virtual_tokens::{Front, Host, Slot, VirtualTokens, with_places};
 use crate::weights::{Key, Weights};
 
 use crate::named::{Named, unnamed_module};
@@ -44,15 +44,14 @@ pub struct Decoder {
     pub(crate) trunk: Named<Trunk>,
     /// The head, unless it is the transposed embedding.
     head: Option<Named<Linear>>,
-    virtual_tokens: Option<Named<VirtualTokens>>,
-    virtual_tokens_enabled: bool,
+    virtual_tokens: Slot,
     config: DecoderConfig,
     plan: Arc<Plan>,
     /// How many blocks keep only their inputs for the backward.
     recompute: usize,
 }
 
-unnamed_module!(Decoder { trunk, head, virtual_tokens } with { virtual_tokens_enabled, config, plan, recompute });
+unnamed_module!(Decoder { trunk, head, virtual_tokens } with { config, plan, recompute });
 
 impl Decoder {
     /// Loads a Hugging Face folder: `config.json`, and `model.safetensors` or the shards that
@@ -129,8 +128,7 @@ impl Decoder {
         Self {
             trunk,
             head: None,
-            virtual_tokens: None,
-            virtual_tokens_enabled: true,
+            virtual_tokens: Slot::empty(),
             config: config.clone(),
             plan,
             recompute: 0,
@@ -167,7 +165,7 @@ impl Decoder {
 
     /// The longest sequence, in tokens: what virtual ones leave of the positions.
     pub fn max_positions(&self) -> usize {
-        self.plan.max_positions - self.virtual_count()
+        self.plan.max_positions - self.virtual_tokens.count()
     }
 
     /// The dtype of the weights and of the activations.
@@ -224,7 +222,7 @@ impl Decoder {
     pub fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
         let [_, seq] = ids.dims();
         assert!(
-            self.active_virtual_tokens().is_none(),
+            self.virtual_tokens.active().is_none(),
             "virtual tokens have no place in front of each document of a row"
         );
         assert!(
@@ -267,7 +265,10 @@ impl Decoder {
     /// Where the rotary frequencies depend on the length of a sequence (`dynamic`, `longrope`), they are those of one
     /// of `capacity` tokens from the first token on: keys that are in the cache already could not follow a change.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.plan.layers.len(), capacity + self.virtual_count())
+        KvCache::new(
+            self.plan.layers.len(),
+            capacity + self.virtual_tokens.count(),
+        )
     }
 
     fn forward(
@@ -284,7 +285,7 @@ impl Decoder {
 
     /// The virtual tokens that come before the first of `start`: those of a cache that has begun are in it.
     fn tokens_in_front(&self, start: usize) -> Option<&VirtualTokens> {
-        self.active_virtual_tokens().filter(|_| start == 0)
+        self.virtual_tokens.active().filter(|_| start == 0)
     }
 
     /// `positions` are those of the virtual tokens, too.
@@ -296,7 +297,7 @@ impl Decoder {
     ) -> Tensor<3> {
         let tokens = self.tokens_in_front(positions.start);
         let count = tokens.map_or(0, VirtualTokens::count);
-        let ids = Self::with_places(ids, count);
+        let ids = with_places(ids, count);
         let [batch, seq] = ids.dims();
         let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
         let limit = self.plan.max_positions.min(capacity);
@@ -312,15 +313,8 @@ impl Decoder {
         );
         // A cache is for generation, which has no backward.
         let mut recompute = if cache.is_none() { self.recompute } else { 0 };
-        let front = tokens.map(|tokens| {
-            let attention = &self.plan.attention;
-            let sizes = [
-                self.plan.layers.len(),
-                attention.n_kv_heads,
-                attention.d_head,
-            ];
-            Front::new(tokens, sizes, positions.left(), self.dtype())
-        });
+        let front =
+            tokens.map(|tokens| Front::new(tokens, self.sizes(), positions.left(), self.dtype()));
         if let Some(Front::Prefix(_)) = front {
             // A block that is computed again tells of its input and its parameters only; a prefix is neither.
             recompute = 0;

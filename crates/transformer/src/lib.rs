@@ -30,12 +30,14 @@
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
 mod activation;
+mod adapter_folder;
 mod bottleneck;
 mod cache;
 mod checkpoint;
 mod config;
 mod convert;
 mod decoder;
+mod difference;
 mod encoder;
 mod error;
 mod fault;
@@ -46,6 +48,8 @@ mod load;
 mod named;
 mod nearest;
 mod norm;
+mod parameters;
+mod part_methods;
 mod pickle;
 mod positions;
 mod reader;
@@ -53,13 +57,16 @@ mod recompute;
 mod resize;
 mod save;
 mod t5;
+mod task;
 mod verify;
 mod virtual_tokens;
 mod weigh;
 mod weights;
 
 pub use activation::Activation;
-pub use bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
+pub use bottleneck::{
+    Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement, WithBottlenecks,
+};
 pub use cache::KvCache;
 pub use config::{
     DecoderConfig, Gemma2Config, Gemma3TextConfig, Gpt2Config, Gpt3Shape, GptNeoxConfig, LayerType,
@@ -67,6 +74,7 @@ pub use config::{
     Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
+pub use difference::WeightPairs;
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };
@@ -88,13 +96,13 @@ pub use generation::{
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
+pub use part_methods::PART_METHODS;
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
-
 pub use virtual_tokens::{
     PTuning, PrefixProjection, PrefixTuning, PromptEncoder, PromptEncoderKind, PromptInit,
-    PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
+    PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError, WithVirtualTokens,
 };
 
 #[cfg(test)]

@@ -15,3 +15,4 @@ mod recipe;
 mod sentence;
 mod sequences;
 mod t5;
+mod tasks;

@@ -8,8 +8,8 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_lora::adapter::budget::{RankAllocator, orthogonality_penalty};
 use burn_lora::adapter::{
-    DEFAULT_NAME, LoraConfig, MergeOptions, Method, adapted_weights, merge, merge_and_unload_with,
-    peft, peft::PeftMetadata,
+    AdapterOnly, DEFAULT_NAME, LoraConfig, MergeOptions, Method, adapted_weights, merge,
+    merge_and_unload_with, peft, peft::PeftMetadata, set_enabled,
 };
 use burn_lora::transformer::Decoder;
 use burn_lora_tests::{
@@ -98,9 +98,18 @@ fn on_each_method(test: impl Fn(&MethodCase, Device)) {
     });
 }
 
+/// With the folders whose factors are over a base of their own.
+fn on_each_folder(test: impl Fn(&MethodCase, Device)) {
+    on_each_device(|device| {
+        for case in MethodCase::all().chain(MethodCase::starts()) {
+            test(&case, device.clone());
+        }
+    });
+}
+
 #[test]
 fn m_logits_of_an_adapter_trained_by_peft_match() {
-    on_each_method(|case, device| {
+    on_each_folder(|case, device| {
         let base = Base::open(case, &device);
         let plain = floats(base.logits(&device));
         assert_close(
@@ -118,7 +127,7 @@ fn m_logits_of_an_adapter_trained_by_peft_match() {
 
 #[test]
 fn m_logits_after_merging_match() {
-    on_each_method(|case, device| {
+    on_each_folder(|case, device| {
         let (model, _) = Base::open(case, &device).load(&case.adapter_folder());
         let expected = model.real(&case.floats("trained.logits"));
         let merged = match model.clone() {
@@ -163,14 +172,19 @@ fn m_every_gradient_matches() {
         let loss = model.loss(&device);
         let grads = loss.backward();
         assert_close(case.name, &floats(loss), &case.floats("init.loss"), LOSS);
-        let (found, all) = match &model {
-            Base::Text(model, _) => (gradients(&**model, &grads), parameters(&**model)),
-            Base::Vision(model, _) => (gradients(model, &grads), parameters(model)),
+        let (found, shown) = match &model {
+            Base::Text(model, _) => (
+                gradients(&**model, &grads),
+                parameters(&AdapterOnly::new((**model).clone())),
+            ),
+            Base::Vision(model, _) => (
+                gradients(model, &grads),
+                parameters(&AdapterOnly::new(model.clone())),
+            ),
         };
-        let adapters = all.keys().filter(|path| path.contains(".lora.")).count();
         assert_eq!(
             found.len(),
-            adapters,
+            shown.len(),
             "{}: which have a gradient",
             case.name
         );
@@ -201,7 +215,7 @@ fn m_every_gradient_matches() {
                 .unwrap()
                 .split(".bias.lora")
                 .next();
-            let layer = layer.unwrap().to_string();
+            let layer = layer.unwrap().trim_end_matches(".bias");
             let same_layer = |key: &str| key.contains(&format!("{layer}."));
             let place = theirs
                 .iter()
@@ -357,7 +371,7 @@ fn m_exports_for_the_check_by_peft() {
         || Path::new(env!("CARGO_TARGET_TMPDIR")).join("export"),
         PathBuf::from,
     );
-    on_each_method(|case, device| {
+    on_each_folder(|case, device| {
         let folder = root.join(case.name);
         let adapter = folder.join("adapter");
         // Not what PEFT wrote: the values from which the gradients are computed.
@@ -378,6 +392,62 @@ fn m_exports_for_the_check_by_peft() {
         let path = folder.join("logits.safetensors");
         safetensors::serialize_to_file([("logits", view)], None, &path).unwrap();
     });
+}
+
+#[test]
+fn m_a_folder_of_pissa_or_olora_becomes_a_plain_one_over_the_base_as_it_is() {
+    on_each_device(|device| {
+        for case in MethodCase::starts() {
+            let base = Base::open(&case, &device);
+            let plain = floats(base.logits(&device));
+            let (model, adapter) = base.clone().load(&case.adapter_folder());
+            let off = match model.clone() {
+                Base::Text(model, base) => {
+                    Base::Text(Box::new(set_enabled(*model, false).unwrap()), base)
+                }
+                Base::Vision(model, x) => Base::Vision(set_enabled(model, false).unwrap(), x),
+            };
+            assert_eq!(
+                floats(off.logits(&device)),
+                plain,
+                "{}: the base",
+                case.name
+            );
+            // What is written is read by anyone as it is.
+            let ours = tempfile::tempdir().unwrap();
+            model.save(&adapter, &PeftMetadata::default(), ours.path());
+            assert_eq!(config(ours.path())["init_lora_weights"], true);
+            let (again, read) = base.load(ours.path());
+            assert_eq!(read, adapter, "{}", case.name);
+            let expected = model.real(&case.floats("trained.logits"));
+            let actual = again.real(&floats(again.logits(&device)));
+            assert_close(case.name, &actual, &expected, LOGITS);
+        }
+    });
+}
+
+#[test]
+fn m_a_folder_over_a_base_that_cannot_be_made_again_is_refused() {
+    let device = Device::flex();
+    let case = MethodCase::starts().next().unwrap();
+    for (word, reason) in [
+        ("pissa_niter_16", "random sketch"),
+        ("corda", "by data"),
+        ("lora_ga", "by data"),
+        ("loftq", "bitsandbytes"),
+        ("pisa", "did you mean \"pissa\"?"),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        case.write_initial(scratch.path());
+        let mut fields = config(scratch.path());
+        fields.insert("init_lora_weights".into(), word.into());
+        let text = serde_json::to_string(&fields).unwrap();
+        std::fs::write(scratch.path().join(peft::CONFIG_FILE), text).unwrap();
+        let model = Golden::open(case.base).base(&device);
+        let error = peft::load(model, DEFAULT_NAME, scratch.path()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(reason) && error.contains(word), "{error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the invariants share.
 
 use burn::module::Module;
+use burn::tensor::DType;
 use burn_lora::adapter::{AdapterError, DEFAULT_NAME, LoraInit, attach};
 use burn_lora_tests::{Parameters, Subject, largest_difference};
 
@@ -8,6 +9,21 @@ use burn_lora_tests::{Parameters, Subject, largest_difference};
 pub const SAME: f32 = 1e-4;
 /// What counts as a change of the output.
 pub const CHANGED: f32 = 1e-2;
+
+/// How far two ways to compute the same may be apart: over an f32 base this, over one in bf16 what so many roundings in a row, of 2^-8
+/// each, can make of the largest value.
+pub fn bound(dtype: DType, roundings: usize, expected: &[f32], f32: f32) -> f32 {
+    let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    match dtype {
+        DType::F32 => f32,
+        _ => roundings as f32 * 2.0_f32.powi(-8) * largest,
+    }
+}
+
+/// [`bound`] for the outputs of a subject.
+pub fn apart<M>(subject: &Subject<M>, expected: &[f32], f32: f32) -> f32 {
+    bound(subject.dtype, subject.roundings, expected, f32)
+}
 
 /// The subject with an adapter that changes the output at once.
 pub fn changed<M: Module>(subject: &Subject<M>) -> M {

@@ -1,3 +1,5 @@
+use burn_lora_linalg::{LinalgError, svd};
+
 use super::{FactorSet, Factors};
 use crate::error::AdapterError;
 
@@ -5,7 +7,8 @@ use crate::error::AdapterError;
 /// was.
 ///
 /// Training started at `W = W_res + s A0 B0` and ended at `W_res + s A B`, which differ by `s (A B - A0 B0)`, a product of
-/// factors side by side: `[A | A0]` and `[B; -B0]`. The rank doubles, the scale stays.
+/// factors side by side: `[A | A0]` and `[B; -B0]`. The rank doubles, but for layers with fewer directions; the scale stays.
+/// [`peft::save`](crate::peft::save) does it by itself for an adapter that [`attach_initialized`](crate::attach_initialized) made.
 ///
 /// # Errors
 ///
@@ -30,14 +33,10 @@ pub fn to_plain(trained: &FactorSet, initial: &FactorSet) -> Result<FactorSet, A
                 then.rank(),
                 then.scale,
             )),
-            Some(then) => {
-                let factors = Factors {
-                    a: now.a.beside(&then.a),
-                    b: now.b.above(&then.b.scaled(-1.0)),
-                    scale: now.scale,
-                };
-                plain.layers.insert(path.clone(), factors);
-            }
+            Some(then) => match plain_layer(now, then) {
+                Ok(factors) => drop(plain.layers.insert(path.clone(), factors)),
+                Err(error) => faults.push(format!("{path}: {error}")),
+            },
         }
     }
     match faults.is_empty() {
@@ -47,6 +46,25 @@ pub fn to_plain(trained: &FactorSet, initial: &FactorSet) -> Result<FactorSet, A
             faults,
         }),
     }
+}
+
+/// The change from the second factors to the first, which have the same form. Its rank is that of both together, and no more
+/// than the smaller side of the layer.
+pub(crate) fn plain_layer(now: &Factors, then: &Factors) -> Result<Factors, LinalgError> {
+    let a = now.a.beside(&then.a);
+    let b = now.b.above(&then.b.scaled(-1.0));
+    let scale = now.scale;
+    let most = a.rows().min(b.columns());
+    if a.columns() <= most {
+        return Ok(Factors { a, b, scale });
+    }
+    let found = svd(&(&a * &b))?.truncated(most);
+    let roots: Vec<f64> = found.s.iter().map(|s| s.sqrt()).collect();
+    Ok(Factors {
+        a: found.u.scaled_columns(&roots),
+        b: found.v.scaled_columns(&roots).transpose(),
+        scale,
+    })
 }
 
 fn is_same_form(x: &Factors, y: &Factors) -> bool {

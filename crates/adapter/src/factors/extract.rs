@@ -1,4 +1,4 @@
-use burn_lora_linalg::{LinalgError, Matrix, svd};
+use burn_lora_linalg::{LinalgError, Matrix, randomized_svd, svd};
 
 use super::{FactorSet, Factors};
 use crate::error::AdapterError;
@@ -15,7 +15,18 @@ pub enum ExtractRank {
         /// The largest rank of any layer.
         at_most: usize,
     },
+    /// This many for every layer, by a random sketch that `iterations` powers sharpen
+    /// ([`randomized_svd`]): for layers so large that decomposing them whole takes too long.
+    Sketched {
+        /// The rank.
+        rank: usize,
+        /// Of the powers.
+        iterations: usize,
+    },
 }
+
+/// Of the sketches, which are the same every time.
+const SEED: u64 = 0;
 
 /// A layer's factors, and what they leave out.
 #[derive(Clone, Debug)]
@@ -48,14 +59,20 @@ pub fn extract_layer(
     tuned: &Matrix,
     rank: ExtractRank,
 ) -> Result<Option<Extracted>, LinalgError> {
-    let found = svd(&(tuned - base))?;
-    let energies: Vec<f64> = found.s.iter().map(|s| s * s).collect();
-    let total: f64 = energies.iter().sum();
+    let difference = tuned - base;
+    let total = difference.norm().powi(2);
     if total == 0.0 {
         return Ok(None);
     }
+    let found = match rank {
+        ExtractRank::Sketched { rank, iterations } => {
+            randomized_svd(&difference, rank, iterations, SEED)?
+        }
+        _ => svd(&difference)?,
+    };
+    let energies: Vec<f64> = found.s.iter().map(|s| s * s).collect();
     let rank = match rank {
-        ExtractRank::Fixed(rank) => rank,
+        ExtractRank::Fixed(rank) | ExtractRank::Sketched { rank, .. } => rank,
         ExtractRank::Energy { share, at_most } => {
             let mut sum = 0.0_f64;
             let enough = energies.iter().position(|energy| {
@@ -93,7 +110,9 @@ pub fn extract(
 ) -> Result<FactorSet, AdapterError> {
     let mut faults = Vec::new();
     match rank {
-        ExtractRank::Fixed(0) | ExtractRank::Energy { at_most: 0, .. } => {
+        ExtractRank::Fixed(0)
+        | ExtractRank::Energy { at_most: 0, .. }
+        | ExtractRank::Sketched { rank: 0, .. } => {
             faults.push("the rank is 0".to_string());
         }
         ExtractRank::Energy { share, .. } if !(share > 0.0 && share <= 1.0) => faults.push(

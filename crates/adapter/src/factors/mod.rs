@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use burn_lora_linalg::Matrix;
 
 pub use combine::{Combination, CombinationMethod, combine};
+pub(crate) use convert::plain_layer;
 pub use convert::to_plain;
 pub use extract::{ExtractRank, Extracted, NamedPair, extract, extract_layer};
 pub(crate) use module::host;

@@ -72,9 +72,14 @@ impl FactorSet {
     /// not finite.
     pub fn load(folder: &Path) -> Result<Self, AdapterError> {
         let config = read_config(folder)?;
-        // How the factors started does not matter to those who only read them.
         let mut features = config.unsupported;
-        features.retain(|feature| !feature.starts_with("init_lora_weights"));
+        if let Some(start) = &config.start {
+            features.push(format!(
+                "init_lora_weights {}: the factors mean nothing without the base that they started from; load them onto it \
+                 (peft::load) and take them from there",
+                start.word()
+            ));
+        }
         let path = folder.join(CONFIG_FILE);
         let config = config.adapter;
         if config.method != MethodConfig::Lora {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -8,13 +9,14 @@ use super::{
     Beginning, Begun, Evidence, Initialization, InputStatistics, Layer, LoftQ, corda, eva, loftq,
     lora_ga, olora, orthogonal, pissa,
 };
-use crate::attach::{check_name, finish};
+use crate::attach::{check_biases, check_name, finish};
 use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::factors::{FactorSet, host};
+use crate::method::Method;
 use crate::plan::{Planned, plan};
-use crate::reach::adapted_weights;
+use crate::reach::{adapted_weights, replace_stacks};
 use crate::sites::Path;
 use crate::targets::Targets;
 use crate::view::Kind;
@@ -26,7 +28,8 @@ pub struct Initialized<M> {
     pub module: M,
     /// The configuration that describes the adapter; other than the one asked for where EVA has handed out the ranks.
     pub config: LoraConfig,
-    /// The factors that training starts from. [`to_plain`](crate::to_plain) needs them afterwards, where the base was changed.
+    /// The factors that training starts from. Where the base was changed, the adapter itself knows them, too, and is saved as a
+    /// plain LoRA for the base as it was; [`to_plain`](crate::to_plain) does the same with numbers.
     pub initial: FactorSet,
 }
 
@@ -48,6 +51,7 @@ pub fn attach_initialized<M: Module>(
 ) -> Result<Initialized<M>, AdapterError> {
     let planned = plan(&module, config)?;
     check_name(&module, name)?;
+    check_biases(&module, config)?;
     let mut weights = Weights::default();
     module.visit(&mut weights);
     let mut faults = faults(&module, &planned, &weights, initialization, evidence);
@@ -90,11 +94,34 @@ pub fn attach_initialized<M: Module>(
         path: Path::default(),
         bases,
     });
+    let mut module = finish(module, name, &planned, values, &config, None)?;
+    if initialization.takes_out() {
+        module = with_starts(module, name, &initial);
+    }
     Ok(Initialized {
-        module: finish(module, name, &planned, values, &config, None)?,
+        module,
         config,
         initial,
     })
+}
+
+/// Notes in each adapter what it started from, for the file that it will be in.
+fn with_starts<M: Module>(module: M, name: &str, initial: &FactorSet) -> M {
+    let mut stacks = HashMap::new();
+    for weight in adapted_weights(&module) {
+        let Some(start) = initial.get(weight.module_path()) else {
+            continue;
+        };
+        let stack = weight.stack.with_adapters(|adapters| {
+            for adapter in adapters.iter_mut().filter(|adapter| adapter.name == name) {
+                if let Method::Lora(lora) = &mut adapter.method {
+                    lora.start = Some(Arc::new(start.clone()));
+                }
+            }
+        });
+        stacks.insert(weight.path, stack);
+    }
+    replace_stacks(module, stacks)
 }
 
 fn refused(faults: Vec<String>) -> AdapterError {
@@ -104,7 +131,8 @@ fn refused(faults: Vec<String>) -> AdapterError {
     }
 }
 
-fn begin(
+/// How one layer starts; evidence that is missing counts as none.
+pub(super) fn begin(
     layer: &Layer<'_>,
     path: &str,
     initialization: &Initialization,

@@ -4,7 +4,7 @@
 //! left, so that the first step of LoRA is near that of full fine-tuning; the base becomes `W - s A B`. PEFT: `lora_ga`, with its
 //! `lora_ga_config`.
 
-use burn_lora_linalg::{Matrix, randomized_svd};
+use burn_lora_linalg::{Matrix, Normal, randomized_svd};
 
 use super::{Begun, Layer};
 
@@ -18,6 +18,8 @@ pub enum Direction {
     /// `ArB2r`: A the first half, B the second.
     #[default]
     ArB2r,
+    /// `random`: the same for both, drawn from all.
+    Random,
 }
 
 /// What B, which has the gradient's singular values, is multiplied by (`scale`).
@@ -69,6 +71,10 @@ pub(super) fn begin(layer: &Layer<'_>, gradient: &Matrix, settings: &LoraGa) -> 
         ),
         Direction::A2rBr => ((r..2 * r).collect(), (0..r).collect()),
         Direction::ArB2r => ((0..r).collect(), (r..2 * r).collect()),
+        Direction::Random => {
+            let drawn = drawn(r, layer);
+            (drawn.clone(), drawn)
+        }
     };
     // Our layout turns the gradient around: its left vectors are of the inputs.
     let a = found.u.pick_columns(&for_a); // [d_in, r]
@@ -88,4 +94,12 @@ pub(super) fn begin(layer: &Layer<'_>, gradient: &Matrix, settings: &LoraGa) -> 
         GradientScale::Unit => (a, b),
     };
     Ok(layer.taken_out(a, b))
+}
+
+/// `r` of the numbers below `2 r`, in the order in which they come up.
+fn drawn(r: usize, layer: &Layer<'_>) -> Vec<usize> {
+    let mut normal = Normal::new(layer.seed, layer.index);
+    let mut keyed: Vec<(f64, usize)> = (0..2 * r).map(|index| (normal.draw(), index)).collect();
+    keyed.sort_by(|(x, _), (y, _)| x.total_cmp(y));
+    keyed.into_iter().take(r).map(|(_, index)| index).collect()
 }

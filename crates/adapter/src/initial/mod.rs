@@ -10,11 +10,12 @@ mod observer;
 mod olora;
 mod orthogonal;
 mod pissa;
+mod plain;
+mod word;
 
 use std::collections::BTreeMap;
 
 use burn_lora_linalg::{LinalgError, Matrix};
-use serde_json::{Value, json};
 
 use crate::factors::Factors;
 
@@ -26,6 +27,8 @@ pub use loftq::{LoftQ, Quantizer};
 pub use lora_ga::{Direction, GradientScale, LoraGa};
 pub use observer::Observer;
 pub(crate) use observer::{InputStatistics, observe};
+pub(crate) use plain::{Plain, plain_of, started_over};
+pub(crate) use word::WORDS;
 
 /// How factors start that are not drawn independently of everything ([`LoraInit`](crate::LoraInit) has those that are).
 #[derive(Clone, Debug, PartialEq)]
@@ -71,44 +74,16 @@ impl Initialization {
     }
 
     /// Whether the base is another one afterwards, so that the adapter alone does not say what was trained
-    /// ([`to_plain`](crate::to_plain) makes one that does).
+    /// ([`to_plain`](crate::to_plain) makes one that does, and [`peft::save`](crate::peft::save) writes it). A LoftQ adapter is for the
+    /// quantized base.
     pub fn changes_base(&self) -> bool {
         !matches!(self, Self::Orthogonal | Self::Eva(_))
     }
 
-    /// PEFT's value of `init_lora_weights`.
-    pub fn word(&self) -> Value {
-        match self {
-            Self::Orthogonal => json!("orthogonal"),
-            Self::Pissa { iterations: None } => json!("pissa"),
-            Self::Pissa {
-                iterations: Some(iterations),
-            } => json!(format!("pissa_niter_{iterations}")),
-            Self::Olora => json!("olora"),
-            Self::LoftQ(_) => json!("loftq"),
-            Self::Eva(_) => json!("eva"),
-            Self::Corda(_) => json!("corda"),
-            Self::LoraGa(_) => json!("lora_ga"),
-        }
-    }
-
-    /// The initialization of PEFT's value, with default settings; `None` for those of [`LoraInit`](crate::LoraInit)
-    /// (`true`, `false`, `gaussian`) and for words that nobody knows.
-    pub fn parse(word: &str) -> Option<Self> {
-        if let Some(iterations) = word.strip_prefix("pissa_niter_") {
-            let iterations = Some(iterations.parse().ok()?);
-            return Some(Self::Pissa { iterations });
-        }
-        Some(match word {
-            "orthogonal" => Self::Orthogonal,
-            "pissa" => Self::Pissa { iterations: None },
-            "olora" => Self::Olora,
-            "loftq" => Self::LoftQ(LoftQ::default()),
-            "eva" => Self::Eva(Eva::default()),
-            "corda" => Self::Corda(CordaMethod::default()),
-            "lora_ga" => Self::LoraGa(LoraGa::default()),
-            _ => return None,
-        })
+    /// Whether the base and the factors together are the weight as it was: not for LoftQ, whose base is a quantized one, and stays
+    /// that to the end.
+    pub(crate) fn takes_out(&self) -> bool {
+        self.changes_base() && !matches!(self, Self::LoftQ(_))
     }
 }
 

@@ -55,7 +55,6 @@ impl MethodConfig {
         }
     }
 
-    /// Whether it is a product of two factors of LoRA's form, for which options of LoRA have a meaning.
     /// For a run of this length: AdaLoRA's budget goes from `rank` to half of it in as many steps. Other methods have none.
     pub fn with_budget(mut self, rank: usize, steps: usize) -> Self {
         if let Self::AdaLora(adalora) = &mut self {
@@ -65,6 +64,16 @@ impl MethodConfig {
         self
     }
 
+    /// PEFT's word for the biases of the adapted layers, for methods beside which biases are trained.
+    pub(crate) fn biases_word(&self) -> Option<&'static str> {
+        match self {
+            Self::Lora | Self::LoraFa | Self::Dora | Self::AdaLora(_) => Some("lora_only"),
+            Self::Vera(_) => Some("vera_only"),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a product of two factors of LoRA's form, for which options of LoRA have a meaning.
     pub(crate) fn is_lora(&self) -> bool {
         matches!(self, Self::Lora | Self::LoraFa | Self::Dora)
     }

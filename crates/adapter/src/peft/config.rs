@@ -1,8 +1,10 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, as_count, as_counts, as_flags, as_texts};
+use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::error::nearest;
+use crate::initial::{Initialization, WORDS};
 use crate::method::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
 use crate::targets::Targets;
 
@@ -29,6 +31,8 @@ pub struct PeftConfig {
     pub fan_in_fan_out: bool,
     /// The adapter, in this crate's words.
     pub(crate) adapter: LoraConfig,
+    /// What the factors started from, where a reader has to take it from the base before the factors mean anything.
+    pub(crate) start: Option<Initialization>,
     /// Fields whose value this crate cannot honor.
     pub(crate) unsupported: Vec<String>,
     /// Everything else.
@@ -94,8 +98,7 @@ const PEFT_TYPES: [&str; 9] = [
 ];
 
 /// Fields of PEFT that change what an adapter computes and that are not supported, with the values that are harmless.
-const UNSUPPORTED: [(&str, &[&str]); 12] = [
-    ("bias", &["\"none\"", "null"]),
+const UNSUPPORTED: [(&str, &[&str]); 11] = [
     ("target_parameters", &["null", "[]"]),
     ("layer_replication", &["null"]),
     ("megatron_config", &["null"]),
@@ -159,10 +162,15 @@ impl PeftConfig {
                 .faults
                 .push("target_modules is missing: it says which layers are adapted".to_string()),
         }
-        read_method(&peft_type, &mut fields, &mut adapter, &mut unsupported);
+        let start = read_method(&peft_type, &mut fields, &mut adapter, &mut unsupported);
         for (field, harmless) in UNSUPPORTED {
             fields.refuse_unless(field, harmless, &mut unsupported);
         }
+        let biases = "none, all or lora_only";
+        let read_biases = |value: &Value| TrainedBiases::parse(value.as_str()?);
+        adapter.trained_biases = fields
+            .optional("bias", biases, read_biases)
+            .unwrap_or_default();
         let task_type = fields.text("task_type");
         let base_model_name_or_path = fields.text("base_model_name_or_path");
         let inference_mode = fields.flag("inference_mode", false);
@@ -179,6 +187,7 @@ impl PeftConfig {
                 modules_to_save,
                 fan_in_fan_out,
                 adapter,
+                start,
                 unsupported,
                 other,
             }),
@@ -193,7 +202,7 @@ fn read_method(
     fields: &mut Fields,
     adapter: &mut LoraConfig,
     unsupported: &mut Vec<String>,
-) {
+) -> Option<Initialization> {
     let mut init = |fields: &mut Fields, name: &str| {
         fields.refuse_unless(name, &PLAIN_INITS, unsupported);
         let _ = fields.optional(name, "", |_| Some(()));
@@ -206,7 +215,7 @@ fn read_method(
             if fields.flag("use_dora", false) {
                 adapter.method = MethodConfig::Dora;
             }
-            init(fields, "init_lora_weights");
+            return read_start(fields, unsupported);
         }
         "ADALORA" => {
             read_lora(fields, adapter);
@@ -279,7 +288,62 @@ fn read_method(
         "FULL" => adapter.method = MethodConfig::Full,
         _ => {}
     }
+    None
 }
+
+/// What the factors of LoRA started from, as far as the base that they are over depends on it.
+///
+/// When PEFT loads an adapter, it initializes it anew, and with it changes the base as it did before the training. `pissa` and
+/// `olora` do so in a way that follows from the weights alone.
+fn read_start(fields: &mut Fields, unsupported: &mut Vec<String>) -> Option<Initialization> {
+    let turns = matches!(fields.peek("fan_in_fan_out"), Some(Value::Bool(true)));
+    let word = fields.optional(
+        "init_lora_weights",
+        "true, false or a word",
+        |value| match value {
+            Value::Bool(_) => Some("true".to_string()),
+            value => value.as_str().map(str::to_lowercase),
+        },
+    )?;
+    let initialization = Initialization::parse(&word);
+    let mut refuse = |why: &str| {
+        unsupported.push(format!("init_lora_weights \"{word}\": {why} ({RESIDUAL})"));
+    };
+    match (initialization, word.as_str()) {
+        (_, "true" | "gaussian" | "mica") => None,
+        (Some(Initialization::Orthogonal | Initialization::Eva(_)), _) => None,
+        (Some(Initialization::Olora), _) if turns => {
+            refuse("PEFT decomposes weights that lie [in, out] the wrong way around");
+            None
+        }
+        (Some(plain @ (Initialization::Pissa { iterations: None } | Initialization::Olora)), _) => {
+            Some(plain)
+        }
+        (Some(Initialization::Pissa { .. }), _) => {
+            refuse("the random sketch that its base was made by is not to be had again");
+            None
+        }
+        (Some(Initialization::LoftQ(_)), _) => {
+            refuse("its base was quantized by bitsandbytes");
+            None
+        }
+        (Some(Initialization::Corda(_) | Initialization::LoraGa(_)), _) => {
+            refuse("its base was made by data that the folder does not hold");
+            None
+        }
+        (None, _) => {
+            let words = ["gaussian", "mica"].into_iter().chain(WORDS);
+            let hint = nearest(&word, words);
+            let hint = hint.map_or(String::new(), |word| format!(" (did you mean \"{word}\"?)"));
+            unsupported.push(format!("init_lora_weights \"{word}\"{hint}"));
+            None
+        }
+    }
+}
+
+/// What helps against a base that cannot be made again.
+const RESIDUAL: &str = "have PEFT save it with path_initial_model_for_weight_conversion; or, to use it over the base that it was \
+                        trained over, set the field to true";
 
 /// What LoRA and AdaLoRA have in common.
 fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {

@@ -35,6 +35,11 @@ impl Fields {
         found
     }
 
+    /// A field as it is, left in its place.
+    pub(super) fn peek(&self, name: &str) -> Option<&Value> {
+        self.map.get(name)
+    }
+
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.optional(name, "a text", |value| value.as_str().map(str::to_string))
     }

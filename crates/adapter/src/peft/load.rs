@@ -1,8 +1,9 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
+use burn_lora_linalg::Matrix;
 use safetensors::tensor::Dtype;
 use serde_json::{Map, Value};
 
@@ -10,10 +11,13 @@ use super::CONFIG_FILE;
 use super::config::PeftConfig;
 use super::keys::{SHARED, layer_key, saved_key, transpose};
 use super::tensors::{self, Stored};
-use crate::attach::{check_name, finish, projections, widths};
+use crate::attach::{check_biases, check_name, finish, projections, widths};
+use crate::beside::Beside;
 use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, TensorFault, nearest};
+use crate::factors::Factors;
+use crate::initial::{Initialization, plain_of, started_over};
 use crate::lifecycle::delete;
 use crate::method::{MethodConfig, Projections};
 use crate::plan::{Planned, plan};
@@ -27,6 +31,10 @@ use crate::view::Kind;
 /// whole and take the place of the module's own; the file must then hold exactly the tensors that this needs. Returns the
 /// configuration beside the module.
 ///
+/// A folder that was saved in the middle of PiSSA or OLoRA has factors over a base without what they started from. PEFT takes
+/// that out of the base again; here the base stays as it is, and the adapter becomes the LoRA of twice the rank that does the
+/// same ([`to_plain`](crate::to_plain)), which the configuration then describes.
+///
 /// # Errors
 /// The module is untouched and the error lists every fault when the configuration cannot be read, asks for what is not
 /// supported or does not fit the module, and when a tensor is missing, unexpected, of another shape or not finite.
@@ -35,11 +43,16 @@ pub fn load<M: Module>(
     name: &str,
     folder: &Path,
 ) -> Result<(M, LoraConfig), AdapterError> {
-    let (config, plan) = read_plan(&module, folder)?;
+    let ReadPlan {
+        config,
+        plan,
+        start,
+    } = read_plan(&module, folder)?;
     check_name(&module, name)?;
-    let contents = read_contents(&module, folder, &plan, &config)?;
-    let module = contents.put(module, name, &config)?;
-    Ok((module, config))
+    check_biases(&module, &config)?;
+    let contents = read_contents(&module, folder, plan, config)?;
+    let contents = contents.over_base(&module, start.as_ref())?;
+    contents.put(module, name)
 }
 
 /// Exchanges the adapter `name` of a module for that of a PEFT folder, of any rank and alpha, in one go.
@@ -54,7 +67,11 @@ pub fn hot_swap<M: Module>(
     name: &str,
     folder: &Path,
 ) -> Result<(M, LoraConfig), AdapterError> {
-    let (config, mut plan) = read_plan(&module, folder)?;
+    let ReadPlan {
+        config,
+        mut plan,
+        start,
+    } = read_plan(&module, folder)?;
     let present = all_stacks(&module);
     let has = |path: &str| {
         let mut present = present.iter().filter(|weight| weight.path == path);
@@ -90,17 +107,21 @@ pub fn hot_swap<M: Module>(
         // A bias that is scaled with its weight has no tensor of its own.
         keys.len() == 0 || keys.any(|key| file.contains_key(&key))
     });
-    let contents = read_contents(&module, folder, &plan, &config)?;
+    let contents = read_contents(&module, folder, plan, config)?;
+    let contents = contents.over_base(&module, start.as_ref())?;
     let module = delete(module, name)?;
-    let module = contents.put(module, name, &config)?;
-    Ok((module, config))
+    contents.put(module, name)
 }
 
 /// What a folder's configuration means for a module.
-fn read_plan<M: Module>(
-    module: &M,
-    folder: &Path,
-) -> Result<(LoraConfig, Vec<Planned>), AdapterError> {
+struct ReadPlan {
+    config: LoraConfig,
+    plan: Vec<Planned>,
+    /// What the factors started from, if the base is to lose it.
+    start: Option<Initialization>,
+}
+
+fn read_plan<M: Module>(module: &M, folder: &Path) -> Result<ReadPlan, AdapterError> {
     let config = read_config(folder)?;
     if !config.unsupported.is_empty() {
         return Err(AdapterError::Unsupported {
@@ -108,9 +129,14 @@ fn read_plan<M: Module>(
             features: config.unsupported,
         });
     }
+    let start = config.start;
     let config = config.adapter;
     let plan = plan(module, &config)?;
-    Ok((config, plan))
+    Ok(ReadPlan {
+        config,
+        plan,
+        start,
+    })
 }
 
 /// Reads the configuration of a PEFT folder.
@@ -132,43 +158,101 @@ pub fn read_config(folder: &Path) -> Result<PeftConfig, AdapterError> {
     })
 }
 
-/// What a folder holds for a plan, in Burn's layout.
-struct Contents<'a> {
-    plan: &'a [Planned],
+/// The adapter of a folder, before it is put onto a module.
+struct Contents {
+    config: LoraConfig,
+    plan: Vec<Planned>,
+    tensors: Tensors,
+}
+
+/// The tensors of a file for a plan, in Burn's layout.
+struct Tensors {
     /// The values of each planned adapter.
     values: Vec<Vec<Vec<f32>>>,
     /// What the layers share.
     shared: Option<Projections>,
-    /// Parameters of the base by their paths: those saved as a whole, and embeddings that were resized.
+    /// Parameters of the base by their paths: those saved beside the adapter, and embeddings that were resized.
     replaced: HashMap<String, Vec<f32>>,
 }
 
-impl Contents<'_> {
-    fn put<M: Module>(self, module: M, name: &str, config: &LoraConfig) -> Result<M, AdapterError> {
-        let module = replace_values(module, self.replaced);
-        let shared = self.shared.as_ref();
-        finish(module, name, self.plan, self.values, config, shared)
+impl Contents {
+    fn put<M: Module>(self, module: M, name: &str) -> Result<(M, LoraConfig), AdapterError> {
+        let Self {
+            config,
+            plan,
+            tensors,
+        } = self;
+        let module = replace_values(module, tensors.replaced);
+        let shared = tensors.shared.as_ref();
+        let module = finish(module, name, &plan, tensors.values, &config, shared)?;
+        Ok((module, config))
+    }
+
+    /// For the base as it is, where the factors are over one that lost what they started from.
+    fn over_base<M: Module>(
+        mut self,
+        module: &M,
+        start: Option<&Initialization>,
+    ) -> Result<Self, AdapterError> {
+        let Some(start) = start else {
+            return Ok(self);
+        };
+        let starts = started_over(module, &self.config, &self.plan, start)?;
+        let mut pairs = HashMap::new();
+        for (site, values) in self.plan.iter().zip(&self.tensors.values) {
+            if let (Some(then), [a, b, ..]) = (starts.get(&site.path), values.as_slice()) {
+                let [d_in, d_out] = site.view.dims();
+                let now = Factors {
+                    a: Matrix::from_f32(a, [d_in, site.rank]),
+                    b: Matrix::from_f32(b, [site.rank, d_out]),
+                    scale: then.scale,
+                };
+                pairs.insert(site.path.clone(), [now, then.clone()]);
+            }
+        }
+        let plain = plain_of(&self.config, &self.plan, pairs)?;
+        for (site, values) in plain.plan.iter().zip(&mut self.tensors.values) {
+            if let (Some(factors), [a, b, ..]) =
+                (plain.factors.get(&site.path), values.as_mut_slice())
+            {
+                (*a, *b) = (factors.a.to_f32(), factors.b.to_f32());
+            }
+        }
+        Ok(Self {
+            config: plain.config,
+            plan: plain.plan,
+            ..self
+        })
     }
 }
 
-fn read_contents<'a, M: Module>(
+fn read_contents<M: Module>(
     module: &M,
     folder: &Path,
-    plan: &'a [Planned],
-    config: &LoraConfig,
-) -> Result<Contents<'a>, AdapterError> {
+    plan: Vec<Planned>,
+    config: LoraConfig,
+) -> Result<Contents, AdapterError> {
     let (path, file) = tensors::read(folder)?;
-    let saved = saved_parameters(module, &config.modules_to_save);
-    read_tensors(file, plan, saved, config).map_err(|faults| AdapterError::Tensors { path, faults })
+    let beside = Beside::new(&config, &plan);
+    let saved = saved_parameters(module, &beside);
+    let tensors = read_tensors(file, &plan, saved, &beside, &config);
+    let tensors = tensors.map_err(|faults| AdapterError::Tensors { path, faults })?;
+    drop(beside);
+    Ok(Contents {
+        config,
+        plan,
+        tensors,
+    })
 }
 
 /// The tensors of a file, or every fault of it.
-fn read_tensors<'a>(
+fn read_tensors(
     mut unused: HashMap<String, Stored>,
-    plan: &'a [Planned],
+    plan: &[Planned],
     saved: Vec<SavedParameter>,
+    beside: &Beside<'_>,
     config: &LoraConfig,
-) -> Result<Contents<'a>, Vec<TensorFault>> {
+) -> Result<Tensors, Vec<TensorFault>> {
     let mut faults = Vec::new();
     let mut expected = Vec::new();
     let mut replaced = HashMap::new();
@@ -185,6 +269,7 @@ fn read_tensors<'a>(
         }
     }
     drop_tied_rows(&mut unused, plan);
+    drop_idle_biases(&mut unused, &saved, beside);
     let has_shared = unused.contains_key(SHARED[0]);
     let mut take = |key: String, shape: &[usize], transposed: bool| {
         let values = match unused.remove(&key) {
@@ -232,7 +317,7 @@ fn read_tensors<'a>(
         _ => projections(plan, config),
     };
     for saved in saved {
-        let key = saved_key(&saved.path);
+        let key = saved_key(&saved.file_path);
         let values = take(key, &saved.file_shape, saved.transposed);
         replaced.insert(saved.path, values);
     }
@@ -248,8 +333,7 @@ fn read_tensors<'a>(
         });
     }
     match faults.is_empty() {
-        true => Ok(Contents {
-            plan,
+        true => Ok(Tensors {
             values,
             shared,
             replaced,
@@ -278,6 +362,30 @@ fn drop_tied_rows(tensors: &mut HashMap<String, Stored>, plan: &[Planned]) {
         });
         tensors.insert(key, rows);
     }
+}
+
+/// Drops biases that say nothing: those of the frozen copy of a saved module, and the second names of tied ones.
+fn drop_idle_biases(
+    tensors: &mut HashMap<String, Stored>,
+    saved: &[SavedParameter],
+    beside: &Beside<'_>,
+) {
+    let keys: HashSet<String> = saved.iter().map(|one| saved_key(&one.file_path)).collect();
+    let known: Vec<(Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .filter(|(key, _)| keys.contains(*key) && key.ends_with(".bias"))
+        .map(|(_, stored)| (stored.shape.clone(), stored.bytes.clone()))
+        .collect();
+    tensors.retain(|key, stored| {
+        let is_copy = beside.trains_all_biases()
+            && key.ends_with(".bias")
+            && !key.contains(".lora_")
+            && !keys.contains(key)
+            && known
+                .iter()
+                .any(|(shape, bytes)| (shape, bytes) == (&stored.shape, &stored.bytes));
+        !is_copy && !beside.is_idle(key)
+    });
 }
 
 /// One tensor as f32, transposed from PEFT's layout into Burn's where the two differ.

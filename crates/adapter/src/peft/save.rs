@@ -12,9 +12,12 @@ use super::describe::{check_same, portable_targets};
 use super::keys::{SHARED, layer_key, saved_key, transpose};
 use super::write::config_text;
 use super::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
+use crate::beside::Beside;
 use crate::blueprint::{Blueprint, host};
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
+use crate::factors::{self, Factors};
+use crate::initial::{Plain, plain_of};
 use crate::lifecycle::adapters;
 use crate::method::{Method, MethodConfig};
 use crate::plan::{Planned, plan};
@@ -37,7 +40,8 @@ pub struct PeftMetadata {
 /// Writes the adapter `name` of a module, and the modules that are trained as a whole beside it, as a PEFT folder and returns the size of the weights file in bytes.
 ///
 /// `config` is the one that the adapter was attached with. "All linear layers" is written as their names, since not every
-/// runtime knows the word. A model card that is there is brought up to date, not written over. All files are written to the side and renamed, so a folder never holds half of one. Tensors
+/// runtime knows the word. Factors over a base that an [initialization](crate::Initialization) changed are saved as plain LoRA
+/// for the base as it was, of twice the rank. A model card that is there is brought up to date, not written over. All files are written to the side and renamed, so a folder never holds half of one. Tensors
 /// are f32.
 ///
 /// # Errors
@@ -63,9 +67,10 @@ pub fn save<M: Module>(
     let planned = plan(module, config)?;
     check_same(&planned, &weights, name, config)?;
     check_head(config, metadata)?;
-    let mut config = config.clone();
-    let mut tensors = adapter_tensors(&planned, &weights, name, &mut config)?;
-    tensors.extend(saved_tensors(module, &config)?);
+    let plain = without_starts(config, planned, &weights, name)?;
+    let (planned, mut config) = (plain.plan, plain.config);
+    let mut tensors = adapter_tensors(&planned, &weights, name, &plain.factors, &mut config)?;
+    tensors.extend(saved_tensors(module, &Beside::new(&config, &planned))?);
     let views = tensors.iter().map(|(key, (shape, bytes))| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         view.map(|view| (key.clone(), view))
@@ -116,11 +121,11 @@ fn check_head(config: &LoraConfig, metadata: &PeftMetadata) -> Result<(), Adapte
     })
 }
 
-/// The parameters that are saved as a whole, by key.
-fn saved_tensors<M: Module>(module: &M, config: &LoraConfig) -> Result<Bytes, AdapterError> {
+/// The parameters of the base that are saved with the adapter, by key.
+fn saved_tensors<M: Module>(module: &M, beside: &Beside<'_>) -> Result<Bytes, AdapterError> {
     let mut tensors = BTreeMap::new();
     let mut damaged = Vec::new();
-    for (saved, values) in saved_values(module, &config.modules_to_save) {
+    for (saved, values) in saved_values(module, beside) {
         if values.iter().any(|value| !value.is_finite()) {
             damaged.push(saved.path.clone());
         }
@@ -129,11 +134,41 @@ fn saved_tensors<M: Module>(module: &M, config: &LoraConfig) -> Result<Bytes, Ad
             _ => values,
         };
         let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        tensors.insert(saved_key(&saved.path), (saved.file_shape, bytes));
+        tensors.insert(saved_key(&saved.file_path), (saved.file_shape, bytes));
     }
     match damaged.is_empty() {
         true => Ok(tensors),
         false => Err(AdapterError::NotFinite { layers: damaged }),
+    }
+}
+
+/// The adapter for the base as it was before any initialization, which is the base that a reader of the folder has.
+fn without_starts(
+    config: &LoraConfig,
+    plan: Vec<Planned>,
+    weights: &[AdaptedWeight],
+    name: &str,
+) -> Result<Plain, AdapterError> {
+    let mut pairs = HashMap::new();
+    for weight in weights {
+        if let Some(lora) = weight.stack.get(name)
+            && let Some(start) = &lora.start
+        {
+            let now = Factors {
+                a: factors::host(lora.a.val()),
+                b: factors::host(lora.b.val()),
+                scale: lora.scale,
+            };
+            pairs.insert(weight.path.clone(), [now, Factors::clone(start)]);
+        }
+    }
+    match pairs.is_empty() {
+        true => Ok(Plain {
+            config: config.clone(),
+            plan,
+            factors: HashMap::new(),
+        }),
+        false => plain_of(config, &plan, pairs),
     }
 }
 
@@ -143,6 +178,7 @@ fn adapter_tensors(
     planned: &[Planned],
     weights: &[AdaptedWeight],
     name: &str,
+    plain: &HashMap<String, Factors>,
     config: &mut LoraConfig,
 ) -> Result<Bytes, AdapterError> {
     let mut tensors = BTreeMap::new();
@@ -158,6 +194,10 @@ fn adapter_tensors(
             continue;
         };
         let values: Vec<Vec<f32>> = match method {
+            Method::Lora(_) if plain.contains_key(&planned.path) => {
+                let factors = &plain[&planned.path];
+                vec![factors.a.to_f32(), factors.b.to_f32()]
+            }
             Method::Parts(parts) => {
                 let LowRank { a, b, .. } = parts.joined();
                 vec![host(a), host(b)]

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::TargetModules;
 use super::save::PeftMetadata;
+use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::method::MethodConfig;
 
@@ -73,7 +74,12 @@ pub(super) fn peft_type(method: &MethodConfig) -> &'static str {
 
 fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static str, Value)> {
     let fan = ("fan_in_fan_out", json!(metadata.fan_in_fan_out));
-    let bias = ("bias", json!("none"));
+    let word = match (config.trained_biases, config.method.biases_word()) {
+        (TrainedBiases::All, _) => "all",
+        (TrainedBiases::Adapted, Some(word)) => word,
+        _ => "none",
+    };
+    let bias = ("bias", json!(word));
     match &config.method {
         MethodConfig::Lora | MethodConfig::LoraFa | MethodConfig::Dora => {
             let mut fields = lora_fields(config);

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;
+pub mod extract;
 pub mod generate;
 pub mod inspect;
 pub mod merge;

@@ -406,6 +406,149 @@ fn one_word_changes_the_method() {
 }
 
 #[test]
+fn one_word_changes_where_the_factors_start() {
+    let (dir, model) = setup();
+    lines(dir.path(), &["recipes", "copy", "completion"]);
+    let train = |settings: &[&str]| {
+        let common = [
+            "train",
+            "completion.yaml",
+            &model,
+            "data.path=pairs.csv",
+            "rank=2",
+            "steps=3",
+            "warmup=1",
+            "eval_every=3",
+            "save_every=null",
+            "batch_size=2",
+            "evaluation.rows=2",
+            "evaluation.generate=false",
+            "adapter.initialization_batches=2",
+        ];
+        object(dir.path(), &[&common[..], settings].concat())
+    };
+    for (word, rank) in [
+        ("orthogonal", 2),
+        ("pissa", 4),
+        ("pissa_niter_4", 4),
+        ("olora", 4),
+        ("eva", 2),
+        ("corda", 4),
+        ("lora_ga", 4),
+    ] {
+        let settings = [&format!("initialization={word}"), &format!("output={word}")];
+        let result = train(&settings.map(String::as_str));
+        let adapter = format!("{word}/adapter");
+        let config = fs::read_to_string(dir.path().join(&adapter).join("adapter_config.json"));
+        let config: Value = serde_json::from_str(&config.expect("written")).expect("JSON");
+        assert_eq!(config["init_lora_weights"], true, "{word}");
+        assert_eq!(config["r"], rank, "{word}");
+        // The folder means over the base as it is what was trained over the base that the initialization left.
+        let written = format!("{word}/config.yaml");
+        let measured = object(dir.path(), &["evaluate", &written, "--adapter", &adapter]);
+        let loss = |value: &Value| value.as_f64().expect("a loss");
+        let (trained, again) = (loss(&result["metrics"]["loss"]), loss(&measured["loss"]));
+        assert!(
+            (trained - again).abs() < 1e-4,
+            "{word}: {trained} and {again}"
+        );
+    }
+    // Settings by PEFT's keys; biases of the base beside the factors.
+    let kept = train(&[
+        "initialization=corda",
+        "initialization_options={corda_method: kpm}",
+        "bias=all",
+        "output=kpm",
+    ]);
+    assert!(kept["metrics"]["loss"].is_number());
+    let start = ["train", "completion.yaml", "data.path=pairs.csv"];
+    let wrong = [
+        "initialization=pisa",
+        "initialization_options={rho: 2}",
+        "bias=some",
+    ];
+    let error = refused(2, dir.path(), &[&start[..], &wrong[..]].concat());
+    assert!(error.contains("did you mean \"pissa\"?"), "{error}");
+    assert!(error.contains("adapter.bias must be none"), "{error}");
+    let wrong = ["initialization=eva", "initialization_options={whitn: true}"];
+    let error = refused(2, dir.path(), &[&start[..], &wrong[..]].concat());
+    assert!(error.contains("did you mean whiten?"), "{error}");
+}
+
+#[test]
+fn an_adapter_is_extracted_from_a_model_and_its_tuned_self() {
+    let (dir, model) = setup();
+    lines(dir.path(), &["recipes", "copy", "completion"]);
+    let train = [
+        "train",
+        "completion.yaml",
+        &model,
+        "data.path=pairs.csv",
+        "rank=2",
+        "output=out",
+        "steps=3",
+        "warmup=1",
+        "eval_every=3",
+        "save_every=null",
+        "learning_rate=1e-2",
+        "evaluation.rows=4",
+        "evaluation.generate=false",
+    ];
+    let trained = object(dir.path(), &train);
+    let base = &model[6..];
+    let merge = [
+        "merge",
+        "--model",
+        base,
+        "--adapter",
+        "out/adapter",
+        "--output",
+        "tuned",
+    ];
+    object(dir.path(), &merge);
+    let extract = ["extract", "--base", base, "--tuned", "tuned"];
+    let found = object(
+        dir.path(),
+        &[&extract[..], &["--rank", "2", "--output", "extracted"]].concat(),
+    );
+    let layers = found["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 28);
+    assert_eq!(found["other_differences"], json!([]));
+    for layer in layers {
+        assert!(layer["energy"].as_f64() > Some(0.9999), "{layer}");
+        assert_eq!(layer["rank"], 2);
+    }
+    let evaluate = ["evaluate", "out/config.yaml", "--adapter", "extracted"];
+    let again = object(dir.path(), &evaluate);
+    let loss = |value: &Value| value.as_f64().expect("a loss");
+    let (expected, actual) = (loss(&trained["metrics"]["loss"]), loss(&again["loss"]));
+    assert!((expected - actual).abs() < 1e-4, "{expected} and {actual}");
+
+    let less = [
+        "--rank",
+        "2",
+        "--energy",
+        "0.5",
+        "--output",
+        "less",
+        "--targets",
+        "q_proj,v_proj",
+    ];
+    let text = lines(dir.path(), &[&extract[..], &less[..]].concat());
+    assert!(text.contains("extracted 8 layers"), "{text}");
+    assert!(text.contains("further tensors differ"), "{text}");
+    let error = refused(
+        3,
+        dir.path(),
+        &[&extract[..], &["--rank", "0", "--output", "x"]].concat(),
+    );
+    assert!(error.contains("the rank is 0"), "{error}");
+    let none = ["--rank", "1", "--output", "x", "--targets", "q_prj"];
+    let error = refused(3, dir.path(), &[&extract[..], &none[..]].concat());
+    assert!(error.contains("match no linear layer"), "{error}");
+}
+
+#[test]
 fn adapters_are_combined() {
     let (dir, model) = setup();
     lines(dir.path(), &["recipes", "copy", "completion"]);

@@ -10,6 +10,7 @@ use crate::columns::nearest;
 use crate::error::DataError;
 use crate::fault::{Faults, RowFault};
 use crate::label::Label;
+use crate::report::{EncodeReport, Lengths};
 use crate::rows::{Row, Rows};
 use crate::tokenizer::Tokenizer;
 
@@ -51,6 +52,26 @@ pub struct LabelledSet<T> {
     pub classes: Vec<String>,
     /// Rows that were cut.
     pub truncated: usize,
+    /// Their numbers.
+    pub(super) cut: Vec<usize>,
+}
+
+impl<T> LabelledSet<T> {
+    /// Counts of the set, of which each example has so many tokens and so much that is learned.
+    pub fn report(&self, rows: usize, counts: impl Fn(&T) -> [usize; 2]) -> EncodeReport {
+        let counts: Vec<[usize; 2]> = self.examples.iter().map(counts).collect();
+        let lengths: Vec<usize> = counts.iter().map(|[tokens, _]| *tokens).collect();
+        EncodeReport {
+            rows,
+            examples: counts.len(),
+            tokens: lengths.iter().sum(),
+            learned_tokens: counts.iter().map(|[_, learned]| learned).sum(),
+            truncated: self.truncated,
+            longest: lengths.iter().copied().max().unwrap_or(0),
+            lengths: Lengths::of(lengths),
+            ..EncodeReport::default()
+        }
+    }
 }
 
 /// Encodes texts with labels, as Transformers' tokenizer does: special tokens included, the longer text of a pair cut
@@ -143,14 +164,14 @@ pub fn encode_tagged(
     gather(rows, encode, classes)
 }
 
-fn wrong_format(rows: &Rows, wanted: &'static str) -> DataError {
+pub(super) fn wrong_format(rows: &Rows, wanted: &'static str) -> DataError {
     DataError::WrongFormat {
         format: rows.format(),
         wanted,
     }
 }
 
-fn gather<T: Send>(
+pub(super) fn gather<T: Send>(
     rows: &Rows,
     encode: impl Fn((usize, &Row)) -> Result<(T, bool), DataError> + Sync,
     classes: Vec<String>,
@@ -159,16 +180,21 @@ fn gather<T: Send>(
     let encoded: Vec<(T, bool)> = placed
         .map(|(index, placed)| encode((index, &placed.row)))
         .collect::<Result<_, _>>()?;
-    let truncated = encoded.iter().filter(|(_, was_cut)| *was_cut).count();
+    let numbered = encoded.iter().enumerate();
+    let cut: Vec<usize> = numbered
+        .filter(|(_, (_, was_cut))| *was_cut)
+        .map(|(index, _)| index)
+        .collect();
     Ok(LabelledSet {
         examples: encoded.into_iter().map(|(example, _)| example).collect(),
         classes,
-        truncated,
+        truncated: cut.len(),
+        cut,
     })
 }
 
 /// The tokenizer, which cuts.
-fn cutting(
+pub(super) fn cutting(
     tokenizer: &Tokenizer,
     options: &EncodeOptions,
 ) -> Result<tokenizers::Tokenizer, DataError> {

@@ -3,10 +3,12 @@
 mod loss;
 mod perplexity;
 mod speed;
+mod task;
 
 pub(crate) use loss::LossMetric;
 pub(crate) use perplexity::PerplexityMetric;
 pub(crate) use speed::SpeedMetric;
+pub(crate) use task::{Measure, TaskMetric};
 
 pub(crate) const LOSS: &str = "Loss";
 pub(crate) const PERPLEXITY: &str = "Perplexity";
@@ -39,6 +41,7 @@ mod tests {
             loss,
             learned,
             tokens: learned * 2,
+            told: Vec::new(),
             started: begin + Duration::from_millis(millis[0]),
             finished: begin + Duration::from_millis(millis[1]),
         }

@@ -1,13 +1,15 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_lora_adapter::{AdapterError, LoraConfig, MethodConfig, Targets};
+use burn_lora_adapter::{AdapterError, LoraConfig, LoraInit, MethodConfig, Targets, TrainedBiases};
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
 use burn_lora_transformer::{BeamSearch, Decoding};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::task::TaskKind;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::evaluate::EvaluateOptions;
@@ -18,12 +20,15 @@ use crate::evaluate::EvaluateOptions;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Hugging Face folder of a decoder, or its name on the hub.
+    /// Hugging Face folder of a model, or its name on the hub.
     pub model: String,
     /// Branch, tag or commit of a model on the hub.
     pub revision: Option<String>,
     /// Number format of the base; the adapter is f32.
     pub dtype: ModelDtype,
+    /// What is learned: `causal`, `chat`, `classification`, `regression`, `tagging`, `masked`, `seq2seq`, `dpo`, `ipo`,
+    /// `orpo`. `None`: what the columns of the rows and the kind of the model leave.
+    pub task: Option<TaskKind>,
     /// Where it computes: `flex`, `cuda:1`. `None`: the variable `BURN_DEVICE`, then the fastest backend built.
     pub device: Option<String>,
     /// Of the first blocks, how many are computed again in the backward instead of kept.
@@ -36,8 +41,20 @@ pub struct RunConfig {
     pub adapter: AdapterSettings,
     /// How it is trained.
     pub training: TrainConfig,
+    /// How preferences are learned.
+    pub preference: PreferenceSettings,
     /// What is measured at the end.
     pub evaluation: EvaluationSettings,
+}
+
+/// How preferences are learned; of the tasks `dpo`, `ipo` and `orpo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreferenceSettings {
+    /// How strongly the model is held to its reference; ORPO's weight of the odds ratio.
+    pub beta: f64,
+    /// The share of pairs that may be the wrong way round; DPO's only.
+    pub label_smoothing: f64,
 }
 
 /// The rows, and how they become tokens.
@@ -66,7 +83,12 @@ pub struct DataSettings {
     pub learn: Learn,
     /// `chatml`, or a file with a template; `None`: the tokenizer's own.
     pub chat_template: Option<String>,
-    /// A folder to keep the tokens in, for the next run; `None` keeps none.
+    /// The names of classes or tags, by number. `None`: those that the model was trained to tell apart, otherwise those of
+    /// the training rows.
+    pub labels: Option<Vec<String>>,
+    /// The share of tokens that are hidden, of the task `masked`.
+    pub mask_share: f64,
+    /// A folder to keep the tokens in, for the next run; `None` keeps none. Of language models only.
     pub cache: Option<PathBuf>,
 }
 
@@ -86,6 +108,44 @@ pub struct AdapterSettings {
     pub rslora: bool,
     /// `all-linear`, names such as `q_proj,v_proj`, or a regular expression on the whole path.
     pub targets: String,
+    /// Biases of the base that are trained, too: `none`, `lora_only` (of the adapted layers) or `all`.
+    pub bias: String,
+    /// Where the factors start: `default`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`, `loftq`, `eva`, `corda`,
+    /// `lora_ga` (`docs/methods.md`).
+    pub initialization: String,
+    /// Its settings, by the keys of PEFT's `eva_config`, `corda_config`, `loftq_config` or `lora_ga_config`.
+    pub initialization_options: Map<String, Value>,
+    /// How many batches of the training an initialization that looks at data is shown.
+    pub initialization_batches: usize,
+}
+
+impl AdapterSettings {
+    /// Where the factors start; what is wrong with it, with the setting's name in front.
+    fn init(&self) -> Result<LoraInit, Vec<String>> {
+        let init = self.initialization.parse().map_err(|error| match error {
+            AdapterError::Config { faults } => named("initialization", faults),
+            other => named("initialization", vec![other.to_string()]),
+        })?;
+        match init {
+            LoraInit::Informed(initialization) => initialization
+                .with_options(&self.initialization_options)
+                .map(LoraInit::Informed)
+                .map_err(|faults| named("initialization_options", faults)),
+            drawn if self.initialization_options.is_empty() => Ok(drawn),
+            _ => Err(named(
+                "initialization_options",
+                vec![format!("\"{}\" has none", self.initialization)],
+            )),
+        }
+    }
+}
+
+/// Faults of a setting of the adapter.
+fn named(setting: &str, faults: Vec<String>) -> Vec<String> {
+    let faults = faults.into_iter();
+    faults
+        .map(|fault| format!("adapter.{setting}: {fault}"))
+        .collect()
 }
 
 /// What is measured at the end.
@@ -152,6 +212,7 @@ impl Default for RunConfig {
         Self {
             model: String::new(),
             revision: None,
+            task: None,
             dtype: ModelDtype::default(),
             device: None,
             recompute: 0,
@@ -159,7 +220,17 @@ impl Default for RunConfig {
             data: DataSettings::default(),
             adapter: AdapterSettings::default(),
             training: TrainConfig::default(),
+            preference: PreferenceSettings::default(),
             evaluation: EvaluationSettings::default(),
+        }
+    }
+}
+
+impl Default for PreferenceSettings {
+    fn default() -> Self {
+        Self {
+            beta: 0.1,
+            label_smoothing: 0.0,
         }
     }
 }
@@ -178,6 +249,8 @@ impl Default for DataSettings {
             unlearnable: Unlearnable::default(),
             learn: Learn::default(),
             chat_template: None,
+            labels: None,
+            mask_share: 0.15,
             cache: None,
         }
     }
@@ -192,6 +265,10 @@ impl Default for AdapterSettings {
             dropout: 0.0,
             rslora: false,
             targets: "all-linear".into(),
+            bias: "none".into(),
+            initialization: "default".into(),
+            initialization_options: Map::new(),
+            initialization_batches: 8,
         }
     }
 }
@@ -219,7 +296,7 @@ impl RunConfig {
         };
         check(
             !self.model.trim().is_empty(),
-            "model is missing: the folder of a decoder, or its name on the hub",
+            "model is missing: the folder of a model, or its name on the hub",
         );
         check(
             !self.data.path.trim().is_empty(),
@@ -233,6 +310,27 @@ impl RunConfig {
             (0.0..1.0).contains(&self.data.valid_fraction),
             "data.valid_fraction must be at least 0 and below 1",
         );
+        let labels = self.data.labels.as_deref().unwrap_or(&[]);
+        let twice = (1..labels.len()).find(|at| labels[..*at].contains(&labels[*at]));
+        check(
+            twice.is_none(),
+            &format!(
+                "data.labels has {} twice",
+                twice.map_or("", |at| labels[at].as_str())
+            ),
+        );
+        check(
+            self.data.mask_share > 0.0 && self.data.mask_share < 1.0,
+            "data.mask_share must be above 0 and below 1",
+        );
+        check(
+            self.preference.beta.is_finite() && self.preference.beta > 0.0,
+            "preference.beta must be above 0",
+        );
+        check(
+            (0.0..0.5).contains(&self.preference.label_smoothing),
+            "preference.label_smoothing must be at least 0 and below 0.5",
+        );
         check(self.adapter.rank > 0, "adapter.rank is 0");
         check(
             self.adapter.alpha.is_finite() && self.adapter.alpha > 0.0,
@@ -241,6 +339,14 @@ impl RunConfig {
         check(
             (0.0..1.0).contains(&self.adapter.dropout),
             "adapter.dropout must be at least 0 and below 1",
+        );
+        check(
+            TrainedBiases::parse(&self.adapter.bias).is_some(),
+            "adapter.bias must be none, lora_only or all",
+        );
+        check(
+            self.adapter.initialization_batches > 0,
+            "adapter.initialization_batches is 0",
         );
         check(self.evaluation.num_beams > 0, "evaluation.num_beams is 0");
         check(
@@ -259,12 +365,9 @@ impl RunConfig {
         if let Err(AdapterError::Config { faults: method }) =
             self.adapter.method.parse::<MethodConfig>()
         {
-            faults.extend(
-                method
-                    .into_iter()
-                    .map(|fault| format!("adapter.method: {fault}")),
-            );
+            faults.extend(named("method", method));
         }
+        faults.extend(self.adapter.init().err().unwrap_or_default());
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
             faults.extend(
                 training
@@ -290,6 +393,8 @@ impl RunConfig {
             .with_method(method.with_budget(self.adapter.rank, self.training.steps))
             .with_dropout(self.adapter.dropout)
             .with_rslora(self.adapter.rslora)
+            .with_trained_biases(TrainedBiases::parse(&self.adapter.bias).unwrap_or_default())
+            .with_init(self.adapter.init().unwrap_or_default())
             .with_targets(Targets::parse(&self.adapter.targets))
             .with_seed(self.training.seed)
     }

@@ -2,20 +2,21 @@ use std::path::{Path, PathBuf};
 
 use burn_lora_data::{
     ChatTemplate, DataError, DataFiles, EncodeReport, Example, PrepareOptions, Prepared, Progress,
-    RowFormat, TokenCache, Tokenizer, prepare, split,
+    RowFormat, Rows, TokenCache, Tokenizer, prepare, read_files, split,
 };
 
 use super::config::RunConfig;
+use super::execute::RunError;
 
 /// The examples of a run by their use.
 #[derive(Debug)]
-pub struct RunData {
+pub struct RunData<E = Example> {
     /// To learn.
-    pub train: Vec<Example>,
+    pub train: Vec<E>,
     /// To validate with.
-    pub valid: Vec<Example>,
+    pub valid: Vec<E>,
     /// To evaluate at the end: the test set, or the validation set without one.
-    pub test: Vec<Example>,
+    pub test: Vec<E>,
     /// The format of the training rows.
     pub format: RowFormat,
     /// What was read.
@@ -63,31 +64,66 @@ pub fn read_data(
     tokenizer: &Tokenizer,
     progress: Progress<'_>,
 ) -> Result<RunData, DataError> {
-    let files = find(config)?;
     let options = PrepareOptions {
         read: config.read_options(),
         encode: config.encode_options(),
         cache: config.data.cache.as_ref().map(TokenCache::new),
     };
-    let mut parts = Vec::new();
-    let mut part = |name, files: Vec<PathBuf>| -> Result<_, DataError> {
-        if files.is_empty() {
-            return Ok(None);
-        }
+    parts(config, &mut |name, files| {
         let Prepared {
             encoded,
             format,
             was_cached,
             warning,
         } = prepare(&files, tokenizer, &options, progress)?;
-        parts.push(RunPart {
+        let part = RunPart {
             name,
             files,
             report: encoded.report,
             was_cached,
             warning,
-        });
-        Ok(Some((encoded.examples, format)))
+        };
+        Ok((encoded.examples, format, part))
+    })
+}
+
+/// Reads all parts and encodes their rows, the training rows first.
+pub(crate) fn read_parts<E: Clone>(
+    config: &RunConfig,
+    encode: &mut dyn FnMut(&Rows, bool) -> Result<(Vec<E>, EncodeReport), RunError>,
+) -> Result<RunData<E>, RunError> {
+    let read = config.read_options();
+    parts(config, &mut |name, files| {
+        let rows = read_files(&files, &read)?;
+        let (examples, report) = encode(&rows, name == "train")?;
+        let part = RunPart {
+            name,
+            files,
+            report,
+            was_cached: false,
+            warning: None,
+        };
+        Ok((examples, rows.format(), part))
+    })
+}
+
+/// What one part came to.
+type Part<E> = (Vec<E>, RowFormat, RunPart);
+
+/// Reads the files of each part; what has no files is held out of the training rows.
+fn parts<E: Clone, F: From<DataError>>(
+    config: &RunConfig,
+    read: &mut dyn FnMut(&'static str, Vec<PathBuf>) -> Result<Part<E>, F>,
+) -> Result<RunData<E>, F> {
+    let files = find(config)?;
+    let mut parts = Vec::new();
+    let mut part = |name, files: Vec<PathBuf>| -> Result<_, F> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let (examples, format, part) = read(name, files)?;
+        parts.push(part);
+        Ok(Some((examples, format)))
     };
     // There are training files, or `find` would have failed.
     let (train, format) = part("train", files.train)?.unwrap_or((Vec::new(), RowFormat::Text));
@@ -108,7 +144,7 @@ pub fn read_data(
     })
 }
 
-fn find(config: &RunConfig) -> Result<DataFiles, DataError> {
+pub(crate) fn find(config: &RunConfig) -> Result<DataFiles, DataError> {
     let mut files = DataFiles::find(&config.data.path)?;
     for (own, place) in [
         (&mut files.valid, &config.data.valid),

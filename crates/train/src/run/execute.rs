@@ -4,21 +4,25 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, attach, summary};
-use burn_lora_data::{DataError, Progress, RowFormat, check_vocab};
-use burn_lora_transformer::{Decoder, LoadError, LoadOptions};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, summary};
+use burn_lora_data::{DataError, Progress, RowFormat};
+use burn_lora_transformer::{ConfigError, LoadError, LoadOptions};
 use serde::Serialize;
 
 use super::config::RunConfig;
-use super::data::{RunData, read_data, read_tokenizer};
+use super::data::{RunData, RunPart};
+use super::initialize::attach_adapter;
+use super::job::{Job, with_job};
 use super::same::check_same;
-use crate::data::TrainData;
+use super::task::{TaskKind, choose};
+use crate::data::TaskData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
-use crate::evaluate::evaluate;
+use crate::evaluate::Completion;
 use crate::observer::Observer;
-use crate::recipe::{finetune, resume_facts};
+use crate::recipe::{finetune_task, resume_facts};
 use crate::stop::Stopped;
+use crate::task::Task;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,7 +31,8 @@ pub struct RunResult {
     pub train_loss: Option<f64>,
     /// Mean loss of the validation examples at the end.
     pub valid_loss: Option<f64>,
-    /// What was measured at the end: `loss`, `perplexity`, and `exact_match` of completed prompts.
+    /// What was measured at the end: `loss`, and what the task measures; of a language `perplexity`, and of what was written
+    /// `exact_match`, `bleu` and `rouge_l`.
     pub metrics: BTreeMap<String, f64>,
     /// Optimizer steps, those before a resumed run included.
     pub steps: usize,
@@ -61,6 +66,9 @@ pub enum RunError {
     /// The base.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The base's configuration.
+    #[error(transparent)]
+    Model(#[from] ConfigError),
     /// The adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
@@ -99,6 +107,16 @@ pub fn run(
     if !faults.is_empty() {
         return Err(TrainError::Config { faults }.into());
     }
+    let chosen = choose(config, folder)?;
+    with_job!(chosen, run_as(config, folder, chosen.task, watcher))
+}
+
+fn run_as<J: Job>(
+    config: &RunConfig,
+    folder: &Path,
+    task: TaskKind,
+    watcher: RunWatcher<'_>,
+) -> Result<RunResult, RunError> {
     let RunWatcher {
         tell,
         tokenized,
@@ -110,39 +128,50 @@ pub fn run(
     require_dtype(choice, &device, config.dtype.into())?;
     device.seed(config.training.seed);
     tell("device", &choice.to_string());
+    tell("task", task.name());
 
-    let tokenizer = read_tokenizer(config, folder)?;
-    let data = read_data(config, &tokenizer, tokenized)?;
+    let (job, data) = J::read(config, task, folder, tokenized)?;
     tell_of(&data, tell);
     check_same(config)?;
-    write(&config.output.join("config.yaml"), &config.to_yaml())?;
-
-    let load = LoadOptions::new(config.dtype.into(), device);
-    let base = Decoder::load(folder, &load)?.with_recompute(config.recompute);
-    for part in [&data.train, &data.valid, &data.test] {
-        check_vocab(part, &tokenizer, base.vocab_size())?;
+    if !job.classes().is_empty() {
+        tell("labels", &job.classes().join(", "));
     }
-    let lora = config.lora_config();
-    let fan_in_fan_out = base.config().fan_in_fan_out();
-    let model = attach(base, DEFAULT_NAME, &lora)?;
+    let written = settled(config, task, job.classes()).to_yaml();
+    write(&config.output.join("config.yaml"), &written)?;
+
+    let load = |config: &RunConfig| {
+        let options = LoadOptions::new(config.dtype.into(), device.clone());
+        job.load(config, folder, options)
+    };
+    let base = load(config)?;
+    let task = job.task(&base);
+    let lora = LoraConfig {
+        modules_to_save: task.saved_modules().to_vec(),
+        ..config.lora_config()
+    };
+    let fan_in_fan_out = J::fan_in_fan_out(&base);
+    let (model, lora) = attach_adapter::<J>(config, lora, &task, &data.train, &device, base, load)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));
 
-    let train_data = TrainData {
-        train: data.train,
-        valid: data.valid,
-        pad: tokenizer.pad(),
-    };
+    let RunData {
+        train,
+        valid,
+        test,
+        format,
+        parts,
+    } = data;
     let training = config.train_config();
-    for fact in resume_facts(&training, &train_data.train, &train_data.valid)? {
+    for fact in resume_facts(&training, &train, &valid)? {
         let name = match fact.starts_with("left out") {
             true => "warning",
             false => "resume",
         };
         tell(name, &fact);
     }
-    let trained = finetune(model, &training, train_data, observer)?;
+    let examples = TaskData { train, valid };
+    let trained = finetune_task(model, &task, &training, examples, observer)?;
     if let Some(stopped) = trained.stopped {
         tell(
             "stopped",
@@ -180,26 +209,22 @@ pub fn run(
     let adapter = config.output.join("adapter");
     let metadata = PeftMetadata {
         base_model_name_or_path: Some(config.model.clone()),
+        task_type: Some(J::PEFT.into()),
         fan_in_fan_out,
         ..PeftMetadata::default()
     };
     let bytes = peft::save(&trained.model, DEFAULT_NAME, &lora, &metadata, &adapter)?;
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
-    if !data.test.is_empty() && !is_hurry {
-        let have_prompts = data.format == RowFormat::PromptCompletion;
-        let options = config
-            .evaluation
-            .options(config.training.batch_size, have_prompts);
-        let found = evaluate(&trained.model, &tokenizer, &data.test, &options)?;
-        let metrics = &mut result.metrics;
-        metrics.insert("loss".to_string(), found.loss);
-        metrics.insert("perplexity".to_string(), found.perplexity);
-        metrics.extend(
-            found
-                .exact_match
-                .map(|share| ("exact_match".to_string(), share)),
-        );
+    if !test.is_empty() && !is_hurry {
+        let data = RunData {
+            train: Vec::new(),
+            valid: Vec::new(),
+            test,
+            format,
+            parts,
+        };
+        let metrics = finite(job.measure(config, &trained.model, &data)?.metrics);
         let told: Vec<String> = metrics
             .iter()
             .map(|(name, value)| format!("{name} {value:.4}"))
@@ -208,6 +233,7 @@ pub fn run(
             "measured",
             &format!("{} on {} rows", told.join(", "), data.test.len()),
         );
+        result.metrics = metrics;
     }
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     result.peak_memory_bytes = peak_memory_bytes();
@@ -215,7 +241,125 @@ pub fn run(
     Ok(result)
 }
 
-fn tell_of(data: &RunData, tell: &mut dyn FnMut(&str, &str)) {
+/// Without the metrics that these rows leave undefined, as a correlation with a constant is.
+fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let is_finite = |(_, value): &(String, f64)| value.is_finite();
+    metrics.into_iter().filter(is_finite).collect()
+}
+
+/// The configuration with what it left to the rows and the model, so that another evaluation needs neither.
+fn settled(config: &RunConfig, task: TaskKind, classes: &[String]) -> RunConfig {
+    let mut config = config.clone();
+    config.task = Some(task);
+    if !classes.is_empty() {
+        config.data.labels = Some(classes.to_vec());
+    }
+    config
+}
+
+/// What a model knows of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunEvaluation {
+    /// What was evaluated.
+    pub task: TaskKind,
+    /// `loss`, and what the task measures.
+    pub metrics: BTreeMap<String, f64>,
+    /// Rows of the test set, or of the validation set without one.
+    pub rows: usize,
+    /// Tokens, rows or pairs that the loss is a mean over.
+    pub learned: usize,
+    /// The prompts that were completed, of a decoder.
+    pub completions: Vec<Completion>,
+}
+
+/// Evaluates the model of a configuration, with an adapter or bare, on its test set, or on its validation set without one.
+///
+/// # Errors
+/// As for [`run`]; a head that neither the model's folder nor the adapter holds.
+pub fn evaluate_run(
+    config: &RunConfig,
+    folder: &Path,
+    adapter: Option<&Path>,
+    tokenized: Progress<'_>,
+) -> Result<RunEvaluation, RunError> {
+    let chosen = choose(config, folder)?;
+    with_job!(
+        chosen,
+        evaluate_as(config, folder, chosen.task, adapter, tokenized)
+    )
+}
+
+fn evaluate_as<J: Job>(
+    config: &RunConfig,
+    folder: &Path,
+    task: TaskKind,
+    adapter: Option<&Path>,
+    tokenized: Progress<'_>,
+) -> Result<RunEvaluation, RunError> {
+    let choice = DeviceChoice::resolve(config.device.as_deref())?;
+    let device = choice.open()?;
+    require_dtype(choice, &device, config.dtype.into())?;
+    let (job, data) = J::read(config, task, folder, tokenized)?;
+    let load = LoadOptions::new(config.dtype.into(), device);
+    let mut model = job.load(config, folder, load)?;
+    if let Some(adapter) = adapter {
+        model = peft::load(model, DEFAULT_NAME, adapter)?.0;
+    }
+    let found = job.measure(config, &model, &data)?;
+    Ok(RunEvaluation {
+        task,
+        metrics: finite(found.metrics),
+        rows: data.test.len(),
+        learned: found.learned,
+        completions: found.completions,
+    })
+}
+
+/// What a configuration comes to before anything is loaded.
+#[derive(Debug)]
+pub struct RunPreview {
+    /// What would be learned.
+    pub task: TaskKind,
+    /// The format of the training rows.
+    pub format: RowFormat,
+    /// The names of the classes, by number, where there are such.
+    pub labels: Vec<String>,
+    /// What was read.
+    pub parts: Vec<RunPart>,
+    /// Examples to learn, to validate with, and to measure at the end.
+    pub examples: [usize; 3],
+}
+
+/// Reads the data of a configuration as [`run`] would.
+///
+/// # Errors
+/// As for [`run`].
+pub fn preview(
+    config: &RunConfig,
+    folder: &Path,
+    tokenized: Progress<'_>,
+) -> Result<RunPreview, RunError> {
+    let chosen = choose(config, folder)?;
+    with_job!(chosen, preview_as(config, folder, chosen.task, tokenized))
+}
+
+fn preview_as<J: Job>(
+    config: &RunConfig,
+    folder: &Path,
+    task: TaskKind,
+    tokenized: Progress<'_>,
+) -> Result<RunPreview, RunError> {
+    let (job, data) = J::read(config, task, folder, tokenized)?;
+    Ok(RunPreview {
+        task,
+        format: data.format,
+        labels: job.classes().to_vec(),
+        examples: [data.train.len(), data.valid.len(), data.test.len()],
+        parts: data.parts,
+    })
+}
+
+fn tell_of<E>(data: &RunData<E>, tell: &mut dyn FnMut(&str, &str)) {
     for part in &data.parts {
         let cached = if part.was_cached {
             ", from the cache"

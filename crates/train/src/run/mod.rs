@@ -3,12 +3,20 @@
 mod config;
 mod data;
 mod execute;
+mod initialize;
+mod job;
 mod parse;
 mod same;
+mod task;
 
-pub use config::{AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig};
+pub use config::{
+    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
+};
 pub use data::{RunData, RunPart, read_data, read_tokenizer};
-pub use execute::{RunError, RunResult, RunWatcher, run};
+pub use execute::{
+    RunError, RunEvaluation, RunPreview, RunResult, RunWatcher, evaluate_run, preview, run,
+};
+pub use task::TaskKind;
 
 #[cfg(test)]
 mod tests;

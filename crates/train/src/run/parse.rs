@@ -6,7 +6,11 @@ use super::config::RunConfig;
 use crate::error::TrainError;
 
 /// Sections whose keys are the user's own, or depend on a value.
-const FREE: [&str; 2] = ["data.columns", "training.optimizer"];
+const FREE: [&str; 3] = [
+    "data.columns",
+    "adapter.initialization_options",
+    "training.optimizer",
+];
 
 impl RunConfig {
     /// Reads a configuration file, and settings `key=value` that go before it. A key is a path (`training.steps`), or its

@@ -1,14 +1,20 @@
 //! Bottleneck adapters: small networks with a residual of their own, inside every block.
 
 mod files;
+mod host;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 
 use crate::activation::Activation;
+use crate::adapter_folder::from_trouble;
 use crate::error::bullets;
+use crate::weigh::cast;
 use crate::weights::normal;
+
+pub use host::WithBottlenecks;
+pub(crate) use host::{BlockBottlenecks, Host};
 
 /// `x + s (f(x D + d) U + u)`, through a width far below that of the model.
 ///
@@ -125,6 +131,8 @@ pub enum BottleneckError {
     },
 }
 
+from_trouble!(BottleneckError);
+
 impl Bottleneck {
     pub(crate) fn init(
         d_model: usize,
@@ -152,20 +160,11 @@ impl Bottleneck {
     /// - x, output: `[batch, seq, d_model]`
     pub fn change(&self, x: Tensor<3>) -> Tensor<3> {
         let dtype = x.dtype();
-        let x = if dtype == DType::F32 {
-            x
-        } else {
-            x.cast(DType::F32)
-        };
-        let y = x.matmul(self.down.val().unsqueeze()) + self.down_bias.val().unsqueeze();
+        let y = cast(x, DType::F32).matmul(self.down.val().unsqueeze())
+            + self.down_bias.val().unsqueeze();
         let y = self.activation.apply(y); // [batch, seq, r]
         let y = y.matmul(self.up.val().unsqueeze()) + self.up_bias.val().unsqueeze();
-        let y = y.mul_scalar(self.scale);
-        if dtype == DType::F32 {
-            y
-        } else {
-            y.cast(dtype)
-        }
+        cast(y.mul_scalar(self.scale), dtype)
     }
 
     /// The input with what it adds.

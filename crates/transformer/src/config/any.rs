@@ -64,13 +64,23 @@ impl ModelConfig {
 
     /// The first of `architectures`: the class that wrote the folder, `BertForMaskedLM`.
     pub fn architecture(&self) -> Option<&str> {
-        let extra: &Map<String, Value> = match self {
+        let classes = self.kept().get("architectures")?.as_array()?;
+        classes.first()?.as_str()
+    }
+
+    /// The names of the labels of a head, by number (`id2label`), if the file has a name for each.
+    pub fn label_names(&self) -> Option<Vec<String>> {
+        let names = self.kept().get("id2label")?.as_object()?;
+        let by_number = (0..names.len()).map(|at| names.get(&at.to_string())?.as_str());
+        by_number.map(|name| name.map(String::from)).collect()
+    }
+
+    fn kept(&self) -> &Map<String, Value> {
+        match self {
             Self::Decoder(config) => config.kept(),
             Self::Encoder(config) => config.kept(),
             Self::T5(config) => &config.extra,
-        };
-        let classes = extra.get("architectures")?.as_array()?;
-        classes.first()?.as_str()
+        }
     }
 
     /// The number of tokens that the embedding holds.

@@ -6,7 +6,7 @@ use super::mlp::{Mlp, MlpNames};
 use super::norm::Norm;
 use super::plan::{MlpForm, Plan, Residual};
 use super::scope::Scope;
-use crate::bottleneck::{Bottleneck, BottleneckPlacement};
+use crate::bottleneck::BlockBottlenecks;
 use crate::cache::LayerWriter;
 use crate::named::{Named, one_of, unnamed_module};
 
@@ -19,9 +19,7 @@ pub(crate) struct Block {
     norm_2: Named<Norm>,
     pub(crate) inner: Named<Inner>,
     post_norm_2: Option<Named<Norm>>,
-    after_attention: Option<Named<Bottleneck>>,
-    after_inner: Option<Named<Bottleneck>>,
-    beside_inner: Option<Named<Bottleneck>>,
+    bottlenecks: BlockBottlenecks,
     residual: Residual,
 }
 
@@ -32,9 +30,7 @@ unnamed_module!(Block {
     norm_2,
     inner,
     post_norm_2,
-    after_attention,
-    after_inner,
-    beside_inner,
+    bottlenecks,
 } with { residual });
 
 /// The inner layer, or experts in its place.
@@ -93,9 +89,7 @@ impl Block {
             norm_2,
             inner,
             post_norm_2,
-            after_attention: None,
-            after_inner: None,
-            beside_inner: None,
+            bottlenecks: BlockBottlenecks::default(),
             residual: plan.residual,
         }
     }
@@ -112,7 +106,7 @@ impl Block {
         let normed = self.norm_1.forward(x.clone());
         let change = self.attention.forward(normed, around, cache);
         let change = post(&self.post_norm_1, change);
-        let change = through(&self.after_attention, change);
+        let change = self.bottlenecks.after_attention(change);
         if self.residual == Residual::Parallel {
             let normed = self.norm_2.forward(x.clone());
             return x + change + self.inner_change(normed);
@@ -124,63 +118,23 @@ impl Block {
 
     /// What the inner layer adds, with the bottlenecks at it.
     fn inner_change(&self, normed: Tensor<3>) -> Tensor<3> {
-        let beside = self.beside_inner.as_ref();
-        let beside = beside.map(|bottleneck| bottleneck.change(normed.clone()));
-        let change = post(&self.post_norm_2, self.inner.forward(normed));
-        let change = match beside {
-            Some(beside) => change + beside,
-            None => change,
-        };
-        through(&self.after_inner, change)
+        let inner = |x| post(&self.post_norm_2, self.inner.forward(x));
+        self.bottlenecks.at_inner(normed, inner)
     }
 
-    /// With fresh bottlenecks in the places of any.
-    pub(crate) fn with_bottlenecks(
+    pub(crate) fn bottlenecks(&self) -> &BlockBottlenecks {
+        &self.bottlenecks
+    }
+
+    pub(crate) fn map_bottlenecks(
         self,
-        placement: BottleneckPlacement,
-        fresh: &mut dyn FnMut() -> Bottleneck,
+        change: impl FnOnce(BlockBottlenecks) -> BlockBottlenecks,
     ) -> Self {
-        let mut block = self.without_bottlenecks();
-        let mut named = |name| Some(Named::new(name, fresh()));
-        match placement {
-            BottleneckPlacement::Houlsby => {
-                block.after_attention = named("adapter_after_attention");
-                block.after_inner = named("adapter_after_mlp");
-            }
-            BottleneckPlacement::Pfeiffer => block.after_inner = named("adapter_after_mlp"),
-            BottleneckPlacement::Parallel => block.beside_inner = named("adapter_beside_mlp"),
-        }
-        block
-    }
-
-    pub(crate) fn without_bottlenecks(self) -> Self {
+        let bottlenecks = change(self.bottlenecks);
         Self {
-            after_attention: None,
-            after_inner: None,
-            beside_inner: None,
+            bottlenecks,
             ..self
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn after_inner(&self) -> Option<&Bottleneck> {
-        self.after_inner.as_deref()
-    }
-
-    pub(crate) fn bottlenecks(&self) -> Option<BottleneckPlacement> {
-        match (&self.after_attention, &self.after_inner, &self.beside_inner) {
-            (Some(_), ..) => Some(BottleneckPlacement::Houlsby),
-            (_, Some(_), _) => Some(BottleneckPlacement::Pfeiffer),
-            (.., Some(_)) => Some(BottleneckPlacement::Parallel),
-            _ => None,
-        }
-    }
-}
-
-fn through(bottleneck: &Option<Named<Bottleneck>>, change: Tensor<3>) -> Tensor<3> {
-    match bottleneck {
-        Some(bottleneck) => bottleneck.forward(change),
-        None => change,
     }
 }
 

@@ -26,7 +26,7 @@ const HEAD: &str = "score";
 #[derive(Debug, Clone)]
 pub struct DecoderClassifier {
     /// Without its own head.
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     /// `[hidden, num_labels]`
     score: Named<Linear>,
     num_labels: usize,
@@ -143,8 +143,12 @@ impl DecoderClassifier {
     }
 
     /// As [`Decoder::with_recompute`].
-    pub fn with_recompute(mut self, blocks: usize) -> Self {
-        self.decoder = self.decoder.with_recompute(blocks);
+    pub fn with_recompute(self, blocks: usize) -> Self {
+        self.map_decoder(|decoder| decoder.with_recompute(blocks))
+    }
+
+    pub(super) fn map_decoder(mut self, change: impl FnOnce(Decoder) -> Decoder) -> Self {
+        self.decoder = change(self.decoder);
         self
     }
 

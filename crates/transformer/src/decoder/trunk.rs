@@ -14,7 +14,7 @@ use crate::cache::{KvCache, LayerWriter};
 use crate::named::{Named, unnamed_module};
 use crate::positions::Positions;
 use crate::recompute::Recomputation;
-use crate::virtual_tokens::{Front, in_front};
+use crate::virtual_tokens::Front;
 
 /// All of a decoder but the head.
 #[derive(Debug, Clone)]
@@ -88,8 +88,8 @@ impl Trunk {
         if let Some(scale) = self.plan.embedding_scale {
             x = x * scale;
         }
-        if let Some(Front::Embeddings(embeddings)) = front {
-            x = in_front(x, embeddings.clone(), 1, positions.left());
+        if let Some(front) = front {
+            x = front.put(x, positions.left());
         }
         if let Some(places) = &self.positions {
             x = x + places.forward(positions.tensor(&device)); // [batch or 1, seq, d_model]
@@ -114,10 +114,7 @@ impl Trunk {
             let mask = masks.iter().find(|(window, _)| *window == layer.window);
             let mask = mask.map_or(&none, |(_, mask)| mask).clone();
             let rope = layer.rope.and_then(|rope| ropes.get(rope)).cloned();
-            let prefix = match front {
-                Some(Front::Prefix(layers)) => layers.get(index).cloned(),
-                _ => None,
-            };
+            let prefix = front.and_then(|front| front.prefix(index));
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
             let run = move |block: &Block, x: Tensor<3>, cache: Option<LayerWriter<'_>>| {
                 let (rope, mask, prefix) = (rope.as_ref(), &mask, prefix.as_ref());

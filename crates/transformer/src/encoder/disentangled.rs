@@ -5,7 +5,7 @@
 
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_lora_adapter::project;
+use burn_lora_adapter::{project, rows_of};
 
 use super::batch::EncoderBatch;
 use super::qkv::Qkv;
@@ -51,7 +51,7 @@ pub(crate) struct RelativeRows {
     padding: Option<Tensor<4>>,
 }
 
-/// Distances as keys and as queries, `[1, heads, reached, d_head]` each.
+/// Distances as keys and as queries, `[1 or batch, heads, reached, d_head]` each.
 pub(crate) struct Places {
     key: Option<Tensor<4>>,
     query: Option<Tensor<4>>,
@@ -157,12 +157,22 @@ impl Buckets {
 
 impl RelativeRows {
     /// The distances as keys and queries of one layer.
-    pub(crate) fn project(&self, content: &Qkv, own: Option<&PositionLinears>) -> Places {
+    ///
+    /// Where the rows of a batch have adapters of their own, each has its own distances.
+    pub(crate) fn project(
+        &self,
+        content: &Qkv,
+        own: Option<&PositionLinears>,
+        batch: usize,
+    ) -> Places {
         let heads = content.n_heads();
         let split = |linear: &Linear| -> Tensor<4> {
-            let x = project(linear, self.rows.clone()); // [reached, hidden]
-            let [reached, d] = x.dims();
-            x.reshape([1, reached, heads, d / heads]).swap_dims(1, 2)
+            let copies = if rows_of(linear).is_some() { batch } else { 1 };
+            let [reached, d] = self.rows.dims();
+            let rows = self.rows.clone().unsqueeze::<3>();
+            let x = project(linear, rows.expand([copies, reached, d])); // [copies, reached, hidden]
+            x.reshape([copies, reached, heads, d / heads])
+                .swap_dims(1, 2)
         };
         match own {
             Some(own) => Places {

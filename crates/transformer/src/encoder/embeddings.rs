@@ -7,6 +7,7 @@ use super::scope::Scope;
 use super::spec::Spec;
 use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
+use crate::virtual_tokens::Front;
 
 /// `norm(word + position + segment)`, as far as an encoder has them.
 #[derive(Debug, Clone)]
@@ -50,9 +51,13 @@ impl Embeddings {
     /// # Shapes
     ///
     /// - output: `[batch, seq, hidden]`
-    pub(crate) fn forward(&self, batch: &EncoderBatch) -> Tensor<3> {
+    pub(crate) fn forward(&self, batch: &EncoderBatch, front: Option<&Front>) -> Tensor<3> {
         let [_, seq] = batch.ids.dims();
         let words = embed(&self.words, batch.ids.clone()); // [batch, seq, embedding]
+        let words = match front {
+            Some(front) => front.put(words, &[]),
+            None => words,
+        };
         let places = self.positions.as_ref().map(|positions| {
             let rows = positions.weight.val();
             rows.narrow(0, self.first_position, seq) // [seq, embedding]

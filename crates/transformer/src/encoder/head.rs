@@ -10,7 +10,7 @@ use super::families::EncoderConfig;
 use super::load::{FolderOptions, FromCheckpoint};
 use super::scope::{Bias, Scope};
 use super::spec::{HeadSpec, OutputSpec, Pooling, Task, TransformSpec};
-use super::{Encoder, EncoderBatch, pool};
+use super::{Encoder, EncoderBatch};
 use crate::activation::Activation;
 use crate::error::{ConfigError, LoadError, SaveError};
 use crate::load::LoadReport;
@@ -198,9 +198,12 @@ impl<T: HeadTask> FromCheckpoint for EncoderWithHead<T> {
 
 impl<T: HeadTask> EncoderWithHead<T> {
     /// As [`Encoder::with_recompute`].
-    pub fn with_recompute(mut self, blocks: usize) -> Self {
-        let encoder = self.encoder;
-        self.encoder = encoder.map_inner(|encoder| encoder.with_recompute(blocks));
+    pub fn with_recompute(self, blocks: usize) -> Self {
+        self.map_encoder(|encoder| encoder.with_recompute(blocks))
+    }
+
+    pub(super) fn map_encoder(mut self, change: impl FnOnce(Encoder) -> Encoder) -> Self {
+        self.encoder = self.encoder.map_inner(change);
         self
     }
 
@@ -281,7 +284,7 @@ impl<T: HeadTask> EncoderWithHead<T> {
     }
 
     fn of_sequences(&self, batch: &EncoderBatch) -> Tensor<2> {
-        let pooled = pool(self.encoder.hidden(batch), batch, self.head.pooling);
+        let pooled = self.encoder.pooled(batch, self.head.pooling, self.dtype());
         self.head.logits(pooled, &self.encoder)
     }
 

@@ -9,8 +9,10 @@ use super::scope::Scope;
 use super::spec::{NormOrder, Spec};
 use super::view::View;
 use crate::activation::Activation;
+use crate::bottleneck::BlockBottlenecks;
 use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
+use crate::virtual_tokens::LayerPrefix;
 
 /// One block: attention, then the inner layer, each added to what it started from, and a norm behind or in front of each.
 #[derive(Debug, Clone)]
@@ -29,6 +31,7 @@ pub struct EncoderLayer {
     pub outer: Named<Linear>,
     /// The norm of the inner layer.
     pub mlp_norm: Named<LayerNorm>,
+    bottlenecks: BlockBottlenecks,
     order: NormOrder,
     activation: Activation,
     gated: bool,
@@ -36,7 +39,8 @@ pub struct EncoderLayer {
 }
 
 unnamed_module!(EncoderLayer {
-    qkv, positions, attention_output, attention_norm, inner, outer, mlp_norm
+    qkv, positions, attention_output, attention_norm, inner, outer, mlp_norm,
+    bottlenecks
 } with { order, activation, gated, view });
 
 impl EncoderLayer {
@@ -52,10 +56,26 @@ impl EncoderLayer {
             inner: scope.linear(names.inner, [d, widened], spec.mlp_bias),
             outer: scope.linear(names.outer, [inner, d], spec.mlp_bias),
             mlp_norm: scope.norm(names.mlp_norm, d, spec.norm),
+            bottlenecks: BlockBottlenecks::default(),
             order: spec.order,
             activation: spec.activation,
             gated: spec.gated,
             view: spec.view_of_layer.get(index).copied().unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn bottlenecks(&self) -> &BlockBottlenecks {
+        &self.bottlenecks
+    }
+
+    pub(crate) fn map_bottlenecks(
+        self,
+        change: impl FnOnce(BlockBottlenecks) -> BlockBottlenecks,
+    ) -> Self {
+        let bottlenecks = change(self.bottlenecks);
+        Self {
+            bottlenecks,
+            ..self
         }
     }
 
@@ -67,16 +87,21 @@ impl EncoderLayer {
         x: Tensor<3>,
         views: &[View],
         relative: Option<&RelativeRows>,
+        prefix: Option<&LayerPrefix>,
     ) -> Tensor<3> {
-        let attend = |x| self.attend(x, &views[self.view], relative);
+        let attend = |x| {
+            let change = self.attend(x, &views[self.view], relative, prefix);
+            self.bottlenecks.after_attention(change)
+        };
+        let feed = |x| self.bottlenecks.at_inner(x, |x| self.feed(x));
         match self.order {
             NormOrder::Post => {
                 let x = self.normed(attend(x.clone()) + x);
-                self.mlp_norm.forward(self.feed(x.clone()) + x)
+                self.mlp_norm.forward(feed(x.clone()) + x)
             }
             NormOrder::Pre => {
                 let x = attend(self.normed(x.clone())) + x;
-                self.feed(self.mlp_norm.forward(x.clone())) + x
+                feed(self.mlp_norm.forward(x.clone())) + x
             }
         }
     }
@@ -88,7 +113,13 @@ impl EncoderLayer {
         }
     }
 
-    fn attend(&self, x: Tensor<3>, view: &View, relative: Option<&RelativeRows>) -> Tensor<3> {
+    fn attend(
+        &self,
+        x: Tensor<3>,
+        view: &View,
+        relative: Option<&RelativeRows>,
+        prefix: Option<&LayerPrefix>,
+    ) -> Tensor<3> {
         let [batch, seq, d] = x.dims();
         let [q, k, v] = self.qkv.forward(x); // [batch, seq, heads, d_head] each
         let (q, k) = match &view.rope {
@@ -96,9 +127,13 @@ impl EncoderLayer {
             None => (q, k),
         };
         let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2)); // [batch, heads, seq, d_head]
+        let (k, v) = match prefix {
+            Some(prefix) => prefix.put(k, v),
+            None => (k, v),
+        };
         let y = match relative {
             Some(rows) => {
-                let places = rows.project(&self.qkv, self.positions.as_ref());
+                let places = rows.project(&self.qkv, self.positions.as_ref(), batch);
                 rows.attention(q, k, v, places)
             }
             None => attention(q, k, v, &view.mask),

@@ -15,6 +15,7 @@ pub(crate) mod batch;
 mod conv;
 mod disentangled;
 mod embeddings;
+mod extras;
 pub(crate) mod families;
 mod head;
 pub(crate) mod labels;
@@ -35,6 +36,7 @@ use crate::error::TooLong;
 use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 use crate::recompute::Recomputation;
+use crate::virtual_tokens::{Front, Slot};
 use crate::weights::Weights;
 
 pub use batch::{BatchError, EncoderBatch};
@@ -72,13 +74,14 @@ pub struct Encoder {
     pub conv: Option<Named<ConvLayer>>,
     /// After the last block.
     pub final_norm: Option<Named<LayerNorm>>,
+    virtual_tokens: Slot,
     config: EncoderConfig,
     spec: Arc<Spec>,
     /// How many blocks keep only their inputs for the backward.
     recompute: usize,
 }
 
-unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm }
+unnamed_module!(Encoder { embeddings, layers, relative, conv, final_norm, virtual_tokens }
     with { config, spec, recompute });
 
 impl Encoder {
@@ -102,6 +105,7 @@ impl Encoder {
                 .names
                 .final_norm
                 .map(|name| scope.norm(name, spec.hidden_size, spec.norm)),
+            virtual_tokens: Slot::empty(),
             config: config.clone(),
             spec: Arc::new(spec),
             recompute: 0,
@@ -119,30 +123,31 @@ impl Encoder {
         Self::build(config, &mut Scope::root(weights))
     }
 
-    /// The hidden states after the last block. What stands at padding has no meaning.
-    ///
-    /// # Shapes
-    ///
-    /// - output: `[batch, seq, hidden]`
-    ///
-    /// # Panics
-    ///
-    /// If the batch is longer than the model's positions (see [`Self::check_length`]), or its lengths are not one of
-    /// `1..=seq` for each row; [`Self::batch`] makes batches of which neither is true.
-    pub fn hidden(&self, batch: &EncoderBatch) -> Tensor<3> {
+    /// The hidden states of a batch after the last block; with something in front, of one with places for it.
+    fn states(&self, batch: &EncoderBatch, front: Option<&Front>) -> Tensor<3> {
         batch.assert_fits(&self.spec);
-        let x = self.embeddings.forward(batch);
+        let x = self.embeddings.forward(batch, front);
         let views = Arc::new(View::all(&self.spec, batch, x.dtype()));
-        let blocks = Recomputation::new(self.recompute, &self.layers, &x.device());
+        // A block that is computed again tells of its input and its parameters only; a prefix is neither.
+        let has_prefix = matches!(front, Some(Front::Prefix(_)));
+        let recompute = if has_prefix { 0 } else { self.recompute };
+        let blocks = Recomputation::new(recompute, &self.layers, &x.device());
         let relative = self.relative.as_ref().map(|rows| rows.of(batch));
-        let embedded = self.conv.as_ref().map(|_| x.clone());
+        let embedded = self.conv.as_ref().map(|_| match has_prefix {
+            // A prefix has no embeddings that could be neighbours of what follows it.
+            true => cleared(x.clone(), self.virtual_tokens.count()),
+            false => x.clone(),
+        });
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
+            let prefix = front.and_then(|front| front.prefix(index));
             x = match &relative {
-                Some(relative) => layer.forward(x, &views, Some(relative)),
+                Some(relative) => layer.forward(x, &views, Some(relative), prefix.as_ref()),
                 None => {
                     let views = views.clone();
-                    let forward = move |layer: &EncoderLayer, x| layer.forward(x, &views, None);
+                    let forward = move |layer: &EncoderLayer, x| {
+                        layer.forward(x, &views, None, prefix.as_ref())
+                    };
                     blocks.run(index, layer, x, forward)
                 }
             };
@@ -171,15 +176,20 @@ impl Encoder {
     ) -> Result<EncoderBatch, BatchError> {
         let limits = Limits {
             vocab_size: self.spec.vocab_size,
-            max_length: self.spec.max_length,
+            max_length: self.max_length(),
             segments: self.spec.segments,
         };
         EncoderBatch::from_rows(rows, segments, limits, &self.device())
     }
 
+    /// The longest sequence, in tokens: what virtual ones leave of the positions.
+    pub fn max_length(&self) -> usize {
+        self.spec.max_length - self.virtual_tokens.count()
+    }
+
     /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
     pub fn check_length(&self, length: usize) -> Result<(), TooLong> {
-        let limit = self.spec.max_length;
+        let limit = self.max_length();
         match length <= limit {
             true => Ok(()),
             false => Err(TooLong { length, limit }),
@@ -200,6 +210,17 @@ impl Encoder {
     pub fn device(&self) -> Device {
         self.embeddings.words.weight.base().device()
     }
+}
+
+/// With zeros at the first `count` tokens.
+///
+/// # Shapes
+///
+/// - x, output: `[batch, seq, hidden]`
+fn cleared(x: Tensor<3>, count: usize) -> Tensor<3> {
+    let [batch, seq, d] = x.dims();
+    let zeros = Tensor::zeros([batch, count, d], (&x.device(), x.dtype()));
+    Tensor::cat(vec![zeros, x.narrow(1, count, seq - count)], 1)
 }
 
 /// Makes one vector of each sequence.

@@ -5,12 +5,11 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::spec::Pooling;
-use super::{Encoder, EncoderBatch, EncoderConfig, pool};
+use super::{Encoder, EncoderBatch, EncoderConfig};
 use crate::error::{ConfigError, LoadError, SaveError, TooLong};
 use crate::load::{LoadOptions, LoadReport};
 use crate::named::unnamed_module;
 use crate::save::write_text;
-use crate::weigh::cast;
 
 /// An encoder that makes one vector of a sequence, as sentence-transformers does: pooled, and of length 1 if asked.
 #[derive(Debug, Clone)]
@@ -150,6 +149,11 @@ impl SentenceEncoder {
         Encoder::init(config, device, seed).map(|encoder| Self { encoder, pooling })
     }
 
+    pub(super) fn map_encoder(mut self, change: impl FnOnce(Encoder) -> Encoder) -> Self {
+        self.encoder = change(self.encoder);
+        self
+    }
+
     /// How it pools.
     pub fn pooling(&self) -> SentencePooling {
         self.pooling
@@ -157,7 +161,7 @@ impl SentenceEncoder {
 
     /// The longest sequence, in tokens.
     pub fn max_length(&self) -> usize {
-        let positions = self.encoder.config().max_positions();
+        let positions = self.encoder.max_length();
         let stated = self.pooling.max_length;
         stated.map_or(positions, |length| length.min(positions))
     }
@@ -182,8 +186,7 @@ impl SentenceEncoder {
     /// As [`Encoder::hidden`].
     pub fn forward(&self, batch: &EncoderBatch) -> Tensor<2> {
         // Sums over long sequences need more than half precision.
-        let hidden = cast(self.encoder.hidden(batch), DType::F32);
-        let pooled = pool(hidden, batch, self.pooling.pooling); // [batch, hidden]
+        let pooled = self.encoder.pooled(batch, self.pooling.pooling, DType::F32); // [batch, hidden]
         match self.pooling.normalize {
             true => {
                 let length = pooled.clone().square().sum_dim(1).sqrt(); // [batch, 1]

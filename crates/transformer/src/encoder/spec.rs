@@ -246,6 +246,15 @@ pub enum Task {
 }
 
 impl Task {
+    /// PEFT's word for it, if it has one.
+    pub(crate) fn peft(self) -> Option<&'static str> {
+        match self {
+            Self::SequenceClassification => Some("SEQ_CLS"),
+            Self::TokenClassification => Some("TOKEN_CLS"),
+            Self::MultipleChoice | Self::MaskedLm => None,
+        }
+    }
+
     /// How Transformers ends the name of a class.
     pub(crate) fn class_ending(self) -> &'static str {
         match self {

@@ -23,8 +23,39 @@ pub struct DecoderSession {
     longest: usize,
     /// The prompt of each row.
     rows: Vec<usize>,
-    /// The adapter of each prompt, where prompts have adapters of their own.
-    adapters: Option<Vec<Option<String>>>,
+    adapters: PromptAdapters,
+}
+
+/// The adapter of each prompt, where prompts have adapters of their own.
+#[derive(Debug)]
+pub(crate) struct PromptAdapters {
+    names: Option<Vec<Option<String>>>,
+    /// How many prompts have one name, where each is there several times.
+    copies: usize,
+}
+
+impl PromptAdapters {
+    pub(crate) fn of<M: Module>(model: &M, prompts: usize) -> Self {
+        let names = rows_of(model).filter(|names| !names.is_empty());
+        let copies = names.as_ref().map_or(1, |names| prompts / names.len());
+        Self {
+            names,
+            copies: copies.max(1),
+        }
+    }
+
+    /// Gives each row the adapter of its prompt again, once rows have moved.
+    pub(crate) fn give<M: Module>(&self, model: &mut M, rows: &[usize]) {
+        let Some(names) = &self.names else {
+            return;
+        };
+        let names = rows.iter().map(|prompt| names.get(prompt / self.copies));
+        let names: Vec<Option<&str>> = names.map(|name| name?.as_deref()).collect();
+        // The names are those that the model had before; they cannot be refused now.
+        if let Ok(given) = with_rows(model.clone(), Some(&names)) {
+            *model = given;
+        }
+    }
 }
 
 impl Generative for Decoder {
@@ -48,29 +79,12 @@ impl Generative for Decoder {
             prompts: prompts.to_vec(),
             longest,
             rows: (0..prompts.len()).collect(),
-            adapters: rows_of(self).filter(|rows| !rows.is_empty()),
+            adapters: PromptAdapters::of(self, prompts.len()),
         }
     }
 }
 
 impl DecoderSession {
-    /// Gives each row the adapter of its prompt again, once rows have moved.
-    fn give_adapters(&mut self) {
-        let Some(adapters) = &self.adapters else {
-            return;
-        };
-        let copies = self.prompts.len() / adapters.len();
-        let rows = self
-            .rows
-            .iter()
-            .map(|prompt| adapters.get(prompt / copies.max(1)));
-        let rows: Vec<Option<&str>> = rows.map(|name| name?.as_deref()).collect();
-        // The names are those that the model had before; they cannot be refused now.
-        if let Ok(decoder) = with_rows(self.decoder.clone(), Some(&rows)) {
-            self.decoder = decoder;
-        }
-    }
-
     /// The logits after the last of `ids`, which hold the same number of tokens for each row.
     fn feed(&mut self, ids: Vec<i32>) -> Tensor<2> {
         let batch = self.rows.len();
@@ -115,6 +129,6 @@ impl DecodingSession for DecoderSession {
         };
         self.cache.select_rows(rows, shared);
         self.rows = prompts;
-        self.give_adapters();
+        self.adapters.give(&mut self.decoder, &self.rows);
     }
 }

@@ -4,10 +4,12 @@ use burn_lora_adapter::project;
 
 use super::T5Config;
 use crate::activation::Activation;
+use crate::bottleneck::BlockBottlenecks;
 use crate::cache::LayerWriter;
 use crate::encoder::scope::Scope;
 use crate::named::{Named, Siblings, unnamed_module};
 use crate::norm::RmsNorm;
+use crate::virtual_tokens::LayerPrefix;
 use crate::weigh::weigh;
 
 /// One block: `x + f(norm(x))` for attention to itself, in the decoder attention to the encoder, and the inner layer.
@@ -27,11 +29,13 @@ pub struct T5Block {
     pub inner: Siblings<Named<Linear>>,
     /// `[d_ff, d_model]`
     pub outer: Named<Linear>,
+    bottlenecks: BlockBottlenecks,
     activation: Activation,
 }
 
 unnamed_module!(T5Block {
-    attention_norm, attention, cross_norm, cross_attention, mlp_norm, inner, outer
+    attention_norm, attention, cross_norm, cross_attention, mlp_norm, inner, outer,
+    bottlenecks
 } with { activation });
 
 /// Multi-head attention whose scores are not scaled.
@@ -131,6 +135,7 @@ impl T5Block {
             mlp_norm: scope.rms_norm(format!("layer.{last}.layer_norm"), d, eps),
             inner,
             outer: scope.linear(format!("{mlp}.wo"), [d_ff, d], false),
+            bottlenecks: BlockBottlenecks::default(),
             activation: config.activation(),
         }
     }
@@ -151,15 +156,21 @@ impl T5Block {
         x: Tensor<3>,
         bias: &Tensor<4>,
         cross: Option<(KeysValues, Option<Tensor<4>>)>,
+        prefix: Option<&LayerPrefix>,
         cache: Option<LayerWriter<'_>>,
     ) -> Tensor<3> {
         let normed = self.attention_norm.forward(x.clone());
         let (k, v) = self.attention.keys_values(normed.clone());
+        let (k, v) = match prefix {
+            Some(prefix) => prefix.put(k, v),
+            None => (k, v),
+        };
         let seen = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        let mut x = x + self.attention.forward(normed, seen, Some(bias.clone()));
+        let change = self.attention.forward(normed, seen, Some(bias.clone()));
+        let mut x = x + self.bottlenecks.after_attention(change);
         if let (Some(norm), Some(attention), Some((keys_values, bias))) =
             (&self.cross_norm, &self.cross_attention, cross)
         {
@@ -167,7 +178,22 @@ impl T5Block {
             x = x + attention.forward(normed, keys_values, bias);
         }
         let normed = self.mlp_norm.forward(x.clone());
-        x + self.feed(normed)
+        x + self.bottlenecks.at_inner(normed, |x| self.feed(x))
+    }
+
+    pub(crate) fn bottlenecks(&self) -> &BlockBottlenecks {
+        &self.bottlenecks
+    }
+
+    pub(crate) fn map_bottlenecks(
+        self,
+        change: impl FnOnce(BlockBottlenecks) -> BlockBottlenecks,
+    ) -> Self {
+        let bottlenecks = change(self.bottlenecks);
+        Self {
+            bottlenecks,
+            ..self
+        }
     }
 
     fn feed(&self, x: Tensor<3>) -> Tensor<3> {

@@ -3,6 +3,7 @@
 mod block;
 mod buckets;
 mod config;
+mod extras;
 mod load;
 mod loss;
 mod session;
@@ -27,6 +28,7 @@ use crate::encoder::scope::Scope;
 use crate::encoder::view::padding;
 use crate::encoder::{BatchError, EncoderBatch};
 use crate::named::{Named, unnamed_module};
+use crate::virtual_tokens::{Slot, with_places};
 use crate::weights::Weights;
 
 /// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5; and mT5 (arXiv:2010.11934).
@@ -43,10 +45,11 @@ pub struct T5 {
     pub decoder: Named<T5Stack>,
     /// The head, unless it is the transposed embedding.
     pub lm_head: Option<Named<Linear>>,
+    virtual_tokens: Slot,
     config: T5Config,
 }
 
-unnamed_module!(T5 { shared, encoder, decoder, lm_head } with { config });
+unnamed_module!(T5 { shared, encoder, decoder, lm_head, virtual_tokens } with { config });
 
 /// What the encoder made of a batch, as the decoder looks at it: computed once, whatever is decoded.
 #[derive(Debug, Clone)]
@@ -109,6 +112,7 @@ impl T5 {
             decoder,
             lm_head: (!config.tie_word_embeddings)
                 .then(|| scope.linear("lm_head", [d, vocab], false)),
+            virtual_tokens: Slot::empty(),
             config: config.clone(),
         }
     }
@@ -142,18 +146,26 @@ impl T5 {
         EncoderBatch::from_rows(rows, None, limits, &self.device())
     }
 
-    /// Reads a batch.
+    /// Reads a batch, and embeddings of virtual tokens in front of it, which are then among the states.
     ///
     /// # Panics
     ///
     /// If the lengths are not one of `1..=seq` for each row; [`Self::batch`] makes batches of which that is not true.
     pub fn encode(&self, batch: &EncoderBatch) -> Encoded {
         batch.assert_rows();
-        let ([_, seq], device) = (batch.ids.dims(), batch.ids.device());
-        let padding = padding(seq, &batch.lengths, &device);
-        let x = embed(&self.shared, batch.ids.clone());
+        let front = self.front(false);
+        let count = front.as_ref().map_or(0, |_| self.virtual_tokens.count());
+        let ids = with_places(batch.ids.clone(), count);
+        let lengths: Vec<usize> = batch.lengths.iter().map(|length| length + count).collect();
+        let ([_, seq], device) = (ids.dims(), ids.device());
+        let padding = padding(seq, &lengths, &device);
+        let x = embed(&self.shared, ids);
+        let x = match &front {
+            Some(front) => front.put(x, &[]),
+            None => x,
+        };
         let bias = self.encoder.encoder_bias(seq, padding.as_ref(), &device);
-        let hidden = self.encoder.forward(x, bias, None, None);
+        let hidden = self.encoder.forward(x, bias, None, None, None);
         let blocks = self.decoder.block.iter();
         let keys_values = blocks.filter_map(|block| block.cross_keys_values(hidden.clone()));
         Encoded {
@@ -189,7 +201,7 @@ impl T5 {
         encoded: &Encoded,
         cache: &mut T5Cache,
     ) -> Tensor<3> {
-        let seq = ids.dims()[1];
+        let seq = ids.dims()[1] + self.places(cache.written.len());
         let (end, capacity) = (cache.written.len() + seq, cache.written.capacity());
         assert!(
             end <= capacity,
@@ -203,7 +215,7 @@ impl T5 {
     /// An empty cache for `capacity` written tokens in each row.
     pub fn new_cache(&self, capacity: usize) -> T5Cache {
         T5Cache {
-            written: KvCache::new(self.config.num_decoder_layers, capacity),
+            written: KvCache::new(self.config.num_decoder_layers, capacity + self.places(0)),
         }
     }
 
@@ -213,15 +225,24 @@ impl T5 {
         encoded: &Encoded,
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        let ([_, seq], device) = (ids.dims(), ids.device());
         let start = cache.as_deref().map_or(0, KvCache::len);
+        let (count, written) = (self.places(start), ids.dims()[1]);
+        let front = if count > 0 { self.front(true) } else { None };
+        let ids = with_places(ids, count);
+        let ([_, seq], device) = (ids.dims(), ids.device());
         let bias = self.decoder.decoder_bias(seq, start, &device);
         let cross = Cross {
             keys_values: &encoded.keys_values,
             padding: encoded.padding.as_ref(),
         };
         let x = embed(&self.shared, ids);
-        let x = self.decoder.forward(x, bias, Some(cross), cache);
+        let x = self
+            .decoder
+            .forward(x, bias, Some(cross), front.as_ref(), cache);
+        let x = match count {
+            0 => x,
+            count => x.narrow(1, count, written),
+        };
         match self.config.scale_decoder_outputs {
             true => x * (self.config.d_model as f64).powf(-0.5),
             false => x,

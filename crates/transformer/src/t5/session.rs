@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::{Encoded, T5, T5Cache};
 use crate::encoder::EncoderBatch;
 use crate::error::TooLong;
-use crate::generation::{DecodingSession, Generative};
+use crate::generation::{DecodingSession, Generative, PromptAdapters};
 
 /// Rows that were read, in one batch, and the keys and values of what is written for them.
 ///
@@ -21,6 +21,7 @@ pub struct T5Session {
     cache: T5Cache,
     /// The prompt of each row.
     rows: Vec<usize>,
+    adapters: PromptAdapters,
 }
 
 impl Generative for T5 {
@@ -43,6 +44,7 @@ impl Generative for T5 {
             prompts: prompts.to_vec(),
             encoded: None,
             rows: (0..prompts.len()).collect(),
+            adapters: PromptAdapters::of(self, prompts.len()),
         }
     }
 }
@@ -84,5 +86,6 @@ impl DecodingSession for T5Session {
         }
         self.cache.select_rows(rows);
         self.rows = prompts;
+        self.adapters.give(&mut self.model, &self.rows);
     }
 }

@@ -9,6 +9,7 @@ use crate::encoder::scope::Scope;
 use crate::encoder::view::{BLOCKED, on};
 use crate::named::{Named, unnamed_module};
 use crate::norm::RmsNorm;
+use crate::virtual_tokens::Front;
 
 /// The blocks of the encoder or of the decoder.
 #[derive(Debug, Clone)]
@@ -96,6 +97,12 @@ impl T5Stack {
         self.relative_bias.weight.base().dtype()
     }
 
+    pub(crate) fn with_blocks(mut self, change: impl FnMut(T5Block) -> T5Block) -> Self {
+        let changed = |blocks: Vec<T5Block>| blocks.into_iter().map(change).collect();
+        self.block = self.block.map_inner(changed);
+        self
+    }
+
     /// # Shapes
     ///
     /// - x, output: `[batch, seq, d_model]`
@@ -104,6 +111,7 @@ impl T5Stack {
         mut x: Tensor<3>,
         bias: Tensor<4>,
         cross: Option<Cross<'_>>,
+        front: Option<&Front>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         for (index, block) in self.block.iter().enumerate() {
@@ -112,7 +120,8 @@ impl T5Stack {
                 (keys_values, cross.padding.cloned())
             });
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
-            x = block.forward(x, &bias, cross, cache);
+            let prefix = front.and_then(|front| front.prefix(index));
+            x = block.forward(x, &bias, cross, prefix.as_ref(), cache);
         }
         self.final_layer_norm.forward(x)
     }

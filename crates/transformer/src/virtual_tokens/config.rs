@@ -1,4 +1,4 @@
-/// Which virtual tokens a decoder is to have.
+/// Which virtual tokens a model is to have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VirtualTokensConfig {
     /// Prompt tuning: their embeddings are trained.

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::adapter_folder::from_trouble;
 use crate::error::bullets;
 
 /// Virtual tokens that cannot be made, read or written.
@@ -30,9 +31,4 @@ pub enum VirtualTokensError {
     },
 }
 
-impl VirtualTokensError {
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
-    }
-}
+from_trouble!(VirtualTokensError);

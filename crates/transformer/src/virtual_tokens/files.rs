@@ -1,49 +1,112 @@
-//! The folders of PEFT: `adapter_config.json`, and `adapter_model.safetensors` with the one tensor `prompt_embeddings`.
+//! The folders of PEFT: `adapter_config.json`, and `adapter_model.safetensors` with the tensor `prompt_embeddings` and the parameters of a
+//! head.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use burn::module::Module;
+use burn::tensor::DType;
+use burn_lora_adapter::is_saved;
 use serde_json::{Map, Value, json};
 
+use super::host::{Host, Sizes, WithVirtualTokens};
 use super::prompt::parameter;
 use super::{PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensError as Error};
+use crate::adapter_folder::{self, Tensors, not_finite};
 use crate::nearest::{hint, nearest};
-use crate::save::write_text;
+use crate::parameters::{Parameter, fill, parameters};
+use crate::task::heads_of;
+use crate::weigh::cast;
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
 const TENSOR: &str = "prompt_embeddings";
+/// What PEFT puts in front of the paths of the base model.
+const PREFIX: &str = "base_model.";
+const MODULES_TO_SAVE: &str = "modules_to_save";
 
 /// PEFT's names of the methods.
 const TYPES: [&str; 3] = ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"];
 
-/// What of a model its files speak of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Sizes {
-    pub(crate) d_model: usize,
-    pub(crate) layers: usize,
-    pub(crate) n_heads: usize,
-    pub(crate) n_kv_heads: usize,
-    pub(crate) d_head: usize,
+pub(super) fn save<M: Host>(
+    model: &M,
+    dir: &Path,
+    base_model: Option<&str>,
+    other: &Map<String, Value>,
+) -> Result<u64, Error> {
+    let Some(tokens) = model.virtual_tokens() else {
+        return Err(Error::Config {
+            faults: vec!["the model has none to save".to_string()],
+        });
+    };
+    let sizes = model.sizes();
+    let flat = cast(tokens.flattened(), DType::F32);
+    let [_, columns] = flat.dims();
+    let mut numbers: Vec<f32> = flat.into_data().iter::<f32>().collect();
+    let rows = tokens.rows_in_file(sizes);
+    // Rows that PEFT has for the decoder, and does not use.
+    numbers.resize(rows * columns, 0.0);
+    let modules = saved_modules(other, model.task_type());
+    let config = tokens.config(model, base_model, &modules, other);
+    let mut tensors = Tensors::from([(TENSOR.to_string(), (vec![rows, columns], numbers))]);
+    for (path, head) in parameters_of(model, &modules) {
+        tensors.insert(format!("{PREFIX}{path}"), (head.shape, head.values));
+    }
+    let faults = not_finite(&tensors);
+    if !faults.is_empty() {
+        return Err(Error::Config { faults });
+    }
+    Ok(adapter_folder::write(dir, &tensors, Value::Object(config))?)
 }
 
-impl Sizes {
-    /// The width of a layer's keys.
-    fn kv(&self) -> usize {
-        self.n_kv_heads * self.d_head
+pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, Map<String, Value>), Error> {
+    let sizes = model.sizes();
+    let ((kind, count, rows), config) =
+        adapter_folder::read_config(dir, |config| read_config(config, sizes))?;
+    let columns = sizes.columns(kind == 2);
+    let task = config.get("task_type").and_then(Value::as_str);
+    let heads = parameters_of(&model, &saved_modules(&config, task));
+    let mut expected = BTreeMap::from([(TENSOR.to_string(), vec![rows, columns])]);
+    for (path, head) in &heads {
+        expected.insert(format!("{PREFIX}{path}"), head.shape.clone());
     }
+    let mut values = adapter_folder::read(dir, &expected)?;
+    let mut numbers = values.remove(TENSOR).unwrap_or_default();
+    numbers.truncate(count * columns);
+    let embedding = parameter(numbers, [count, columns], &model.words().device());
+    let tokens = match kind {
+        0 => VirtualTokens::Prompt(PromptTuning { embedding }),
+        1 => VirtualTokens::PTuning(PTuning {
+            embedding,
+            encoder: None,
+        }),
+        _ => VirtualTokens::Prefix(PrefixTuning {
+            embedding,
+            projection: None,
+        }),
+    };
+    let model = model.with_these_virtual_tokens(tokens)?;
+    let heads: HashMap<String, Vec<f32>> = heads
+        .into_iter()
+        .filter_map(|(path, head)| {
+            let values = values.get(&format!("{PREFIX}{path}"))?;
+            Some((path, head.in_burns_order(values)))
+        })
+        .collect();
+    Ok((fill(model, heads), config))
+}
 
-    /// How many numbers a virtual token is.
-    pub(crate) fn columns(&self, is_prefix: bool) -> usize {
-        match is_prefix {
-            true => self.layers * 2 * self.kv(),
-            false => self.d_model,
+/// The modules that are saved as a whole: those that the configuration names, or those of the task.
+fn saved_modules(config: &Map<String, Value>, task: Option<&str>) -> Vec<String> {
+    match config.get(MODULES_TO_SAVE).and_then(Value::as_array) {
+        Some(names) => {
+            let names = names.iter().filter_map(Value::as_str);
+            names.map(String::from).collect()
         }
+        None => heads_of(task),
     }
+}
+
+fn parameters_of<M: Module>(model: &M, modules: &[String]) -> BTreeMap<String, Parameter> {
+    parameters(model, |path, _| is_saved(path, modules))
 }
 
 impl VirtualTokens {
@@ -55,63 +118,37 @@ impl VirtualTokens {
         }]
     }
 
-    /// Fields that the folder had are in `other`, and stay.
-    pub(crate) fn save(
-        &self,
-        dir: &Path,
-        sizes: Sizes,
-        base_model: Option<&str>,
-        other: &Map<String, Value>,
-    ) -> Result<u64, Error> {
-        let flat = self.flattened().cast(DType::F32);
-        let shape = flat.dims().to_vec();
-        let numbers: Vec<f32> = flat.into_data().iter::<f32>().collect();
-        if numbers.iter().any(|number| !number.is_finite()) {
-            let faults = vec!["they hold NaN or infinity".to_string()];
-            return Err(Error::Config { faults });
+    /// Of embeddings, PEFT has as many for the decoder as for the encoder.
+    fn rows_in_file(&self, sizes: Sizes) -> usize {
+        match self {
+            Self::Prefix(_) => self.count(),
+            Self::Prompt(_) | Self::PTuning(_) => self.count() * sizes.submodules,
         }
-        let bytes: Vec<u8> = numbers
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect();
-        let path = dir.join(WEIGHTS);
-        let written = TensorView::new(Dtype::F32, shape, &bytes).and_then(|view| {
-            let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-            safetensors::serialize([(TENSOR, view)], Some(format))
-        });
-        let written = written.map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
-        fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let partial = dir.join(format!("{WEIGHTS}.partial"));
-        fs::write(&partial, &written).map_err(Error::io(&partial))?;
-        fs::rename(&partial, &path).map_err(Error::io(&path))?;
-        let text = format!("{:#}\n", self.config_json(sizes, base_model, other));
-        let path = dir.join(CONFIG);
-        write_text(&path, &text).map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
-        Ok(written.len() as u64)
     }
 
-    fn config_json(
+    /// Fields that a folder had are in `other`, and stay.
+    fn config<M: Host>(
         &self,
-        sizes: Sizes,
+        model: &M,
         base_model: Option<&str>,
+        modules: &[String],
         other: &Map<String, Value>,
-    ) -> Value {
-        let prefix = matches!(self, Self::Prefix(_));
-        let (dim, heads) = match prefix {
-            true => (sizes.kv(), sizes.n_kv_heads),
-            false => (sizes.d_model, sizes.n_heads),
-        };
+    ) -> Map<String, Value> {
+        let sizes = model.sizes();
         let mut config = other.clone();
         let mut set = |field: &str, value: Value| {
             config.insert(field.to_string(), value);
         };
         set("peft_type", json!(self.peft_type()));
         set("num_virtual_tokens", json!(self.count()));
-        set("token_dim", json!(dim));
-        set("num_transformer_submodules", json!(1));
-        set("num_attention_heads", json!(heads));
-        set("num_layers", json!(sizes.layers));
+        set("num_transformer_submodules", json!(sizes.submodules));
+        for (field, size) in stated_sizes(sizes, matches!(self, Self::Prefix(_))) {
+            set(field, json!(size));
+        }
         set("inference_mode", json!(true));
+        if !modules.is_empty() {
+            set(MODULES_TO_SAVE, json!(modules));
+        }
         if let Some(base) = base_model {
             set("base_model_name_or_path", json!(base));
         }
@@ -126,7 +163,8 @@ impl VirtualTokens {
                 let encoder = prompt.encoder.as_ref();
                 let lstms = encoder.map_or(0, |encoder| encoder.lstms.len());
                 let width = encoder.and_then(|encoder| encoder.linears.first());
-                let width = width.map_or(dim, |linear| linear.weight.lazy_shape()[1]);
+                let width = width.map(|linear| linear.weight.lazy_shape()[1]);
+                let width = width.unwrap_or(sizes.d_embedding);
                 json!({
                     "encoder_reparameterization_type": if lstms > 0 { "LSTM" } else { "MLP" },
                     "encoder_hidden_size": if lstms > 0 { width / 2 } else { width },
@@ -138,68 +176,47 @@ impl VirtualTokens {
                 let projection = prefix.projection.as_ref();
                 let width = projection.map(|projection| projection.first.weight.lazy_shape()[1]);
                 json!({
-                    "encoder_hidden_size": width.unwrap_or(dim),
+                    "encoder_hidden_size": width.unwrap_or(sizes.kv()),
                     "prefix_projection": projection.is_some(),
                 })
             }
         };
-        let common = json!({
-            "auto_mapping": null,
-            "base_model_name_or_path": null,
-            "revision": null,
-            "task_type": "CAUSAL_LM",
-        });
-        for fields in [defaults, common] {
-            let Value::Object(fields) = fields else {
-                continue;
-            };
-            for (field, value) in fields {
-                config.entry(field).or_insert(value);
-            }
-        }
-        Value::Object(config)
-    }
-
-    /// Returns the fields of the configuration, too.
-    pub(crate) fn load(
-        dir: &Path,
-        sizes: Sizes,
-        device: &Device,
-    ) -> Result<(Self, Map<String, Value>), Error> {
-        let path = dir.join(CONFIG);
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let config: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| Error::Folder {
-                path: path.clone(),
-                faults: vec![format!("not a JSON object: {error}")],
-            })?;
-        let (kind, count) = read_config(&config, sizes).map_err(|faults| {
-            let path = path.clone();
-            Error::Folder { path, faults }
-        })?;
-        let columns = sizes.columns(kind == 2);
-        let path = dir.join(WEIGHTS);
-        let bytes = fs::read(&path).map_err(Error::io(&path))?;
-        let numbers = read_tensor(&bytes, [count, columns])
-            .map_err(|faults| Error::Folder { path, faults })?;
-        let embedding = parameter(numbers, [count, columns], device);
-        let tokens = match kind {
-            0 => Self::Prompt(PromptTuning { embedding }),
-            1 => Self::PTuning(PTuning {
-                embedding,
-                encoder: None,
-            }),
-            _ => Self::Prefix(PrefixTuning {
-                embedding,
-                projection: None,
-            }),
+        let Value::Object(defaults) = defaults else {
+            return config;
         };
-        Ok((tokens, config))
+        let common = [
+            ("auto_mapping", Value::Null),
+            ("base_model_name_or_path", Value::Null),
+            ("revision", Value::Null),
+            (MODULES_TO_SAVE, Value::Null),
+            ("task_type", json!(model.task_type())),
+        ];
+        let common = common.map(|(field, value)| (field.to_string(), value));
+        for (field, value) in defaults.into_iter().chain(common) {
+            config.entry(field).or_insert(value);
+        }
+        config
     }
 }
 
-/// The place of the method in [`TYPES`], and the number of tokens.
-fn read_config(config: &Map<String, Value>, sizes: Sizes) -> Result<(usize, usize), Vec<String>> {
+/// What a configuration says of the model.
+fn stated_sizes(sizes: Sizes, is_prefix: bool) -> [(&'static str, usize); 3] {
+    let (dim, layers, heads) = match is_prefix {
+        true => (sizes.kv(), sizes.prefix_layers, sizes.n_kv_heads),
+        false => (sizes.d_embedding, sizes.layers, sizes.n_heads),
+    };
+    [
+        ("token_dim", dim),
+        ("num_layers", layers),
+        ("num_attention_heads", heads),
+    ]
+}
+
+/// The place of the method in [`TYPES`], the number of tokens, and that of rows in the file.
+fn read_config(
+    config: &Map<String, Value>,
+    sizes: Sizes,
+) -> Result<(usize, usize, usize), Vec<String>> {
     let mut faults = Vec::new();
     let peft_type = config
         .get("peft_type")
@@ -214,81 +231,34 @@ fn read_config(config: &Map<String, Value>, sizes: Sizes) -> Result<(usize, usiz
         ));
     }
     let is_prefix = kind == Some(2);
-    let count = config.get("num_virtual_tokens").and_then(Value::as_u64);
+    let number = |field: &str| config.get(field).and_then(Value::as_u64);
+    let count = number("num_virtual_tokens").map(|count| count as usize);
     if count.is_none_or(|count| count == 0) {
         faults.push("num_virtual_tokens is no positive number".to_string());
     }
-    let submodules = config
-        .get("num_transformer_submodules")
-        .and_then(Value::as_u64);
-    if submodules.is_some_and(|count| count != 1) {
-        faults.push("num_transformer_submodules is not 1, as for a decoder".to_string());
+    let submodules = number("num_transformer_submodules").map(|count| count as usize);
+    let submodules = submodules.unwrap_or(sizes.submodules);
+    if !(1..=sizes.submodules).contains(&submodules) {
+        let most = match sizes.submodules {
+            1 => "1, as for a model of one stack".to_string(),
+            most => format!("between 1 and {most}"),
+        };
+        faults.push(format!(
+            "num_transformer_submodules is {submodules}, not {most}"
+        ));
     }
-    let (dim, heads) = match is_prefix {
-        true => (sizes.kv(), sizes.n_kv_heads),
-        false => (sizes.d_model, sizes.n_heads),
-    };
-    for (field, expected) in [
-        ("token_dim", dim),
-        ("num_layers", sizes.layers),
-        ("num_attention_heads", heads),
-    ] {
-        let found = config.get(field).and_then(Value::as_u64);
+    for (field, expected) in stated_sizes(sizes, is_prefix) {
+        let found = number(field);
         if found.is_some_and(|found| found != expected as u64) {
             let found = &config[field];
             faults.push(format!("{field} is {found}, the model's is {expected}"));
         }
     }
     match (kind, count) {
-        (Some(kind), Some(count)) if faults.is_empty() => Ok((kind, count as usize)),
+        (Some(kind), Some(count)) if faults.is_empty() => {
+            let rows = if is_prefix { count } else { count * submodules };
+            Ok((kind, count, rows))
+        }
         _ => Err(faults),
     }
-}
-
-fn read_tensor(bytes: &[u8], expected: [usize; 2]) -> Result<Vec<f32>, Vec<String>> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| vec![format!("not a safetensors file, or a damaged one: {error}")])?;
-    let mut faults: Vec<String> = file
-        .names()
-        .into_iter()
-        .filter(|name| *name != TENSOR)
-        .map(|name| format!("unexpected {name}"))
-        .collect();
-    faults.sort();
-    let Ok(view) = file.tensor(TENSOR) else {
-        faults.push(format!("missing {TENSOR} {expected:?}"));
-        return Err(faults);
-    };
-    if view.shape() != expected {
-        let found = view.shape();
-        faults.push(format!(
-            "{TENSOR} is {found:?}, the model and the configuration need {expected:?}"
-        ));
-    }
-    let data = view.data();
-    let numbers: Vec<f32> = match view.dtype() {
-        Dtype::F32 => chunks(data, f32::from_le_bytes),
-        Dtype::F16 => chunks(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
-        Dtype::BF16 => chunks(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
-        other => {
-            faults.push(format!("{TENSOR} is {other:?}, not f32, f16 or bf16"));
-            Vec::new()
-        }
-    };
-    if numbers.iter().any(|number| !number.is_finite()) {
-        faults.push(format!("{TENSOR} holds NaN or infinity"));
-    }
-    match faults.is_empty() {
-        true => Ok(numbers),
-        false => Err(faults),
-    }
-}
-
-fn chunks<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| read(*chunk))
-        .collect()
 }

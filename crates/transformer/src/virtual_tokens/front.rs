@@ -1,6 +1,7 @@
 use burn::tensor::{DType, Tensor};
 
-use super::VirtualTokens;
+use super::{Sizes, VirtualTokens};
+use crate::weigh::cast;
 
 /// What stands in front of the tokens of one forward pass.
 #[allow(clippy::large_enum_variant, reason = "there is one in each forward")]
@@ -23,31 +24,45 @@ pub(crate) struct LayerPrefix {
 }
 
 impl Front {
-    pub(crate) fn new(
-        tokens: &VirtualTokens,
-        [layers, kv_heads, d_head]: [usize; 3],
-        left: &[usize],
-        dtype: DType,
-    ) -> Self {
-        let flat = tokens.flattened();
-        let flat = if flat.dtype() == dtype {
-            flat
-        } else {
-            flat.cast(dtype)
-        };
+    pub(crate) fn new(tokens: &VirtualTokens, sizes: Sizes, left: &[usize], dtype: DType) -> Self {
+        let flat = cast(tokens.flattened(), dtype);
         let VirtualTokens::Prefix(_) = tokens else {
             return Self::Embeddings(flat.unsqueeze());
         };
         let count = flat.dims()[0];
+        let (layers, kv_heads, d_head) = (sizes.prefix_layers, sizes.n_kv_heads, sizes.d_head);
         let flat: Tensor<4> = flat.reshape([count, 2 * layers, kv_heads, d_head]);
         let flat = flat.permute([1, 2, 0, 3]); // [2 * layers, kv_heads, count, d_head]
         let part = |index: usize| flat.clone().narrow(0, index, 1);
-        let layer = |index: usize| LayerPrefix {
-            keys: part(2 * index),
-            values: part(2 * index + 1),
-            left: left.to_vec(),
+        let layer = |index: usize| {
+            let place = sizes.submodules * index % layers;
+            LayerPrefix {
+                keys: part(2 * place),
+                values: part(2 * place + 1),
+                left: left.to_vec(),
+            }
         };
         Self::Prefix((0..layers).map(layer).collect())
+    }
+
+    /// The keys and values of a layer, if it is those that are in front.
+    pub(crate) fn prefix(&self, layer: usize) -> Option<LayerPrefix> {
+        match self {
+            Self::Prefix(layers) => layers.get(layer).cloned(),
+            Self::Embeddings(_) => None,
+        }
+    }
+
+    /// Embedded tokens with the virtual ones in their places, if these are embeddings.
+    ///
+    /// # Shapes
+    ///
+    /// - x, output: `[batch, seq, d_embedding]`
+    pub(crate) fn put(&self, x: Tensor<3>, left: &[usize]) -> Tensor<3> {
+        match self {
+            Self::Embeddings(embeddings) => in_front(x, embeddings.clone(), 1, left),
+            Self::Prefix(_) => x,
+        }
     }
 }
 
@@ -69,7 +84,7 @@ impl LayerPrefix {
 ///
 /// - x, output: `[batch, ..., seq, ...]`
 /// - front: `[1, ..., count, ...]`
-pub(crate) fn in_front<const D: usize>(
+fn in_front<const D: usize>(
     x: Tensor<D>,
     front: Tensor<D>,
     dim: usize,

@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod files;
 mod front;
+mod host;
 mod p_tuning;
 mod prefix;
 mod prompt;
@@ -12,18 +13,18 @@ use burn::tensor::Tensor;
 
 pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};
 pub use error::VirtualTokensError;
-pub(crate) use files::Sizes;
-pub(crate) use front::{Front, LayerPrefix, in_front};
+pub(crate) use front::{Front, LayerPrefix};
+pub use host::WithVirtualTokens;
+pub(crate) use host::{Host, Sizes, Slot, with_places};
 pub use p_tuning::{PTuning, PromptEncoder};
 pub use prefix::{PrefixProjection, PrefixTuning};
 pub use prompt::PromptTuning;
 
 use crate::named::one_of;
 
-/// One of the methods, as a part of a [`Decoder`](crate::Decoder).
+/// One of the methods, as a part of a model ([`WithVirtualTokens`]).
 ///
-/// The tokens are at the positions before a row's first one, and every token sees them. A decoder that has them returns hidden
-/// states and logits of the real tokens only.
+/// The tokens are at the positions before a row's first one, and every token sees them.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "there is one in each model")]
 pub enum VirtualTokens {
@@ -53,8 +54,9 @@ impl VirtualTokens {
     }
 
     /// Everything that keeps them from standing in front of this model's tokens.
-    pub(crate) fn faults(&self, sizes: Sizes, max_positions: usize) -> Vec<String> {
-        let (count, mut faults) = (self.count(), Vec::new());
+    pub(crate) fn faults(&self, sizes: Sizes) -> Vec<String> {
+        let (count, max_positions) = (self.count(), sizes.max_positions);
+        let mut faults = Vec::new();
         if count == 0 {
             faults.push("there are 0 of them".to_string());
         }

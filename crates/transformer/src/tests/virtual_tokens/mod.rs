@@ -1,222 +1,20 @@
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod encoders;
+mod golden;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
-use burn::tensor::DType;
 use burn_lora_adapter::{DEFAULT_NAME, LoraConfig, attach};
-use safetensors::SafeTensors;
 
 use super::*;
 use crate::{
-    GenerateOptions, LoadOptions, PTuning, PrefixProjection, PrefixTuning, PromptEncoder,
-    PromptEncoderKind, PromptInit, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
-    generate,
+    GenerateOptions, PromptEncoderKind, PromptInit, VirtualTokens, VirtualTokensConfig,
+    VirtualTokensError, WithVirtualTokens, generate,
 };
 
-const CASES: [&str; 2] = ["llama", "gpt2"];
-const METHODS: [&str; 4] = ["prompt", "p_tuning", "prefix", "projected"];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
-}
-
-struct Reference(HashMap<String, (Vec<usize>, Vec<u8>)>);
-
-impl Reference {
-    fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).expect("the golden file");
-        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
-        let tensors = file.iter();
-        Self(
-            tensors
-                .map(|(key, view)| {
-                    (
-                        key.to_string(),
-                        (view.shape().to_vec(), view.data().to_vec()),
-                    )
-                })
-                .collect(),
-        )
-    }
-
-    fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
-        let (shape, bytes) = self.0.get(key).unwrap_or_else(|| panic!("no {key}"));
-        let numbers: Vec<f32> = bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect();
-        Tensor::from_data(TensorData::new(numbers, shape.clone()), device)
-    }
-
-    fn ids(&self, device: &Device) -> Tensor<2, Int> {
-        let (shape, bytes) = &self.0["input_ids"];
-        let numbers: Vec<i32> = bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| i32::from_le_bytes(*b))
-            .collect();
-        Tensor::from_data(TensorData::new(numbers, shape.clone()), device)
-    }
-
-    fn linear(&self, name: &str, device: &Device) -> Linear {
-        Linear {
-            weight: Param::from_tensor(
-                self.tensor::<2>(&format!("encoder.{name}.weight"), device)
-                    .transpose(),
-            ),
-            bias: Some(Param::from_tensor(
-                self.tensor(&format!("encoder.{name}.bias"), device),
-            )),
-        }
-    }
-}
-
-fn base(case: &str, device: &Device) -> Decoder {
-    let options = LoadOptions::new(DType::F32, device.clone());
-    Decoder::load(&golden().join(case).join("model"), &options).expect("the golden model")
-}
-
-/// What PEFT trained, as it was in training.
-fn trained(method: &str, reference: &Reference, device: &Device) -> VirtualTokens {
-    let embedding = Param::from_tensor(reference.tensor("encoder.embedding.weight", device));
-    let linear = |name: &str| reference.linear(name, device);
-    match method {
-        "prompt" => VirtualTokens::Prompt(crate::PromptTuning { embedding }),
-        "p_tuning" => {
-            let linears = ["mlp_head.0", "mlp_head.2", "mlp_head.4"].map(linear);
-            let encoder = Some(PromptEncoder {
-                lstms: Vec::new(),
-                linears: linears.into(),
-            });
-            VirtualTokens::PTuning(PTuning { embedding, encoder })
-        }
-        "prefix" => VirtualTokens::Prefix(PrefixTuning {
-            embedding,
-            projection: None,
-        }),
-        _ => {
-            let (first, second) = (linear("transform.0"), linear("transform.2"));
-            let projection = Some(PrefixProjection { first, second });
-            VirtualTokens::Prefix(PrefixTuning {
-                embedding,
-                projection,
-            })
-        }
-    }
-}
-
-fn embedding(decoder: &Decoder) -> &Param<Tensor<2>> {
-    match decoder.virtual_tokens().expect("attached") {
+fn embedding<M: WithVirtualTokens>(model: &M) -> &Param<Tensor<2>> {
+    match model.virtual_tokens().expect("attached") {
         VirtualTokens::Prompt(prompt) => &prompt.embedding,
         VirtualTokens::PTuning(prompt) => &prompt.embedding,
         VirtualTokens::Prefix(prefix) => &prefix.embedding,
-    }
-}
-
-#[test]
-fn logits_and_gradients_are_those_of_peft() {
-    for (case, method) in CASES
-        .iter()
-        .flat_map(|case| METHODS.map(|method| (*case, method)))
-    {
-        let name = format!("{case}_{method}");
-        let folder = golden().join("virtual_tokens").join(&name);
-        let reference = Reference::read(&folder.join("reference.safetensors"));
-        let device = Device::flex();
-        let logits = reference.tensor::<3>("logits", &device);
-        let (loaded, config) = base(case, &device)
-            .load_virtual_tokens(&folder)
-            .expect(&name);
-        assert_close(
-            &name,
-            loaded.logits(reference.ids(&device)),
-            logits.clone(),
-            1e-4,
-        );
-
-        let device = device.autodiff();
-        let tokens = trained(method, &reference, &device);
-        let decoder = base(case, &device)
-            .with_these_virtual_tokens(tokens)
-            .expect(&name);
-        let ids = reference.ids(&device);
-        let [batch, seq] = ids.dims();
-        let hidden = decoder.hidden(ids.clone(), None).narrow(1, 0, seq - 1);
-        let d = hidden.dims()[2];
-        let targets: Tensor<1, Int> = ids.narrow(1, 1, seq - 1).reshape([batch * (seq - 1)]);
-        let count = batch * (seq - 1);
-        let weights = Tensor::ones([count], &device) / count as f32;
-        let loss = decoder.cross_entropy_of(hidden.reshape([count, d]), targets, weights);
-        assert_close(
-            &name,
-            loss.clone().inner(),
-            reference.tensor("loss", &Device::flex()),
-            1e-4,
-        );
-        let gradients = loss.backward();
-        let gradient = embedding(&decoder)
-            .base()
-            .grad(&gradients)
-            .expect("a gradient");
-        assert_close(
-            &name,
-            gradient,
-            reference.tensor("grad.embedding.weight", &Device::flex()),
-            1e-5,
-        );
-        if let Some(VirtualTokens::PTuning(PTuning {
-            encoder: Some(encoder),
-            ..
-        })) = decoder.virtual_tokens()
-        {
-            let gradient = encoder.linears[1]
-                .weight
-                .base()
-                .grad(&gradients)
-                .expect("a gradient");
-            let expected = reference.tensor::<2>("grad.mlp_head.2.weight", &Device::flex());
-            assert_close(&name, gradient.transpose(), expected, 1e-5);
-        }
-
-        // Written and read again, and for PEFT to read.
-        let out = tempfile::tempdir().expect("a folder");
-        let out = match std::env::var_os("BURN_LORA_EXPORT_VIRTUAL") {
-            Some(folder) => Path::new(&folder).join(&name),
-            None => out.path().join("again"),
-        };
-        let decoder = decoder.valid();
-        decoder
-            .save_virtual_tokens(&out, Some(case), &config)
-            .expect(&name);
-        let (again, fields) = base(case, &Device::flex())
-            .load_virtual_tokens(&out)
-            .expect(&name);
-        assert_eq!(
-            fields.get("peft_version"),
-            config.get("peft_version"),
-            "unknown fields stay"
-        );
-        let logits = again.logits(reference.ids(&Device::flex()));
-        let expected = decoder.logits(reference.ids(&decoder.device()));
-        assert_close(
-            &name,
-            logits.clone(),
-            Tensor::from_data(expected.into_data(), &Device::flex()),
-            1e-6,
-        );
-        let numbers = logits.clone().into_data();
-        let view = safetensors::tensor::TensorView::new(
-            safetensors::Dtype::F32,
-            logits.dims().to_vec(),
-            numbers.as_bytes(),
-        )
-        .expect("a view");
-        let bytes = safetensors::serialize([("logits", view)], None).expect("safetensors");
-        std::fs::write(out.join("logits.safetensors"), bytes).expect("written");
     }
 }
 
@@ -352,13 +150,7 @@ fn they_alone_are_trained_also_beside_lora_and_recomputed() {
                 let row = Tensor::from_data(ids(&[&[1, 2, 3, 4]]).into_data(), &decoder.device());
                 let loss = decoder.logits(row).powi_scalar(2).mean();
                 let gradients = loss.backward();
-                let mut seen = Seen {
-                    gradients: &gradients,
-                    path: Vec::new(),
-                    found: Vec::new(),
-                };
-                decoder.visit(&mut seen);
-                seen.found
+                Seen::of(decoder, &gradients)
             };
             let found = gradients(&decoder);
             let (ours, others): (Vec<_>, Vec<_>) = found
@@ -379,6 +171,18 @@ struct Seen<'a> {
     gradients: &'a burn::tensor::Gradients,
     path: Vec<String>,
     found: Vec<(String, TensorData)>,
+}
+
+impl Seen<'_> {
+    fn of<M: Module>(model: &M, gradients: &burn::tensor::Gradients) -> Vec<(String, TensorData)> {
+        let mut seen = Seen {
+            gradients,
+            path: Vec::new(),
+            found: Vec::new(),
+        };
+        model.visit(&mut seen);
+        seen.found
+    }
 }
 
 impl burn::module::ModuleVisitor for Seen<'_> {

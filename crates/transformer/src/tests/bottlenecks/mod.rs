@@ -1,9 +1,12 @@
+mod encoders;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::DType;
 
 use super::*;
 use crate::{
-    Activation, BottleneckConfig, BottleneckError, BottleneckPlacement, GenerateOptions, generate,
+    Activation, BottleneckConfig, BottleneckError, BottleneckPlacement, GenerateOptions,
+    WithBottlenecks, generate,
 };
 
 const PLACEMENTS: [BottleneckPlacement; 3] = [
@@ -107,7 +110,12 @@ fn a_bottleneck_is_its_formula() {
     let config = config(BottleneckPlacement::Pfeiffer);
     let decoder = base.with_bottlenecks(&config, 1).expect("valid");
     let decoder = decoder.map(&mut Shift(0));
-    let found = crate::Bottleneck::clone(decoder.trunk.blocks[0].after_inner().expect("there"));
+    let found = crate::Bottleneck::clone(
+        decoder.trunk.blocks[0]
+            .bottlenecks()
+            .after_inner()
+            .expect("there"),
+    );
     let x = Tensor::<3>::from_data(
         TensorData::new((0..32).map(|i| (i as f32).cos()).collect(), [1, 2, 16]),
         &Device::flex(),

@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn_lora_data::{Progress, RowFormat, Tokenizer, check_vocab};
+use burn_lora_transformer::{Decoder, LoadOptions};
+
+use super::super::config::RunConfig;
+use super::super::data::{RunData, read_data, read_tokenizer};
+use super::super::execute::RunError;
+use super::super::task::TaskKind;
+use super::{Job, Measured};
+use crate::evaluate::evaluate;
+use crate::measures::{bleu, rouge_l};
+use crate::task::Causal;
+
+/// The next token, by a decoder.
+pub(crate) struct CausalJob {
+    tokenizer: Tokenizer,
+}
+
+impl Job for CausalJob {
+    type Model = Decoder;
+    type Task = Causal;
+
+    const PEFT: &'static str = "CAUSAL_LM";
+
+    fn read(
+        config: &RunConfig,
+        _task: TaskKind,
+        folder: &Path,
+        progress: Progress<'_>,
+    ) -> Result<(Self, RunData), RunError> {
+        let tokenizer = read_tokenizer(config, folder)?;
+        let data = read_data(config, &tokenizer, progress)?;
+        let vocab_size = burn_lora_transformer::ModelConfig::read(folder)?.vocab_size();
+        for part in [&data.train, &data.valid, &data.test] {
+            check_vocab(part, &tokenizer, vocab_size)?;
+        }
+        Ok((Self { tokenizer }, data))
+    }
+
+    fn load(
+        &self,
+        config: &RunConfig,
+        folder: &Path,
+        options: LoadOptions,
+    ) -> Result<Decoder, RunError> {
+        Ok(Decoder::load(folder, &options)?.with_recompute(config.recompute))
+    }
+
+    fn task(&self, _model: &Decoder) -> Causal {
+        Causal {
+            pad: self.tokenizer.pad(),
+        }
+    }
+
+    fn fan_in_fan_out(model: &Decoder) -> bool {
+        model.config().fan_in_fan_out()
+    }
+
+    fn measure(
+        &self,
+        config: &RunConfig,
+        model: &Decoder,
+        data: &RunData,
+    ) -> Result<Measured, RunError> {
+        let have_prompts = data.format == RowFormat::PromptCompletion;
+        let options = config
+            .evaluation
+            .options(config.training.batch_size, have_prompts);
+        let found = evaluate(model, &self.tokenizer, &data.test, &options)?;
+        let mut metrics = BTreeMap::new();
+        metrics.insert("loss".to_string(), found.loss);
+        metrics.insert("perplexity".to_string(), found.perplexity);
+        if let Some(share) = found.exact_match {
+            let pairs = found.completions.iter();
+            let pairs = pairs.map(|one| [one.generated.clone(), one.expected.clone()]);
+            let pairs: Vec<[String; 2]> = pairs.collect();
+            metrics.insert("exact_match".to_string(), share);
+            metrics.insert("bleu".to_string(), bleu(&pairs));
+            metrics.insert("rouge_l".to_string(), rouge_l(&pairs));
+        }
+        Ok(Measured {
+            metrics,
+            learned: found.learned_tokens,
+            completions: found.completions,
+        })
+    }
+}

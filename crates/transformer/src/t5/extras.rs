@@ -1,0 +1,90 @@
+//! What a T5 carries beside its own parts: virtual tokens and bottlenecks.
+
+use burn::tensor::{Device, Tensor};
+
+use super::{T5, T5Block};
+use crate::bottleneck::{self, BlockBottlenecks};
+use crate::task::PeftTask;
+use crate::virtual_tokens::{self, Front, Host, Sizes, Slot, VirtualTokens};
+
+impl T5 {
+    /// What stands in front of what the decoder writes, a prefix, or of what the encoder reads, embeddings.
+    pub(super) fn front(&self, is_decoder: bool) -> Option<Front> {
+        let tokens = self.virtual_tokens.active();
+        let tokens = tokens.filter(|tokens| is_prefix(tokens) == is_decoder);
+        tokens.map(|tokens| Front::new(tokens, self.sizes(), &[], self.dtype()))
+    }
+
+    /// How many places the decoder has in front of tokens that follow `start` others.
+    pub(super) fn places(&self, start: usize) -> usize {
+        let prefix = self.virtual_tokens.active().filter(|_| start == 0);
+        let prefix = prefix.filter(|tokens| is_prefix(tokens));
+        prefix.map_or(0, VirtualTokens::count)
+    }
+}
+
+fn is_prefix(tokens: &VirtualTokens) -> bool {
+    matches!(tokens, VirtualTokens::Prefix(_))
+}
+
+impl PeftTask for T5 {
+    fn task_type(&self) -> Option<&'static str> {
+        Some("SEQ_2_SEQ_LM")
+    }
+}
+
+impl virtual_tokens::Host for T5 {
+    fn sizes(&self) -> Sizes {
+        let config = &self.config;
+        Sizes {
+            d_embedding: config.d_model,
+            vocab_size: config.vocab_size,
+            max_positions: usize::MAX,
+            layers: config.num_layers,
+            // PEFT has as many as the encoder has blocks; where the decoder has more, it is to be told so.
+            prefix_layers: config.num_layers.max(config.num_decoder_layers),
+            n_heads: config.num_heads,
+            n_kv_heads: config.num_heads,
+            d_head: config.d_kv,
+            submodules: 2,
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.virtual_tokens
+    }
+
+    fn map_slot(mut self, change: impl FnOnce(Slot) -> Slot) -> Self {
+        self.virtual_tokens = change(self.virtual_tokens);
+        self
+    }
+
+    fn words(&self) -> Tensor<2> {
+        self.shared.weight.base()
+    }
+}
+
+impl bottleneck::Host for T5 {
+    fn d_model(&self) -> usize {
+        self.config.d_model
+    }
+
+    fn device_of_base(&self) -> Device {
+        self.device()
+    }
+
+    fn map_blocks(mut self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {
+        let mut change = |block: T5Block| block.map_bottlenecks(&mut *change);
+        self.encoder = self
+            .encoder
+            .map_inner(|stack| stack.with_blocks(&mut change));
+        self.decoder = self
+            .decoder
+            .map_inner(|stack| stack.with_blocks(&mut change));
+        self
+    }
+
+    fn first_block(&self) -> Option<&BlockBottlenecks> {
+        self.encoder.block.first().map(T5Block::bottlenecks)
+    }
+}

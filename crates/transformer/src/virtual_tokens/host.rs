@@ -1,0 +1,226 @@
+//! Models that virtual tokens can stand in front of.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value};
+
+use super::{
+    PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
+};
+use crate::named::{Named, unnamed_module};
+use crate::task::PeftTask;
+
+/// PEFT's name of the part that holds virtual tokens.
+const PROMPT_ENCODER: &str = "prompt_encoder";
+
+/// Where a model holds its virtual tokens.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    tokens: Option<Named<VirtualTokens>>,
+    enabled: bool,
+}
+
+unnamed_module!(Slot { tokens } with { enabled });
+
+impl Slot {
+    pub(crate) fn empty() -> Self {
+        Self {
+            tokens: None,
+            enabled: true,
+        }
+    }
+
+    /// The virtual tokens that are computed with.
+    pub(crate) fn active(&self) -> Option<&VirtualTokens> {
+        self.tokens.as_deref().filter(|_| self.enabled)
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.active().map_or(0, VirtualTokens::count)
+    }
+}
+
+/// What of a model its virtual tokens depend on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    /// The width of the embedding of tokens.
+    pub(crate) d_embedding: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) max_positions: usize,
+    /// Blocks, those of the encoder where there are two kinds.
+    pub(crate) layers: usize,
+    /// Blocks that a prefix has keys and values for.
+    pub(crate) prefix_layers: usize,
+    pub(crate) n_heads: usize,
+    pub(crate) n_kv_heads: usize,
+    pub(crate) d_head: usize,
+    /// PEFT's `num_transformer_submodules`: 2 of an encoder with a decoder.
+    ///
+    /// PEFT lays a prefix out twice then, one after the other, and deals it to the blocks with keys and values for two attentions each, of
+    /// which the one to the encoder drops its own. So block `i` has what stands at place `2 i` of `layers`, counted round.
+    pub(crate) submodules: usize,
+}
+
+impl Sizes {
+    /// The width of a layer's keys.
+    pub(crate) fn kv(&self) -> usize {
+        self.n_kv_heads * self.d_head
+    }
+
+    /// How many numbers a virtual token is.
+    pub(crate) fn columns(&self, is_prefix: bool) -> usize {
+        match is_prefix {
+            true => self.prefix_layers * 2 * self.kv(),
+            false => self.d_embedding,
+        }
+    }
+}
+
+/// A model with a place for virtual tokens.
+pub trait Host: Module + PeftTask {
+    /// What they depend on.
+    fn sizes(&self) -> Sizes;
+
+    /// Their place.
+    fn slot(&self) -> &Slot;
+
+    /// Changes what is in it.
+    fn map_slot(self, change: impl FnOnce(Slot) -> Slot) -> Self;
+
+    /// The embedding of tokens as it is stored, `[vocab, d_embedding]`.
+    fn words(&self) -> Tensor<2>;
+}
+
+/// Prompt tuning, P-tuning and prefix tuning, in every model of this crate: what is trained stands in front of each sequence, and the
+/// model stays as it is.
+///
+/// Hidden states and logits are those of the real tokens only. What pools a sequence pools the embeddings of virtual tokens with the
+/// others, and takes one of these where it takes the first; a [prefix](VirtualTokensConfig::Prefix) it does not see. An encoder with a
+/// decoder has embeddings in front of what the encoder reads, and a prefix in front of what the decoder writes. Both as in PEFT.
+pub trait WithVirtualTokens: Host {
+    /// Puts fresh virtual tokens in front of every sequence, in the place of those that there were. They are trainable f32 parameters
+    /// under the path `prompt_encoder`; the same seed gives the same ones on every device.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the configuration.
+    fn with_virtual_tokens(
+        self,
+        config: &VirtualTokensConfig,
+        seed: u64,
+    ) -> Result<Self, VirtualTokensError> {
+        let sizes = self.sizes();
+        let faults = config.faults(sizes.vocab_size, sizes.max_positions);
+        if !faults.is_empty() {
+            return Err(VirtualTokensError::Config { faults });
+        }
+        let (words, rng) = (self.words(), &mut ChaCha8Rng::seed_from_u64(seed));
+        let device = words.device();
+        let tokens = match config {
+            VirtualTokensConfig::Prompt { tokens, init } => {
+                VirtualTokens::Prompt(PromptTuning::init(*tokens, init, words, rng))
+            }
+            VirtualTokensConfig::PTuning {
+                tokens,
+                encoder,
+                d_hidden,
+            } => {
+                let shape = [*tokens, sizes.d_embedding, *d_hidden];
+                VirtualTokens::PTuning(PTuning::init(shape, *encoder, &device, rng))
+            }
+            VirtualTokensConfig::Prefix { tokens, projection } => {
+                let shape = [*tokens, sizes.prefix_layers, sizes.kv()];
+                let prefix = PrefixTuning::init(shape, *projection, &device, rng);
+                VirtualTokens::Prefix(prefix)
+            }
+        };
+        Ok(put(self, tokens))
+    }
+
+    /// Puts these virtual tokens in front of every sequence, in the place of those that there were.
+    ///
+    /// # Errors
+    ///
+    /// When they are none, too many for the model's positions, or of another width than the model's.
+    fn with_these_virtual_tokens(self, tokens: VirtualTokens) -> Result<Self, VirtualTokensError> {
+        let faults = tokens.faults(self.sizes());
+        match faults.is_empty() {
+            true => Ok(put(self, tokens)),
+            false => Err(VirtualTokensError::Config { faults }),
+        }
+    }
+
+    /// Takes the virtual tokens away.
+    fn without_virtual_tokens(self) -> Self {
+        self.map_slot(|slot| Slot {
+            tokens: None,
+            ..slot
+        })
+    }
+
+    /// Leaves the virtual tokens out of what is computed, which is then what the model computes without them, or takes them back in.
+    fn with_virtual_tokens_enabled(self, enabled: bool) -> Self {
+        self.map_slot(|slot| Slot { enabled, ..slot })
+    }
+
+    /// The virtual tokens, if there are any.
+    fn virtual_tokens(&self) -> Option<&VirtualTokens> {
+        self.slot().tokens.as_deref()
+    }
+
+    /// Writes the virtual tokens as a folder of PEFT, and returns the size of the weights in bytes. Beside them is the head of a model
+    /// that classifies, which PEFT trains with them. `other` are fields of a configuration that was read, to be written back.
+    ///
+    /// # Errors
+    ///
+    /// Without virtual tokens, when a number is not finite, and those of the system.
+    fn save_virtual_tokens(
+        &self,
+        dir: &Path,
+        base_model: Option<&str>,
+        other: &Map<String, Value>,
+    ) -> Result<u64, VirtualTokensError> {
+        super::files::save(self, dir, base_model, other)
+    }
+
+    /// Reads virtual tokens from a folder of PEFT (`PROMPT_TUNING`, `P_TUNING`, `PREFIX_TUNING`), in the place of those that there
+    /// were, and returns the fields of its configuration. What made them in training is in no folder. The head that a folder of a
+    /// model that classifies holds takes the place of the model's.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the configuration, or every one of the tensors.
+    fn load_virtual_tokens(
+        self,
+        dir: &Path,
+    ) -> Result<(Self, Map<String, Value>), VirtualTokensError> {
+        super::files::load(self, dir)
+    }
+}
+
+impl<M: Host> WithVirtualTokens for M {}
+
+fn put<M: Host>(model: M, tokens: VirtualTokens) -> M {
+    let tokens = Some(Named::new(PROMPT_ENCODER, tokens));
+    model.map_slot(|slot| Slot { tokens, ..slot })
+}
+
+/// Tokens with places in front for virtual ones.
+///
+/// # Shapes
+///
+/// - ids: `[batch, seq]`
+/// - output: `[batch, count + seq]`
+pub(crate) fn with_places(ids: Tensor<2, Int>, count: usize) -> Tensor<2, Int> {
+    if count == 0 {
+        return ids;
+    }
+    let device: &Device = &ids.device();
+    let places = Tensor::zeros([ids.dims()[0], count], device);
+    Tensor::cat(vec![places, ids], 1)
+}
