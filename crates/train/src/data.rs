@@ -52,9 +52,13 @@ impl<E: Clone + Send + Sync + 'static> TaskData<E> {
         task: &T,
         model: &M,
         config: &TrainConfig,
+        is_streamed: bool,
     ) -> Result<(), TrainError> {
         let mut faults = Vec::new();
-        if self.train.is_empty() {
+        if is_streamed && config.packing {
+            faults.push("packing needs all examples; leave it out where they are streamed".into());
+        }
+        if self.train.is_empty() && !is_streamed {
             faults.push("there is no training example".to_string());
         }
         let all: Vec<&E> = self.train.iter().chain(&self.valid).collect();

@@ -1,6 +1,6 @@
 //! The loop of a run.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -16,6 +16,7 @@ use crate::checkpoint::{Checkpoints, RunState};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::output::StepOutput;
+use crate::source::Position;
 use crate::step::Memory;
 use crate::stop::{Stop, Stopped};
 use crate::terminal::let_control_c_through;
@@ -30,6 +31,8 @@ pub(crate) struct Fit {
     pub(crate) checkpoints: Option<Checkpoints>,
     pub(crate) watch: Watch,
     pub(crate) stop: Stop,
+    /// Where the data stands, if it is streamed.
+    position: Option<Arc<dyn Position>>,
     moving: Mutex<Moving>,
 }
 
@@ -72,6 +75,7 @@ impl Fit {
             checkpoints,
             watch,
             stop,
+            position: None,
             moving: Mutex::new(Moving {
                 optimizer: Some(optimizer),
                 schedule,
@@ -81,6 +85,11 @@ impl Fit {
                 stopped: None,
             }),
         }
+    }
+
+    /// With data whose position goes into checkpoints.
+    pub(crate) fn with_position(self, position: Option<Arc<dyn Position>>) -> Self {
+        Self { position, ..self }
     }
 
     /// How it ended.
@@ -109,7 +118,11 @@ impl Fit {
             let input = match input {
                 Ok(input) => input,
                 Err(error) => {
-                    self.watch.failed(TrainError::Learner(error.to_string()));
+                    let fault = self.position.as_ref().and_then(|data| data.fault());
+                    self.watch.failed(match fault {
+                        Some(fault) => fault.into(),
+                        None => TrainError::Learner(error.to_string()),
+                    });
                     break;
                 }
             };
@@ -226,6 +239,7 @@ impl Fit {
             return;
         };
         moving.state.counts = self.watch.counts();
+        moving.state.position = self.position.as_ref().map(|position| position.state());
         let best = moving.state.standing.best.filter(|_| self.config.keep_best);
         let saved = checkpoints
             .save(&moving.state, model, optimizer)

@@ -54,6 +54,7 @@ mod output;
 mod recipe;
 mod run;
 mod schedule;
+mod source;
 mod standing;
 mod step;
 mod stop;
@@ -78,7 +79,8 @@ pub use optimizer::{
     optimizer,
 };
 pub use recipe::{
-    Outcome, finetune, finetune_task, learning_rates, resume_facts, train, train_task,
+    Outcome, finetune, finetune_stream, finetune_task, learning_rates, resume_facts, train,
+    train_task,
 };
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
@@ -86,6 +88,7 @@ pub use run::{
     evaluate_run, preview, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
+pub use source::ExampleSource;
 pub use step::{gradients, task_gradients};
 pub use stop::{Stop, Stopped};
 pub use task::{

@@ -178,7 +178,7 @@ impl<B> TrainLoader<B> {
 }
 
 /// Spreads neighbouring numbers over the seeds (the fraction of the golden ratio, in 64 bits).
-fn seed_of(seed: u64, number: usize) -> u64 {
+pub(crate) fn seed_of(seed: u64, number: usize) -> u64 {
     seed ^ (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 

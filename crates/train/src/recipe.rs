@@ -22,10 +22,12 @@ use crate::config::TrainConfig;
 use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
 use crate::fit::Fit;
+use crate::loader::TrainLoader;
 use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
 use crate::optimizer::optimizer;
+use crate::source::{ExampleSource, Position, Streamed};
 use crate::step::{Trainee, trainable_parameters};
 use crate::stop::Stopped;
 use crate::task::Task;
@@ -94,8 +96,54 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
 ) -> Result<Outcome<M>, TrainError> {
     let model = with_noise(model, task, config)?;
     let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
+    let outcome = train_shown(
+        shown,
+        AdapterOnly::inner,
+        task,
+        config,
+        data.into(),
+        observer,
+    )?;
+    Ok(outcome.map(AdapterOnly::into_inner))
+}
+
+/// As [`finetune_task`], of examples that are not all in memory. Each is drawn when its batch is made, and must not be longer
+/// than `max_seq_len`; batches hold them in the order of the source. A checkpoint keeps where the source stands.
+///
+/// # Errors
+/// As for [`finetune`]; [`TrainError::Config`] for `packing`, which needs to see all examples.
+pub fn finetune_stream<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    stream: Box<dyn ExampleSource<T::Example>>,
+    valid: Vec<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
+    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
+    let data = TaskData {
+        train: Vec::new(),
+        valid,
+    };
+    let data = Learned {
+        data,
+        stream: Some(stream),
+    };
     let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
+}
+
+/// What is learned: examples, or a stream of them.
+struct Learned<E> {
+    data: TaskData<E>,
+    stream: Option<Box<dyn ExampleSource<E>>>,
+}
+
+impl<E> From<TaskData<E>> for Learned<E> {
+    fn from(data: TaskData<E>) -> Self {
+        Self { data, stream: None }
+    }
 }
 
 /// Trains every parameter that the model shows and that is not frozen.
@@ -137,7 +185,7 @@ pub fn train_task<M: Module + 'static, T: Task<M>>(
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
     let model = with_noise(model, task, config)?;
-    train_shown(model, |model| model, task, config, data, observer)
+    train_shown(model, |model| model, task, config, data.into(), observer)
 }
 
 /// Trains what `W` shows of its model.
@@ -146,11 +194,12 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     model: fn(&W) -> &M,
     task: &T,
     config: &TrainConfig,
-    data: TaskData<T::Example>,
+    learned: Learned<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<W>, TrainError> {
     config.validate()?;
-    data.check(task, model(&shown), config)?;
+    let Learned { data, mut stream } = learned;
+    data.check(task, model(&shown), config, stream.is_some())?;
     check_judged(config, data.valid.is_empty())?;
     observer.check()?;
     let stop = observer.stop();
@@ -179,9 +228,22 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     };
     let schedule = rates_after(&trainee, config, first_step);
 
+    if let (Some(stream), Some(position)) = (&mut stream, &state.position) {
+        stream.restore(position)?;
+    }
+
     let device = trainee.devices().remove(0);
     let with_validation = !data.valid.is_empty();
-    let (train_loader, valid_loader) = data.into_loaders(task, config, first_step, &device)?;
+    let (mut train_loader, valid_loader) = data.into_loaders(task, config, first_step, &device)?;
+    let mut position = None;
+    if let Some(stream) = stream {
+        let next = first_step * config.grad_accumulation;
+        let batches: Arc<Streamed<M, T>> =
+            Streamed::new(task.clone(), stream, next, config.batch_size, config.seed);
+        position = Some(batches.clone() as Arc<dyn Position>);
+        let loader = TrainLoader::new(batches, config, first_step, device.clone());
+        train_loader = Arc::new(loader);
+    }
 
     let logs = log_folder(config)?;
 
@@ -219,13 +281,8 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     }
     let learner = Learner::new(trainee, optimizer.clone(), schedule.clone());
     let moving = (optimizer, schedule, state);
-    let fit = Arc::new(Fit::new(
-        config,
-        checkpoints.clone(),
-        watch.clone(),
-        stop,
-        moving,
-    ));
+    let fit = Fit::new(config, checkpoints.clone(), watch.clone(), stop, moving);
+    let fit = Arc::new(fit.with_position(position));
     let training = training.with_training_strategy(TrainingStrategy::Custom(fit.clone()));
 
     let started = Instant::now();

@@ -171,6 +171,53 @@ fn a_run_that_is_killed_fifty_times_ends_as_if_it_never_was() {
 }
 
 #[test]
+fn a_streamed_run_that_is_killed_goes_on_with_the_same_rows() {
+    let night = Night::new();
+    let rows: String = (0..90)
+        .map(|row| {
+            format!(
+                "{{\"text\": \"Ship {row} has {} chairs.\"}}\n",
+                row * row % 7
+            )
+        })
+        .collect();
+    fs::write(night.path("rows.jsonl"), rows).expect("written");
+    let streamed = [
+        "data.path=rows.jsonl",
+        "data.stream=true",
+        "data.stream_buffer=16",
+    ];
+    let whole = done(&mut night.train("whole", &streamed));
+    assert_eq!(
+        whole["valid_loss"],
+        Value::Null,
+        "there is no file for that"
+    );
+    let mut child = night.train("killed", &streamed).spawn().expect("started");
+    first_step(&mut child).expect("it trains");
+    std::thread::sleep(Duration::from_millis(150));
+    child.kill().expect("killed, or over");
+    child.wait().expect("over");
+    let resumed = [&streamed[..], &["--resume"]].concat();
+    let ended = done(&mut night.train("killed", &resumed));
+    assert_eq!(ended["tokens"], whole["tokens"]);
+    assert!(night.adapter("killed") == night.adapter("whole"));
+
+    // A fault in a row is told when the row is drawn, with the checkpoint before it.
+    let mut faulty = fs::read_to_string(night.path("rows.jsonl")).expect("rows");
+    faulty.push_str("{\"text\": \n");
+    fs::write(night.path("rows.jsonl"), faulty).expect("written");
+    let faulty = [&streamed[..], &["steps=60"]].concat();
+    let output = night.train("faulty", &faulty).output().expect("started");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{error}");
+    assert!(
+        error.contains("rows.jsonl:91") && error.contains("resume goes on"),
+        "{error}"
+    );
+}
+
+#[test]
 fn control_c_saves_and_a_second_one_ends_at_once() {
     let night = Night::new();
     let long = ["training.steps=4000", "warmup=10"];

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::files::Mark;
 use crate::standing::Standing;
@@ -19,6 +20,9 @@ pub(crate) struct RunState {
     pub(crate) standing: Standing,
     /// What was counted.
     pub(crate) counts: Counts,
+    /// Where the data stands, if it is streamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) position: Option<Value>,
 }
 
 /// The content of `checkpoint.json`.

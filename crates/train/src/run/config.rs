@@ -90,6 +90,11 @@ pub struct DataSettings {
     pub mask_share: f64,
     /// A folder to keep the tokens in, for the next run; `None` keeps none. Of language models only.
     pub cache: Option<PathBuf>,
+    /// Read the training rows as they are needed, for files that do not fit in memory: JSONL and text, learned by a task that
+    /// predicts the next token. Rows to validate with need files of their own.
+    pub stream: bool,
+    /// Rows in memory, of which the next is drawn; 1 keeps the order of the files.
+    pub stream_buffer: usize,
 }
 
 /// The adapter.
@@ -252,6 +257,8 @@ impl Default for DataSettings {
             labels: None,
             mask_share: 0.15,
             cache: None,
+            stream: false,
+            stream_buffer: 10_000,
         }
     }
 }
@@ -330,6 +337,18 @@ impl RunConfig {
         check(
             (0.0..0.5).contains(&self.preference.label_smoothing),
             "preference.label_smoothing must be at least 0 and below 0.5",
+        );
+        check(
+            self.data.stream_buffer > 0,
+            "data.stream_buffer is 0; 1 keeps the order of the files",
+        );
+        check(
+            !(self.data.stream && self.training.packing),
+            "training.packing needs all rows: leave it out where data.stream is set",
+        );
+        check(
+            !(self.data.stream && self.data.cache.is_some()),
+            "data.cache needs all rows: leave it out where data.stream is set",
         );
         check(self.adapter.rank > 0, "adapter.rank is 0");
         check(

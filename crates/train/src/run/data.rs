@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use burn_lora_data::{
-    ChatTemplate, DataError, DataFiles, EncodeReport, Example, PrepareOptions, Prepared, Progress,
-    RowFormat, Rows, TokenCache, Tokenizer, prepare, read_files, split,
+    ChatTemplate, DataError, DataFiles, EncodeReport, Example, ExampleStream, PrepareOptions,
+    Prepared, Progress, RowFormat, Rows, StreamOptions, TokenCache, Tokenizer, prepare, read_files,
+    split,
 };
 
 use super::config::RunConfig;
@@ -126,11 +127,18 @@ fn parts<E: Clone, F: From<DataError>>(
         Ok(Some((examples, format)))
     };
     // There are training files, or `find` would have failed.
-    let (train, format) = part("train", files.train)?.unwrap_or((Vec::new(), RowFormat::Text));
+    let train = match config.data.stream {
+        true => None,
+        false => part("train", files.train)?,
+    };
     let valid = part("valid", files.valid)?;
+    let format = train.as_ref().or(valid.as_ref()).map(|(_, format)| *format);
+    let format = format.unwrap_or(RowFormat::Text);
+    let train = train.map_or_else(Vec::new, |(train, _)| train);
     let test = part("test", files.test)?;
     let (train, valid) = match valid {
         Some((valid, _)) => (train, valid),
+        None if config.data.stream => (train, Vec::new()),
         None => split(train, config.data.valid_fraction, config.training.seed)?,
     };
     let mut test = test.map_or_else(|| valid.clone(), |(test, _)| test);
@@ -155,4 +163,22 @@ pub(crate) fn find(config: &RunConfig) -> Result<DataFiles, DataError> {
         }
     }
     Ok(files)
+}
+
+/// The training rows of a run that does not read them beforehand.
+///
+/// # Errors
+/// What is wrong with the files.
+pub(crate) fn stream_data(
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+) -> Result<ExampleStream, DataError> {
+    let stream = StreamOptions {
+        read: config.read_options(),
+        buffer: config.data.stream_buffer,
+        seed: config.training.seed,
+        epochs: None,
+    };
+    let files = find(config)?.train;
+    ExampleStream::open(&files, stream, tokenizer.clone(), config.encode_options())
 }

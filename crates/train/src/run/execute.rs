@@ -20,7 +20,7 @@ use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
 use crate::observer::Observer;
-use crate::recipe::{finetune_task, resume_facts};
+use crate::recipe::{finetune_stream, finetune_task, resume_facts};
 use crate::stop::Stopped;
 use crate::task::Task;
 
@@ -170,8 +170,13 @@ fn run_as<J: Job>(
         };
         tell(name, &fact);
     }
-    let examples = TaskData { train, valid };
-    let trained = finetune_task(model, &task, &training, examples, observer)?;
+    let trained = match job.stream(config)? {
+        Some(stream) => finetune_stream(model, &task, &training, stream, valid, observer)?,
+        None => {
+            let examples = TaskData { train, valid };
+            finetune_task(model, &task, &training, examples, observer)?
+        }
+    };
     if let Some(stopped) = trained.stopped {
         tell(
             "stopped",

@@ -32,6 +32,13 @@ pub(super) fn attach_adapter<J: Job>(
     let LoraInit::Informed(initialization) = &lora.init else {
         return Ok((attach(base, DEFAULT_NAME, &lora)?, lora));
     };
+    if config.data.stream && !matches!(initialization.needs(), Needs::Weights) {
+        let fault = "data.stream: these factors start from examples, which are not read beforehand";
+        return Err(TrainError::Config {
+            faults: vec![fault.into()],
+        }
+        .into());
+    }
     let shown = Shown::<J> {
         config,
         task,

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 
 use burn_lora_adapter::MethodConfig;
+use burn_lora_data::DataError;
 
 use super::*;
-use crate::{Decay, Stop, Stopped, resume_facts};
+use crate::{Decay, ExampleSource, Stop, Stopped, finetune_stream, resume_facts};
 
 /// A run with a checkpoint at every fourth step.
 fn saving(folder: &Path) -> TrainConfig {
@@ -290,6 +291,69 @@ fn nobody_waits_for_a_validation_that_never_comes() {
         panic!("{error}")
     };
     assert_eq!(faults.len(), 2, "{faults:?}");
+}
+
+/// The examples in turn.
+#[derive(Debug)]
+struct Turns(usize);
+
+impl ExampleSource<Example> for Turns {
+    fn take(&mut self, count: usize) -> Result<Vec<Example>, DataError> {
+        let all = examples();
+        let taken = (self.0..self.0 + count).map(|at| all[at % all.len()].clone());
+        self.0 += count;
+        Ok(taken.collect())
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.0.into()
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) -> Result<(), DataError> {
+        let at = state
+            .as_u64()
+            .ok_or_else(|| DataError::BadState("no number".into()))?;
+        self.0 = at as usize;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_streamed_run_goes_on_where_its_data_stood() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = TrainConfig {
+        grad_accumulation: 2,
+        ..saving(folder.path())
+    };
+    let run = |config: &TrainConfig| {
+        let task = Causal { pad: 0 };
+        let valid = examples()[..3].to_vec();
+        let observer = Observer::Nobody;
+        finetune_stream(
+            adapted(),
+            &task,
+            config,
+            Box::new(Turns(0)),
+            valid,
+            observer,
+        )
+    };
+    let whole = run(&config).expect("it trains");
+    forget_after(8, folder.path());
+    let resumed = run(&TrainConfig {
+        resume: true,
+        ..config.clone()
+    });
+    let resumed = resumed.expect("it trains");
+    assert_eq!(values(&whole.model), values(&resumed.model));
+    assert_eq!(whole.tokens, resumed.tokens);
+    let packed = TrainConfig {
+        packing: true,
+        ..config
+    };
+    let error = run(&packed).expect_err("it cannot be packed");
+    assert!(error.to_string().contains("packing needs all"), "{error}");
 }
 
 #[test]

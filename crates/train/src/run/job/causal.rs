@@ -5,10 +5,10 @@ use burn_lora_data::{Progress, RowFormat, Tokenizer, check_vocab};
 use burn_lora_transformer::{Decoder, LoadOptions};
 
 use super::super::config::RunConfig;
-use super::super::data::{RunData, read_data, read_tokenizer};
+use super::super::data::{RunData, read_data, read_tokenizer, stream_data};
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Job, Measured};
+use super::{Job, Measured, Stream};
 use crate::evaluate::evaluate;
 use crate::measures::{bleu, rouge_l};
 use crate::task::Causal;
@@ -56,6 +56,13 @@ impl Job for CausalJob {
 
     fn fan_in_fan_out(model: &Decoder) -> bool {
         model.config().fan_in_fan_out()
+    }
+
+    fn stream(&self, config: &RunConfig) -> Result<Option<Stream<Self>>, RunError> {
+        Ok(match config.data.stream {
+            true => Some(Box::new(stream_data(config, &self.tokenizer)?)),
+            false => None,
+        })
     }
 
     fn measure(

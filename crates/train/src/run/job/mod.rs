@@ -27,10 +27,15 @@ use super::execute::RunError;
 use super::task::{ModelKind, TaskKind};
 use crate::error::TrainError;
 use crate::evaluate::{Completion, evaluate_task};
+use crate::source::ExampleSource;
 use crate::task::Task;
 
 /// The examples of a job.
 pub(crate) type Examples<J> = RunData<<<J as Job>::Task as Task<<J as Job>::Model>>::Example>;
+
+/// Examples of a job that are not all in memory.
+pub(crate) type Stream<J> =
+    Box<dyn ExampleSource<<<J as Job>::Task as Task<<J as Job>::Model>>::Example>>;
 
 /// A task with all that it needs of files.
 pub(crate) trait Job: Sized {
@@ -69,6 +74,17 @@ pub(crate) trait Job: Sized {
     /// The names of the classes, by number.
     fn classes(&self) -> &[String] {
         &[]
+    }
+
+    /// The training examples, where they are not read beforehand.
+    fn stream(&self, config: &RunConfig) -> Result<Option<Stream<Self>>, RunError> {
+        match config.data.stream {
+            false => Ok(None),
+            true => Err(TrainError::Config {
+                faults: vec!["data.stream is for tasks that predict the next token".into()],
+            }
+            .into()),
+        }
     }
 
     /// Measures a model on the examples that are kept for the end.
