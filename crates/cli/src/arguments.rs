@@ -10,6 +10,7 @@ use crate::commands::evaluate::EvaluateOptions;
 use crate::commands::generate::GenerateOptions;
 use crate::commands::inspect::InspectOptions;
 use crate::commands::merge::MergeOptions;
+use crate::commands::plan::PlanArguments;
 use crate::commands::recipes::RecipesOptions;
 use crate::commands::score::ScoreOptions;
 use crate::commands::train::TrainOptions;
@@ -42,7 +43,9 @@ pub enum Command {
     Combine(CombineOptions),
     /// Make a PEFT folder of a LoRA adapter from mlx-lm or loralib, or one that more runtimes read
     Convert(ConvertOptions),
-    /// Show a data set as a model will see it: its counts, and rows by what is learned of them
+    /// Count what a run will take: parameters, disk, memory by part, work and time of a step; nothing is loaded
+    Plan(PlanArguments),
+    /// Show a data set as a model will see it, row by row; a checkpoint; or an adapter
     Inspect(InspectOptions),
     /// Configurations to begin with
     Recipes(RecipesOptions),

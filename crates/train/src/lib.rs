@@ -28,6 +28,8 @@
 //! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
+//! - [`read_facts`], [`Report`]: what was known of every step, and the page that a run ends with;
+//! - [`Planner`]: what a run will take, before anything is loaded;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
 //! The library prints nothing by itself.
@@ -40,13 +42,16 @@ mod data;
 mod device;
 mod error;
 mod evaluate;
+mod facts;
 mod lines;
 mod loader;
 mod metrics;
 mod model;
 mod observer;
 mod output;
+mod plan;
 mod recipe;
+mod report;
 mod run;
 mod schedule;
 mod step;
@@ -58,10 +63,16 @@ pub use data::TrainData;
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
 pub use error::TrainError;
 pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
+pub use facts::{EVENTS_FOLDER, FACTS_FILE, Fact, FactKind, read_facts};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
+pub use plan::{
+    Fit, FitAtLength, MeasuredRate, MemoryParts, Plan, PlanError, PlanOptions, PlanParameters,
+    Planner, StepFlops, measure_rate,
+};
 pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
+pub use report::{REPORT_FILE, Report};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,

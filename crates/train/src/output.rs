@@ -5,10 +5,10 @@ use burn::train::metric::{Adaptor, ItemLazy};
 use burn_lora_data::BatchTensors;
 use burn_std::ExecutionError;
 
-/// What a step leaves for the metrics: one number on the device and a few on the host, but no logits.
+/// What a step leaves for the metrics: two numbers on the device and a few on the host, but no logits.
 #[derive(Debug)]
 pub(crate) struct StepOutput {
-    loss: Loss,
+    numbers: Numbers,
     learned: usize,
     tokens: usize,
     started: Instant,
@@ -17,9 +17,13 @@ pub(crate) struct StepOutput {
 /// One per step and never stored, so the size of its variants does not matter.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant)]
-enum Loss {
+enum Numbers {
+    /// `[1]`, the loss, or `[2]`, with the norm of the gradients.
     Pending(Tensor<1>),
-    Read(f64),
+    Read {
+        loss: f64,
+        gradient_norm: Option<f64>,
+    },
 }
 
 /// A finished step in numbers.
@@ -27,6 +31,8 @@ enum Loss {
 pub(crate) struct StepReport {
     /// Mean of `-log p` over the learned tokens.
     pub(crate) loss: f64,
+    /// L2 norm of all gradients together before they were clipped; nothing where none was computed.
+    pub(crate) gradient_norm: Option<f64>,
     /// Learned tokens.
     pub(crate) learned: usize,
     /// Tokens without padding.
@@ -51,41 +57,64 @@ impl StepReport {
 impl StepOutput {
     pub(crate) fn new(loss: Tensor<1>, batches: &[BatchTensors], started: Instant) -> Self {
         Self {
-            loss: Loss::Pending(loss),
+            numbers: Numbers::Pending(loss),
             learned: batches.iter().map(|batch| batch.learned).sum(),
             tokens: batches.iter().map(|batch| batch.tokens).sum(),
             started,
         }
     }
+
+    /// With the norm of the gradients, which is read back with the loss.
+    pub(crate) fn with_gradient_norm(self, norm: Option<Tensor<1>>) -> Self {
+        let numbers = match (self.numbers, norm) {
+            (Numbers::Pending(loss), Some(norm)) => {
+                Numbers::Pending(Tensor::cat(vec![loss, norm], 0))
+            }
+            (numbers, _) => numbers,
+        };
+        Self { numbers, ..self }
+    }
 }
 
-/// The loss is read once per step, in the thread of the metrics: the training thread goes on meanwhile.
+impl Numbers {
+    fn read(self) -> Result<Self, TensorReadError> {
+        let tensor = match self {
+            Self::Pending(tensor) => tensor,
+            read => return Ok(read),
+        };
+        let data = tensor.try_into_data()?;
+        let mut numbers = data.iter::<f64>();
+        Ok(Self::Read {
+            loss: numbers.next().unwrap_or(f64::NAN),
+            gradient_norm: numbers.next(),
+        })
+    }
+}
+
+/// The numbers are read once per step and together, in the thread of the metrics: the training thread goes on meanwhile.
 impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
-        let loss = match self.loss {
-            Loss::Pending(loss) => match loss.try_into_scalar::<f64>() {
-                Ok(loss) => loss,
-                Err(TensorReadError::Execution(error)) => return Err(error),
-                Err(error) => return Err(ExecutionError::with_context(error.to_string())),
-            },
-            Loss::Read(loss) => loss,
-        };
-        Ok(Self {
-            loss: Loss::Read(loss),
-            ..self
-        })
+        let numbers = self.numbers.read().map_err(|error| match error {
+            TensorReadError::Execution(error) => error,
+            error => ExecutionError::with_context(error.to_string()),
+        })?;
+        Ok(Self { numbers, ..self })
     }
 }
 
 impl Adaptor<StepReport> for StepOutput {
     fn adapt(&self) -> StepReport {
-        let loss = match &self.loss {
-            Loss::Read(loss) => *loss,
+        let (loss, gradient_norm) = match &self.numbers {
+            Numbers::Read {
+                loss,
+                gradient_norm,
+            } => (*loss, *gradient_norm),
             // The learner syncs every item before its metrics see it.
-            Loss::Pending(loss) => loss.clone().try_into_scalar().unwrap_or(f64::NAN),
+            Numbers::Pending(_) => (f64::NAN, None),
         };
         StepReport {
             loss,
+            gradient_norm,
             learned: self.learned,
             tokens: self.tokens,
             started: self.started,

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -7,6 +7,7 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
+use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
@@ -16,6 +17,7 @@ use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
 use crate::config::TrainConfig;
 use crate::data::TrainData;
 use crate::error::TrainError;
+use crate::facts::{FactFiles, FactsRenderer, GradientNormMetric, MemoryMetric};
 use crate::metrics::{LossMetric, PerplexityMetric, SpeedMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
@@ -107,16 +109,23 @@ pub fn train<M: CausalLm>(
     let interrupter = Interrupter::new();
     let watch = Watch::new(first_step, interrupter.clone());
     let shown = [first_step, config.steps, config.log_every];
+    let renderer = observer.into_renderer(interrupter.clone(), resumed, shown);
+    let renderer = with_facts(renderer, logs.as_deref(), first_step, config.steps)?;
     let mut training = SupervisedTraining::new(folder(config), train_loader, valid_loader)
         .num_epochs(config.intervals())
-        .renderer(observer.into_renderer(interrupter.clone(), resumed, shown))
+        .renderer(renderer)
         .with_interrupter(interrupter)
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
         .metric_train_numeric(LossMetric::new(Split::Train, watch.clone()))
         .metric_train_numeric(PerplexityMetric::default())
         .metric_train_numeric(SpeedMetric::default())
-        .metric_train_numeric(LearningRateMetric::new());
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_train_numeric(GradientNormMetric::default());
+    let memory = MemoryMetric::new(device);
+    if memory.is_known() {
+        training = training.metric_train_numeric(memory);
+    }
     if with_validation {
         training = training
             .metric_valid_numeric(LossMetric::new(Split::Valid, watch.clone()))
@@ -199,6 +208,20 @@ fn log_folder(config: &TrainConfig) -> Result<Option<PathBuf>, TrainError> {
     let logs = dir.join("logs");
     fs::create_dir_all(&logs).map_err(io_error(&logs))?;
     Ok(Some(logs))
+}
+
+/// Whoever shows the run, and the files beside the logs that keep what is shown.
+fn with_facts(
+    shown: Box<dyn MetricsRenderer>,
+    logs: Option<&Path>,
+    first_step: usize,
+    steps: usize,
+) -> Result<Box<dyn MetricsRenderer>, TrainError> {
+    let Some(logs) = logs else {
+        return Ok(shown);
+    };
+    let files = FactFiles::open(logs, first_step, steps)?;
+    Ok(Box::new(FactsRenderer::new(shown, files, first_step)))
 }
 
 /// Where burn-train would write what it is not asked for here.

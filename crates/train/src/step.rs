@@ -126,9 +126,11 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
     fn step(&self, input: StepInput) -> TrainOutput<StepOutput> {
         let started = Instant::now();
         let (grads, loss) = gradients(&self.model, &input.batches);
+        // Here and not before the optimizer's step, since what the dashboard shows leaves from here.
+        let (grads, norm) = clip_global_norm(&self.model, grads, self.clip_norm);
         TrainOutput {
             grads,
-            item: StepOutput::new(loss, &input.batches, started),
+            item: StepOutput::new(loss, &input.batches, started).with_gradient_norm(norm),
         }
     }
 
@@ -138,10 +140,6 @@ impl<M: CausalLm> TrainStep for Trainee<M> {
         learning_rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let grads = match self.clip_norm {
-            Some(max_norm) => clip_global_norm(&self, grads, max_norm),
-            None => grads,
-        };
         self.steps += 1;
         let Some(mut allocator) = self.allocator.take() else {
             return adamw_together(|| optim.step(learning_rate, self, grads));

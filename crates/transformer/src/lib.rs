@@ -30,6 +30,7 @@
 //! created frozen; [`burn::module::Module::set_require_grad`] opens them for full training.
 
 mod activation;
+mod anatomy;
 mod bottleneck;
 mod cache;
 mod checkpoint;
@@ -42,6 +43,7 @@ mod fault;
 mod finite;
 mod generation;
 mod header;
+mod inspect;
 mod load;
 mod named;
 mod nearest;
@@ -59,6 +61,7 @@ mod weigh;
 mod weights;
 
 pub use activation::Activation;
+pub use anatomy::{Anatomy, BlockAnatomy, Place};
 pub use bottleneck::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
 pub use cache::KvCache;
 pub use config::{
@@ -85,6 +88,7 @@ pub use generation::{
     TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
     generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
+pub use inspect::{FolderReport, TensorReport, inspect_folder};
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod inspect;
 pub mod merge;
+pub mod plan;
 pub mod recipes;
 pub mod score;
 pub mod train;

@@ -37,6 +37,7 @@ mod tests {
     fn report(loss: f64, learned: usize, begin: Instant, millis: [u64; 2]) -> StepReport {
         StepReport {
             loss,
+            gradient_norm: None,
             learned,
             tokens: learned * 2,
             started: begin + Duration::from_millis(millis[0]),

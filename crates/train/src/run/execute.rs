@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, attach, summary};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, attach, changes, summary};
 use burn_lora_data::{DataError, Progress, RowFormat, check_vocab};
 use burn_lora_transformer::{Decoder, LoadError, LoadOptions};
 use serde::Serialize;
@@ -15,8 +15,10 @@ use crate::data::TrainData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, evaluate};
+use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
 use crate::observer::Observer;
 use crate::recipe::finetune;
+use crate::report::{REPORT_FILE, Report};
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -132,6 +134,7 @@ pub fn run(
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
     let mut metrics = BTreeMap::new();
+    let mut samples = Vec::new();
     if !data.test.is_empty() {
         let options = EvaluateOptions {
             batch_size: config.training.batch_size,
@@ -141,6 +144,7 @@ pub fn run(
                 .unwrap_or(data.format == RowFormat::PromptCompletion),
         };
         let found = evaluate(&trained.model, &tokenizer, &data.test, &options)?;
+        samples = found.completions;
         metrics.insert("loss".to_string(), found.loss);
         metrics.insert("perplexity".to_string(), found.perplexity);
         metrics.extend(
@@ -158,7 +162,7 @@ pub fn run(
         );
     }
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
-    Ok(RunResult {
+    let result = RunResult {
         train_loss: trained.train_loss,
         valid_loss: trained.valid_loss,
         metrics,
@@ -168,7 +172,20 @@ pub fn run(
         seconds: trained.seconds,
         peak_memory_bytes: peak_memory_bytes(),
         adapter,
-    })
+    };
+    let report = Report {
+        config,
+        result: &result,
+        device: &choice.to_string(),
+        facts: &read_facts(&config.output.join("logs").join(FACTS_FILE))?,
+        parts: &data.parts,
+        samples: &samples,
+        changes: &changes(&trained.model, DEFAULT_NAME),
+    };
+    let page = config.output.join(REPORT_FILE);
+    write(&page, &report.html())?;
+    tell("report", &page.display().to_string());
+    Ok(result)
 }
 
 fn tell_of(data: &RunData, tell: &mut dyn FnMut(&str, &str)) {
@@ -211,12 +228,4 @@ fn write(path: &Path, text: &str) -> Result<(), TrainError> {
         path: path.into(),
         source,
     })
-}
-
-/// `VmHWM` of the process.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
