@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use burn::tensor::{Tensor, TensorReadError};
+use burn::tensor::Tensor;
 use burn::train::metric::{Adaptor, ItemLazy};
 use burn_lora_data::BatchTensors;
 use burn_std::ExecutionError;
@@ -8,7 +8,8 @@ use burn_std::ExecutionError;
 /// What a step leaves for the metrics: two numbers on the device and a few on the host, but no logits.
 #[derive(Debug)]
 pub(crate) struct StepOutput {
-    numbers: Numbers,
+    loss: Loss,
+    gradient_norm: Option<f64>,
     learned: usize,
     tokens: usize,
     started: Instant,
@@ -17,13 +18,10 @@ pub(crate) struct StepOutput {
 /// One per step and never stored, so the size of its variants does not matter.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant)]
-enum Numbers {
-    /// `[1]`, the loss, or `[2]`, with the norm of the gradients.
+enum Loss {
+    /// `[1]`, or `[2]` with the norm of the gradients.
     Pending(Tensor<1>),
-    Read {
-        loss: f64,
-        gradient_norm: Option<f64>,
-    },
+    Read(f64),
 }
 
 /// A finished step in numbers.
@@ -31,7 +29,7 @@ enum Numbers {
 pub(crate) struct StepReport {
     /// Mean of `-log p` over the learned tokens.
     pub(crate) loss: f64,
-    /// L2 norm of all gradients together before they were clipped; nothing where none was computed.
+    /// L2 norm of all gradients together before they were clipped; nothing for a validation.
     pub(crate) gradient_norm: Option<f64>,
     /// Learned tokens.
     pub(crate) learned: usize,
@@ -57,64 +55,52 @@ impl StepReport {
 impl StepOutput {
     pub(crate) fn new(loss: Tensor<1>, batches: &[BatchTensors], started: Instant) -> Self {
         Self {
-            numbers: Numbers::Pending(loss),
+            loss: Loss::Pending(loss),
+            gradient_norm: None,
             learned: batches.iter().map(|batch| batch.learned).sum(),
             tokens: batches.iter().map(|batch| batch.tokens).sum(),
             started,
         }
     }
 
-    /// With the norm of the gradients, which is read back with the loss.
-    pub(crate) fn with_gradient_norm(self, norm: Option<Tensor<1>>) -> Self {
-        let numbers = match (self.numbers, norm) {
-            (Numbers::Pending(loss), Some(norm)) => {
-                Numbers::Pending(Tensor::cat(vec![loss, norm], 0))
-            }
-            (numbers, _) => numbers,
-        };
-        Self { numbers, ..self }
+    /// With the norm of the gradients, which is read back together with the loss.
+    pub(crate) fn with_gradient_norm(mut self, norm: Option<Tensor<1>>) -> Self {
+        if let (Loss::Pending(loss), Some(norm)) = (&self.loss, norm) {
+            self.loss = Loss::Pending(Tensor::cat(vec![loss.clone(), norm], 0));
+        }
+        self
     }
 }
 
-impl Numbers {
-    fn read(self) -> Result<Self, TensorReadError> {
-        let tensor = match self {
-            Self::Pending(tensor) => tensor,
-            read => return Ok(read),
-        };
-        let data = tensor.try_into_data()?;
-        let mut numbers = data.iter::<f64>();
-        Ok(Self::Read {
-            loss: numbers.next().unwrap_or(f64::NAN),
-            gradient_norm: numbers.next(),
-        })
-    }
-}
-
-/// The numbers are read once per step and together, in the thread of the metrics: the training thread goes on meanwhile.
+/// The loss is read once per step, in the thread of the metrics: the training thread goes on meanwhile.
 impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
-        let numbers = self.numbers.read().map_err(|error| match error {
-            TensorReadError::Execution(error) => error,
-            error => ExecutionError::with_context(error.to_string()),
-        })?;
-        Ok(Self { numbers, ..self })
+        let (loss, gradient_norm) = match self.loss {
+            Loss::Pending(numbers) => {
+                let numbers = numbers.try_into_data()?;
+                let mut numbers = numbers.iter::<f64>();
+                (numbers.next().unwrap_or(f64::NAN), numbers.next())
+            }
+            Loss::Read(loss) => (loss, self.gradient_norm),
+        };
+        Ok(Self {
+            loss: Loss::Read(loss),
+            gradient_norm,
+            ..self
+        })
     }
 }
 
 impl Adaptor<StepReport> for StepOutput {
     fn adapt(&self) -> StepReport {
-        let (loss, gradient_norm) = match &self.numbers {
-            Numbers::Read {
-                loss,
-                gradient_norm,
-            } => (*loss, *gradient_norm),
+        let loss = match &self.loss {
+            Loss::Read(loss) => *loss,
             // The learner syncs every item before its metrics see it.
-            Numbers::Pending(_) => (f64::NAN, None),
+            Loss::Pending(_) => f64::NAN,
         };
         StepReport {
             loss,
-            gradient_norm,
+            gradient_norm: self.gradient_norm,
             learned: self.learned,
             tokens: self.tokens,
             started: self.started,

@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
 use crate::config::TrainConfig;
 use crate::data::TrainData;
 use crate::error::TrainError;
-use crate::facts::{FactFiles, FactsRenderer, GradientNormMetric, MemoryMetric};
+use crate::facts::{FactFiles, FactsRenderer, GradientNormMetric, MemoryMetric, ProgressMetric};
 use crate::metrics::{LossMetric, PerplexityMetric, SpeedMetric};
 use crate::model::CausalLm;
 use crate::observer::Observer;
@@ -121,7 +121,8 @@ pub fn train<M: CausalLm>(
         .metric_train_numeric(PerplexityMetric::default())
         .metric_train_numeric(SpeedMetric::default())
         .metric_train_numeric(LearningRateMetric::new())
-        .metric_train_numeric(GradientNormMetric::default());
+        .metric_train_numeric(GradientNormMetric::default())
+        .metric_train(ProgressMetric::new(first_step, config.steps));
     let memory = MemoryMetric::new(device);
     if memory.is_known() {
         training = training.metric_train_numeric(memory);

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 use burn_lora::adapter::{
-    DEFAULT_NAME, LoraConfig, MethodConfig, Targets, attach, outline, peft, peft::PeftMetadata,
-    summary,
+    AdapterOnly, DEFAULT_NAME, LoraConfig, MethodConfig, Targets, attach, outline, peft,
+    peft::PeftMetadata, summary,
 };
-use burn_lora::train::Planner;
+use burn_lora::data::{Batch, Example};
+use burn_lora::kernels::adamw_together;
+use burn_lora::train::{PlanOptions, Planner, TrainConfig, adamw, gradients};
 use burn_lora::transformer::{
-    Decoder, LoadOptions, MaskedLm, ModelConfig, MultipleChoice, SequenceClassifier, T5,
-    TokenClassifier,
+    Decoder, DecoderConfig, LlamaConfig, LoadOptions, MaskedLm, ModelConfig, MultipleChoice,
+    SequenceClassifier, T5, TokenClassifier,
 };
 use burn_lora_tests::{CASES, Golden, MethodCase, gpt2, llama, methods_for, vision};
 
@@ -171,4 +173,95 @@ fn p_whole_modules_and_faults_are_those_of_attaching() {
     let attached = attach(base, DEFAULT_NAME, &wrong).unwrap_err().to_string();
     assert_eq!(planned, attached);
     assert!(planned.contains("q_proj"), "{planned}");
+}
+
+/// Tells the child to measure.
+const VARIABLE: &str = "BURN_LORA_PLAN_TEST";
+
+/// A line of `/proc/self/status`, in bytes.
+#[cfg(target_os = "linux")]
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
+    let kilobytes = line.split_whitespace().next().unwrap();
+    1024 * kilobytes.parse::<u64>().unwrap()
+}
+
+/// The memory of real steps, in a process of its own whose peak begins when the model is there. Estimates are within a
+/// third of it; the longer measurements of docs/measurements.md are closer.
+#[cfg(target_os = "linux")]
+#[test]
+fn p_memory_is_that_of_a_step() {
+    let config = LlamaConfig {
+        vocab_size: 2048,
+        hidden_size: 256,
+        intermediate_size: 768,
+        num_hidden_layers: 6,
+        num_attention_heads: 8,
+        num_key_value_heads: 8,
+        head_dim: 32,
+        max_position_embeddings: 256,
+        ..LlamaConfig::default()
+    };
+    let lora = LoraConfig::new(8, 16.0).with_targets(Targets::names(["q_proj", "v_proj"]));
+    let (batch_size, seq_len) = (8, 128);
+    if let Some(measured) = std::env::var_os(VARIABLE) {
+        let recompute = std::env::var("BURN_LORA_PLAN_RECOMPUTE").unwrap();
+        let device = Device::flex();
+        let base = Decoder::init(DecoderConfig::Llama(config.clone()), &device, 1).unwrap();
+        let base = base.with_recompute(recompute.parse().unwrap());
+        let mut model = AdapterOnly::new(attach(base, DEFAULT_NAME, &lora).unwrap()).train();
+        let row = Example::new(vec![7; seq_len], 1).unwrap();
+        let batches = [Batch::new(&vec![row; batch_size], 0).to_device(&device.autodiff())];
+        let mut optimizer = adamw(&TrainConfig::default());
+        // Where this is refused, the peak is that of the making of the model, and the test says so.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = status("VmRSS:");
+        for _ in 0..3 {
+            let (grads, loss) = gradients(&model, &batches);
+            model = adamw_together(|| optimizer.step(1e-4, model, grads));
+            drop(loss.into_data());
+        }
+        let used = status("VmHWM:") - before;
+        std::fs::write(measured, used.to_string()).unwrap();
+        return;
+    }
+    let planner = Planner::new(
+        &ModelConfig::Decoder(DecoderConfig::Llama(config.clone())),
+        &lora,
+    )
+    .unwrap();
+    for recompute in [0, 6] {
+        let dir = tempfile::tempdir().unwrap();
+        let measured = dir.path().join("bytes");
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "plan::p_memory_is_that_of_a_step"])
+            .env(VARIABLE, &measured)
+            .env("BURN_LORA_PLAN_RECOMPUTE", recompute.to_string())
+            .output()
+            .unwrap();
+        assert!(
+            child.status.success(),
+            "{}",
+            String::from_utf8_lossy(&child.stdout)
+        );
+        let measured: u64 = std::fs::read_to_string(&measured).unwrap().parse().unwrap();
+        let memory = planner
+            .plan(&PlanOptions {
+                batch_size,
+                seq_len,
+                recompute,
+                ..PlanOptions::default()
+            })
+            .memory;
+        let planned = memory.total - memory.weights - memory.adapter;
+        let ratio = planned as f64 / measured as f64;
+        assert!(
+            (0.67..1.33).contains(&ratio),
+            "{recompute} blocks again: planned {planned}, measured {measured}, {ratio:.2}"
+        );
+    }
 }

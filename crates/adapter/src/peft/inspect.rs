@@ -13,6 +13,7 @@ use crate::change::LayerChange;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::factors::reading::{Values, read_values};
+use crate::method::MethodConfig;
 
 /// What [`inspect`] finds.
 #[derive(Clone, Debug)]
@@ -131,6 +132,7 @@ struct Parts {
     parameters: usize,
     a: Option<Values>,
     b: Option<Values>,
+    has_magnitude: bool,
 }
 
 fn layers(
@@ -159,6 +161,7 @@ fn layers(
         match ending {
             A => parts.a = Some(values),
             B => parts.b = Some(values),
+            ".lora_magnitude_vector" => parts.has_magnitude = true,
             _ => {}
         }
     }
@@ -169,6 +172,20 @@ fn layers(
             None => adapter.alpha,
         };
         let factors = factors(&layer, &parts, faults);
+        let meant = patterns
+            .as_ref()
+            .map(|patterns| patterns.rank(&layer, adapter.rank));
+        if let (Some((a, _)), Some(meant)) = (&factors, meant)
+            && a.rows() != meant
+        {
+            faults.push(format!(
+                "{layer} has factors of rank {}, the configuration says {meant}",
+                a.rows()
+            ));
+        }
+        if adapter.method == MethodConfig::Dora && !parts.has_magnitude {
+            faults.push(format!("{layer} has no magnitudes, which DoRA needs"));
+        }
         let scale = factors
             .as_ref()
             .map(|(a, _)| adapter.scale(a.rows(), alpha));

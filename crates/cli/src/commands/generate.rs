@@ -52,6 +52,18 @@ pub struct GenerateOptions {
     #[arg(long, requires = "temperature")]
     pub top_p: Option<f64>,
 
+    /// Draw among so many of the most likely tokens
+    #[arg(long, requires = "temperature")]
+    pub top_k: Option<usize>,
+
+    /// Draw among tokens at least this share as likely as the most likely one
+    #[arg(long, requires = "temperature")]
+    pub min_p: Option<f64>,
+
+    /// Divide the logits of tokens that were there by this; 1 is none
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f64,
+
     /// Seed of random draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -101,11 +113,13 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
         decoding: match options.temperature {
             Some(temperature) => Decoding::Sample(Sampling {
                 temperature,
+                top_k: options.top_k,
                 top_p: options.top_p,
-                ..Sampling::default()
+                min_p: options.min_p,
             }),
             None => Decoding::Greedy,
         },
+        repetition_penalty: options.repetition_penalty,
         seed: options.seed,
         ..Request::default()
     };

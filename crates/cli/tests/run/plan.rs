@@ -106,7 +106,7 @@ fn a_plan_for_people_has_every_part() {
     );
     assert_eq!(
         found["plan"]["parameters"]["base"],
-        json!(174_591_683_584u64)
+        json!(174_604_259_328u64)
     );
 }
 

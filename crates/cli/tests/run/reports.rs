@@ -197,16 +197,18 @@ fn an_adapter_is_shown_by_its_folder() {
     let shown = digits.trim_start_matches("0.").trim_start_matches('0');
     assert!(page.contains(&shown[..3]), "{norm}");
 
+    // Another rank than the tensors have.
     let config = dir.path().join("output/adapter/adapter_config.json");
     let text = fs::read_to_string(&config).expect("read");
-    fs::write(
-        &config,
-        text.replace("\"lora_alpha\": 16", "\"lora_alpha\": -1"),
-    )
-    .expect("written");
+    let text = text.replace("\"r\": 4", "\"r\": 3");
+    fs::write(&config, text).expect("written");
     let found = object(dir.path(), &["inspect", "output/adapter"]);
+    let faults = found["faults"].as_array().expect("faults");
+    assert_eq!(faults.len(), layers.len(), "{found}");
     assert!(
-        !found["faults"].as_array().expect("faults").is_empty(),
-        "{found}"
+        faults[0]
+            .as_str()
+            .is_some_and(|fault| fault.contains("rank 4, the configuration says 3")),
+        "{faults:?}"
     );
 }

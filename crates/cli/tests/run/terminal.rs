@@ -86,6 +86,7 @@ fn the_dashboard_shows_the_run_and_gives_the_terminal_back() {
         "Gradient norm",
         "Learning Rate",
         "Valid",
+        " to go",
     ]);
     #[cfg(target_os = "linux")]
     assert!(screen.contains("Memory"), "{screen}");

@@ -8,6 +8,7 @@ mod events;
 mod gradient_norm;
 mod json_lines;
 mod memory;
+mod progress;
 mod renderer;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use json_lines::JsonLines;
 
 pub(crate) use gradient_norm::GradientNormMetric;
 pub(crate) use memory::{MemoryMetric, peak_memory_bytes};
+pub(crate) use progress::ProgressMetric;
 pub(crate) use renderer::FactsRenderer;
 
 /// The file of the facts, in the folder of the logs.

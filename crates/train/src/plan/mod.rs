@@ -146,6 +146,16 @@ pub enum PlanError {
     /// The adapter, for this model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// More layers than a description of them is made for: a fault of the configuration.
+    #[error(
+        "the configuration asks for {layers} inner layers, experts counted; at most {most} are planned for"
+    )]
+    TooManyLayers {
+        /// Inner layers, each expert being one.
+        layers: usize,
+        /// The most.
+        most: usize,
+    },
     /// A kind of model that nothing is known of here.
     #[error("nothing is known of what a model of the kind {model_type} takes")]
     Kind {

@@ -9,11 +9,25 @@ use burn_lora_transformer::{
 
 use super::{Placed, PlanError};
 
+/// The largest mixtures of experts have some 15,000 inner layers.
+const MOST_LAYERS: usize = 100_000;
+
 /// The model that the first of `architectures` names, or the plain one of its kind, and what an adapter puts onto it.
 pub(super) fn outline(
     model: &ModelConfig,
     adapter: Option<&LoraConfig>,
 ) -> Result<Outline, PlanError> {
+    // Each takes memory for its names and shapes.
+    let blocks = Anatomy::of(model).blocks.into_iter();
+    let layers = blocks
+        .map(|block| block.experts)
+        .fold(0, usize::saturating_add);
+    if layers > MOST_LAYERS {
+        return Err(PlanError::TooManyLayers {
+            layers,
+            most: MOST_LAYERS,
+        });
+    }
     let class = model.architecture().unwrap_or_default();
     match model {
         ModelConfig::Decoder(config) => match class.ends_with("ForSequenceClassification") {

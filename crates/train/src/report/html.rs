@@ -17,7 +17,7 @@ const STYLE: &str = "\
 body{background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}h3{font-size:1rem}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere}
-th{color:var(--faint);font-weight:600}
+th{color:var(--faint);font-weight:600;white-space:nowrap}
 pre{border:1px solid var(--line);padding:.8rem;overflow-x:auto;font-size:13px}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem}figure{margin:0}
 svg{width:100%;height:auto}svg text{fill:var(--faint);font-size:11px}svg .title{fill:var(--ink);font-size:13px}
