@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use burn_lora::adapter::AdapterError;
 use burn_lora::data::DataError;
-use burn_lora::train::{DeviceError, RunError, TrainError};
+use burn_lora::train::{DeviceError, PlanError, RunError, TrainError};
 use burn_lora::transformer::{ConfigError, LoadError, SentenceError};
 use burn_lora_hub::HubError;
 
@@ -98,6 +98,7 @@ failures! {
     ConfigError => Model,
     SentenceError => Model,
     AdapterError => Model,
+    PlanError => Model,
     HubError => Hub,
     DeviceError => Device,
 }

@@ -30,6 +30,8 @@
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
+//! - [`read_facts`], [`Report`]: what was known of every step, and the page that a run ends with;
+//! - [`Planner`]: what a run will take, before anything is loaded;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
 //! The library prints nothing by itself.
@@ -42,6 +44,7 @@ mod device;
 mod error;
 mod evaluate;
 mod exact;
+mod facts;
 mod fit;
 mod lines;
 mod loader;
@@ -51,7 +54,9 @@ mod model;
 mod observer;
 mod optimizer;
 mod output;
+mod plan;
 mod recipe;
+mod report;
 mod run;
 mod schedule;
 mod standing;
@@ -70,6 +75,7 @@ pub use error::TrainError;
 pub use evaluate::{
     Completion, EvaluateOptions, Evaluation, TaskEvaluation, evaluate, evaluate_task,
 };
+pub use facts::{EVENTS_FOLDER, FACTS_FILE, Fact, FactKind, read_facts};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
@@ -77,9 +83,14 @@ pub use optimizer::{
     AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
     optimizer,
 };
+pub use plan::{
+    Fit, FitAtLength, MeasuredRate, MemoryParts, Plan, PlanError, PlanOptions, PlanParameters,
+    Planner, StepFlops, measure_rate,
+};
 pub use recipe::{
     Outcome, finetune, finetune_task, learning_rates, resume_facts, train, train_task,
 };
+pub use report::{REPORT_FILE, Report};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
     RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,

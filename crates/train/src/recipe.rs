@@ -13,6 +13,7 @@ use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
+use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
@@ -21,6 +22,7 @@ use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
 use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
+use crate::facts::{FactFiles, FactsRenderer, GradientNormMetric, MemoryMetric, ProgressMetric};
 use crate::fit::Fit;
 use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
 use crate::model::CausalLm;
@@ -188,15 +190,23 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     let watch = Watch::new(first_step, interrupter.clone()).with_counts(state.counts.clone());
     let shown = [first_step, config.steps, config.log_every];
     let interval = (first_step > 0).then(|| first_step / config.interval());
+    let renderer = observer.into_renderer(interrupter.clone(), interval, shown);
+    let renderer = with_facts(renderer, logs.as_deref(), first_step, config.steps)?;
     let mut training = SupervisedTraining::new(folder(config), train_loader, valid_loader)
         .num_epochs(config.intervals())
-        .renderer(observer.into_renderer(interrupter.clone(), interval, shown))
+        .renderer(renderer)
         .with_interrupter(interrupter)
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
         .metric_train_numeric(LossMetric::new(Split::Train, watch.clone()))
         .metric_train_numeric(SpeedMetric::default())
-        .metric_train_numeric(LearningRateMetric::new());
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_train_numeric(GradientNormMetric::default())
+        .metric_train(ProgressMetric::new(first_step, config.steps));
+    let memory = MemoryMetric::new(device);
+    if memory.is_known() {
+        training = training.metric_train_numeric(memory);
+    }
     if task.is_language() {
         training = training.metric_train_numeric(PerplexityMetric::default());
     }
@@ -400,6 +410,20 @@ fn log_folder(config: &TrainConfig) -> Result<Option<PathBuf>, TrainError> {
     let logs = dir.join("logs");
     fs::create_dir_all(&logs).map_err(io_error(&logs))?;
     Ok(Some(logs))
+}
+
+/// Whoever shows the run, and the files beside the logs that keep what is shown.
+fn with_facts(
+    shown: Box<dyn MetricsRenderer>,
+    logs: Option<&Path>,
+    first_step: usize,
+    steps: usize,
+) -> Result<Box<dyn MetricsRenderer>, TrainError> {
+    let Some(logs) = logs else {
+        return Ok(shown);
+    };
+    let files = FactFiles::open(logs, first_step, steps)?;
+    Ok(Box::new(FactsRenderer::new(shown, files, first_step)))
 }
 
 /// Where burn-train would write what it is not asked for here.

@@ -108,7 +108,7 @@ impl Decoder {
         Ok(Self::build(&config, &mut weights))
     }
 
-    fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
+    pub(crate) fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
         let mut decoder = Self::build_without_head(config, weights);
         let (names, d) = (decoder.plan.names, decoder.plan.d_model);
         let d = [d, decoder.plan.vocab_size];

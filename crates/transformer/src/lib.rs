@@ -31,6 +31,7 @@
 
 mod activation;
 mod adapter_folder;
+mod anatomy;
 mod bottleneck;
 mod cache;
 mod checkpoint;
@@ -44,6 +45,7 @@ mod fault;
 mod finite;
 mod generation;
 mod header;
+mod inspect;
 mod load;
 mod named;
 mod nearest;
@@ -64,6 +66,7 @@ mod weigh;
 mod weights;
 
 pub use activation::Activation;
+pub use anatomy::{Anatomy, BlockAnatomy, Place};
 pub use bottleneck::{
     Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement, WithBottlenecks,
 };
@@ -93,6 +96,7 @@ pub use generation::{
     TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
     generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
+pub use inspect::{FolderReport, TensorReport, inspect_folder};
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};

@@ -15,14 +15,14 @@ use crate::peft::{CONFIG_FILE, read_config};
 
 /// A stored tensor as numbers.
 #[derive(Clone, Debug, PartialEq)]
-struct Values {
-    shape: Vec<usize>,
-    numbers: Vec<f32>,
+pub(crate) struct Values {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) numbers: Vec<f32>,
 }
 
 impl Values {
     /// As a matrix, if it has two dimensions.
-    fn matrix(&self) -> Option<Matrix> {
+    pub(crate) fn matrix(&self) -> Option<Matrix> {
         match self.shape[..] {
             [rows, columns] => Some(Matrix::from_f32(&self.numbers, [rows, columns])),
             _ => None,
@@ -31,7 +31,7 @@ impl Values {
 }
 
 /// A tensor of floats; NaN and infinity are faults.
-fn read_values(key: &str, stored: &Stored) -> Result<Values, TensorFault> {
+pub(crate) fn read_values(key: &str, stored: &Stored) -> Result<Values, TensorFault> {
     let bytes = stored.bytes.as_slice();
     let numbers: Vec<f32> = match &stored.dtype {
         Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes),

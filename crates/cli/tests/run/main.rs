@@ -6,6 +6,10 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+mod plan;
+mod reports;
+mod terminal;
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, summary};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, changes, summary};
 use burn_lora_data::{DataError, Progress, RowFormat};
 use burn_lora_transformer::{ConfigError, LoadError, LoadOptions};
 use serde::Serialize;
@@ -19,8 +19,10 @@ use crate::data::TaskData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
+use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
 use crate::observer::Observer;
 use crate::recipe::{finetune_task, resume_facts};
+use crate::report::{REPORT_FILE, Report};
 use crate::stop::Stopped;
 use crate::task::Task;
 
@@ -216,15 +218,18 @@ fn run_as<J: Job>(
     let bytes = peft::save(&trained.model, DEFAULT_NAME, &lora, &metadata, &adapter)?;
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
-    if !test.is_empty() && !is_hurry {
-        let data = RunData {
-            train: Vec::new(),
-            valid: Vec::new(),
-            test,
-            format,
-            parts,
-        };
-        let metrics = finite(job.measure(config, &trained.model, &data)?.metrics);
+    let data = RunData {
+        train: Vec::new(),
+        valid: Vec::new(),
+        test,
+        format,
+        parts,
+    };
+    let mut samples = Vec::new();
+    if !data.test.is_empty() && !is_hurry {
+        let measured = job.measure(config, &trained.model, &data)?;
+        samples = measured.completions;
+        let metrics = finite(measured.metrics);
         let told: Vec<String> = metrics
             .iter()
             .map(|(name, value)| format!("{name} {value:.4}"))
@@ -238,6 +243,18 @@ fn run_as<J: Job>(
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     result.peak_memory_bytes = peak_memory_bytes();
     result.adapter = Some(adapter);
+    let report = Report {
+        config,
+        result: &result,
+        device: &choice.to_string(),
+        facts: &read_facts(&config.output.join("logs").join(FACTS_FILE))?,
+        parts: &data.parts,
+        samples: &samples,
+        changes: &changes(&trained.model, DEFAULT_NAME),
+    };
+    let page = config.output.join(REPORT_FILE);
+    write(&page, &report.html())?;
+    tell("report", &page.display().to_string());
     Ok(result)
 }
 
@@ -399,12 +416,4 @@ fn write(path: &Path, text: &str) -> Result<(), TrainError> {
         path: path.into(),
         source,
     })
-}
-
-/// `VmHWM` of the process.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
