@@ -50,6 +50,10 @@ impl TrainData {
                 "an example has {longest} tokens, the model has {positions} positions"
             ));
         }
+        if config.packing && !model.can_pack() {
+            let fault = "packing: virtual tokens have no place in front of each example of a row";
+            faults.push(fault.to_string());
+        }
         if config.packing && config.max_seq_len > positions {
             faults.push(format!(
                 "packed rows have max_seq_len tokens, {}; the model has {positions} positions",

@@ -10,6 +10,7 @@ use burn::train::metric::LearningRateMetric;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
+use burn_lora_transformer::PART_MODULES;
 
 use crate::adamw::AdamW;
 use crate::checkpoint::{Checkpoints, MODEL, OPTIMIZER, SCHEDULER, io_error};
@@ -46,9 +47,9 @@ pub struct Outcome<M> {
     pub tokens_per_second: f64,
 }
 
-/// Trains the adapters of a model and leaves the base as it is, bit for bit.
+/// Trains the adapters of a model, its virtual tokens and its bottlenecks, and leaves the base as it is, bit for bit.
 ///
-/// Optimizer state and checkpoints hold adapter parameters only. See [`train`].
+/// Optimizer state and checkpoints hold these parameters only. See [`train`].
 ///
 /// # Errors
 /// As for [`train`]; [`TrainError::NothingTrainable`] where no adapter is attached.
@@ -58,7 +59,8 @@ pub fn finetune<M: CausalLm>(
     data: TrainData,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    let outcome = train(AdapterOnly::new(model), config, data, observer)?;
+    let model = AdapterOnly::new(model).with_saved_modules(PART_MODULES);
+    let outcome = train(model, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }
 
