@@ -17,6 +17,7 @@ use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
+use burn_lora_transformer::PART_MODULES;
 
 use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
@@ -66,9 +67,9 @@ pub struct Outcome<M> {
     pub tokens_per_second: f64,
 }
 
-/// Trains the adapters of a model and leaves the base as it is, bit for bit.
+/// Trains the adapters of a model, its virtual tokens and its bottlenecks, and leaves the base as it is, bit for bit.
 ///
-/// Optimizer state and checkpoints hold adapter parameters only. See [`train`].
+/// Optimizer state and checkpoints hold these parameters only. See [`train`].
 ///
 /// # Errors
 /// As for [`train`]; [`TrainError::NothingTrainable`] where no adapter is attached.
@@ -95,7 +96,8 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
     let model = with_noise(model, task, config)?;
-    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
+    let saved = task.saved_modules().iter().map(String::as_str);
+    let shown = AdapterOnly::new(model).with_saved_modules(saved.chain(PART_MODULES));
     let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }

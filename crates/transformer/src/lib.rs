@@ -100,7 +100,7 @@ pub use inspect::{FolderReport, TensorReport, inspect_folder};
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
-pub use part_methods::PART_METHODS;
+pub use part_methods::{PART_METHODS, PART_MODULES};
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
