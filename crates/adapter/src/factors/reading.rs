@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn_lora_linalg::Matrix;
-use safetensors::tensor::Dtype;
 use serde_json::Value;
 
 use super::{FactorSet, Factors};
@@ -13,54 +12,13 @@ use crate::method::MethodConfig;
 use crate::peft::tensors::{self, Stored};
 use crate::peft::{CONFIG_FILE, read_config};
 
-/// A stored tensor as numbers.
-#[derive(Clone, Debug, PartialEq)]
-struct Values {
-    shape: Vec<usize>,
-    numbers: Vec<f32>,
-}
-
-impl Values {
-    /// As a matrix, if it has two dimensions.
-    fn matrix(&self) -> Option<Matrix> {
-        match self.shape[..] {
-            [rows, columns] => Some(Matrix::from_f32(&self.numbers, [rows, columns])),
-            _ => None,
-        }
-    }
-}
-
-/// A tensor of floats; NaN and infinity are faults.
-fn read_values(key: &str, stored: &Stored) -> Result<Values, TensorFault> {
-    let bytes = stored.bytes.as_slice();
-    let numbers: Vec<f32> = match &stored.dtype {
-        Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes),
-        Ok(Dtype::F16) => numbers(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
-        Ok(Dtype::BF16) => numbers(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
-        other => {
-            let dtype = match other {
-                Ok(dtype) => format!("{dtype:?}"),
-                Err(name) => name.clone(),
-            };
-            let key = key.to_string();
-            return Err(TensorFault::DType { key, dtype });
-        }
-    };
-    if numbers.iter().any(|number| !number.is_finite()) {
-        let key = key.to_string();
-        return Err(TensorFault::NotFinite { key });
-    }
-    let shape = stored.shape.clone();
-    Ok(Values { shape, numbers })
-}
-
-fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| read(*chunk))
-        .collect()
+/// A tensor as a matrix, if it has two dimensions.
+fn matrix(key: &str, stored: &Stored) -> Result<Option<Matrix>, TensorFault> {
+    let numbers = stored.numbers(key)?;
+    Ok(match stored.shape[..] {
+        [rows, columns] => Some(Matrix::from_f32(&numbers, [rows, columns])),
+        _ => None,
+    })
 }
 
 impl FactorSet {
@@ -145,7 +103,7 @@ impl Names {
                 });
                 continue;
             };
-            match read_values(&key, &tensor).map(|values| values.matrix()) {
+            match matrix(&key, &tensor) {
                 Err(fault) => faults.push(fault),
                 Ok(Some(matrix)) => {
                     halves.entry(path.to_string()).or_default()[half] = Some(matrix);

@@ -13,7 +13,7 @@ pub(crate) mod tensors;
 mod write;
 
 pub use config::{PeftConfig, TargetModules};
-pub(crate) use folder::write_folder;
+pub(crate) use folder::{Tensors, write_folder};
 pub use load::{hot_swap, load, read_config};
 pub use save::{PeftMetadata, save};
 
