@@ -27,7 +27,7 @@ pub use loftq::{LoftQ, Quantizer};
 pub use lora_ga::{Direction, GradientScale, LoraGa};
 pub use observer::Observer;
 pub(crate) use observer::{InputStatistics, observe};
-pub(crate) use plain::{Plain, plain_of, started_over};
+pub(crate) use plain::{Plain, plain_of, start_of, started_over};
 pub(crate) use word::WORDS;
 
 /// How factors start that are not drawn independently of everything ([`LoraInit`](crate::LoraInit) has those that are).
