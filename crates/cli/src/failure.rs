@@ -125,6 +125,7 @@ impl From<TrainError> for Failure {
             TrainError::Config { .. } => Self::new(Kind::Usage, error),
             TrainError::Io { .. } => Self::new(Kind::Other, error),
             TrainError::Data(error) => error.into(),
+            TrainError::Adapter(error) => error.into(),
             error => Self::new(Kind::Training, error),
         }
     }

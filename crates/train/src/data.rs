@@ -80,11 +80,7 @@ impl TrainData {
         device: &Device,
     ) -> Result<(Arc<TrainLoader>, Arc<ValidLoader>), TrainError> {
         let valid = by_length(&self.valid, config.batch_size, self.pad)?;
-        let (rows, pad, seed) = (config.batch_size, self.pad, config.seed);
-        let batches = match config.packing {
-            true => Batches::packed(self.train, config.max_seq_len, rows, pad, seed)?,
-            false => Batches::new(self.train, rows, pad, seed)?,
-        };
+        let batches = batches_of(self.train, self.pad, config)?;
         Ok((
             Arc::new(TrainLoader::new(
                 batches,
@@ -95,6 +91,19 @@ impl TrainData {
             Arc::new(ValidLoader::new(valid, device.clone())),
         ))
     }
+}
+
+/// The training batches, in the order of the configuration's seed.
+pub(crate) fn batches_of(
+    examples: Vec<Example>,
+    pad: u32,
+    config: &TrainConfig,
+) -> Result<Batches, TrainError> {
+    let (rows, seed) = (config.batch_size, config.seed);
+    Ok(match config.packing {
+        true => Batches::packed(examples, config.max_seq_len, rows, pad, seed)?,
+        false => Batches::new(examples, rows, pad, seed)?,
+    })
 }
 
 /// Batches of examples of like length.

@@ -24,6 +24,7 @@
 //!
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
+//! - [`attach_adapter`]: an adapter whose factors may start from the data that it will be trained on;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
@@ -40,6 +41,7 @@ mod data;
 mod device;
 mod error;
 mod evaluate;
+mod initialize;
 mod lines;
 mod loader;
 mod metrics;
@@ -58,6 +60,7 @@ pub use data::TrainData;
 pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
 pub use error::TrainError;
 pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
+pub use initialize::attach_adapter;
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;

@@ -77,14 +77,19 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
     counter.0
 }
 
+/// The hidden states of a batch, `[batch_size, seq_len, d_model]`.
+pub(crate) fn hidden_of<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<3> {
+    match &batch.documents {
+        Some(documents) => model.hidden_packed(batch.ids.clone(), documents),
+        None => model.hidden(batch.ids.clone()),
+    }
+}
+
 /// The sum of `-log p` over the learned tokens of a batch. Shape `[1]`, f32.
 ///
 /// Logits are made at learned positions only: a prompt's would cost the most memory of the whole step, for nothing.
 pub(crate) fn loss_sum<M: CausalLm>(model: &M, batch: &BatchTensors) -> Tensor<1> {
-    let hidden = match &batch.documents {
-        Some(documents) => model.hidden_packed(batch.ids.clone(), documents),
-        None => model.hidden(batch.ids.clone()),
-    }; // [b, s, d]
+    let hidden = hidden_of(model, batch); // [b, s, d]
     let [batch_size, seq_len, d_model] = hidden.dims();
     let hidden = hidden.reshape([batch_size * seq_len, d_model]); // [b s, d]
     let learned = select_rows(hidden, batch.rows.clone()); // [learned, d]

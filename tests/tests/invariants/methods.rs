@@ -8,9 +8,10 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_lora::adapter::{
-    AdapterError, DEFAULT_NAME, LoraConfig, METHODS, MergeOptions, MethodConfig, MethodInfo,
-    Targets, TensorFault, activate, adapted_weights, adapters, attach, delete, merge,
-    merge_and_unload_with, peft, peft::PeftMetadata, rename, set_enabled, summary, unmerge,
+    AdapterError, DEFAULT_NAME, INITIALIZATIONS, InitializationInfo, LoraConfig, LoraInit, METHODS,
+    MergeOptions, MethodConfig, MethodInfo, Targets, TensorFault, activate, adapted_weights,
+    adapters, attach, delete, merge, merge_and_unload_with, peft, peft::PeftMetadata, rename,
+    set_enabled, summary, unmerge,
 };
 use burn_lora_tests::{
     Subject, assert_close, assert_same, gpt2, gradients, largest_difference, llama, methods_for,
@@ -522,21 +523,43 @@ fn every_method_of_the_table_has_a_word_and_the_other_way_round() {
 #[test]
 fn the_document_of_the_methods_is_what_the_code_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/methods.md");
-    let marks = ("<!-- methods: generated -->\n", "<!-- end of methods -->\n");
-    let text = fs::read_to_string(path).unwrap();
-    let start = text.find(marks.0).unwrap() + marks.0.len();
-    let end = text.find(marks.1).unwrap();
-    let table = MethodInfo::markdown();
-    if std::env::var_os("BURN_LORA_BLESS").is_some() {
-        let new = format!("{}{table}{}", &text[..start], &text[end..]);
-        fs::write(path, new).unwrap();
-        return;
+    for (name, table) in [
+        ("methods", MethodInfo::markdown()),
+        ("initializations", InitializationInfo::markdown()),
+    ] {
+        let marks = (
+            format!("<!-- {name}: generated -->\n"),
+            format!("<!-- end of {name} -->\n"),
+        );
+        let text = fs::read_to_string(path).unwrap();
+        let start = text.find(&marks.0).unwrap() + marks.0.len();
+        let end = text.find(&marks.1).unwrap();
+        if std::env::var_os("BURN_LORA_BLESS").is_some() {
+            let new = format!("{}{table}{}", &text[..start], &text[end..]);
+            fs::write(path, new).unwrap();
+            continue;
+        }
+        assert_eq!(
+            &text[start..end],
+            table,
+            "docs/methods.md is stale: run this with BURN_LORA_BLESS=1"
+        );
     }
-    assert_eq!(
-        &text[start..end],
-        table,
-        "docs/methods.md is stale: run this with BURN_LORA_BLESS=1"
-    );
+}
+
+#[test]
+fn every_initialization_of_the_table_has_a_word() {
+    for info in INITIALIZATIONS {
+        let init: LoraInit = info.word.parse().unwrap();
+        let base = match &init {
+            LoraInit::Informed(initialization) => {
+                assert_eq!(initialization.word(), info.word);
+                initialization.changes_base()
+            }
+            _ => false,
+        };
+        assert_eq!(base, info.base != "stays", "{}", info.word);
+    }
 }
 
 #[test]

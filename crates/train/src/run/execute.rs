@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use super::config::RunConfig;
 use super::data::{RunData, read_data, read_tokenizer};
-use super::initialize::attach_adapter;
 use crate::data::TrainData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, evaluate};
+use crate::initialize::attach_adapter;
 use crate::observer::Observer;
 use crate::recipe::finetune;
 
@@ -104,23 +104,26 @@ pub fn run(
     tell_of(&data, tell);
     write(&config.output.join("config.yaml"), &config.to_yaml())?;
 
-    let load = LoadOptions::new(config.dtype.into(), device.clone());
-    let base = Decoder::load(folder, &load)?.with_recompute(config.recompute);
+    let load = LoadOptions::new(config.dtype.into(), device);
+    let base = Decoder::load(folder, &load)?;
     for part in [&data.train, &data.valid, &data.test] {
         check_vocab(part, &tokenizer, base.vocab_size())?;
     }
     let fan_in_fan_out = base.config().fan_in_fan_out();
-    let (model, lora) = attach_adapter(base, config, &data.train, tokenizer.pad(), &device)?;
-    // The last line of the table, which has the sums.
-    let table = summary(&model).to_string();
-    tell("adapter", table.lines().last().unwrap_or(""));
-
     let train_data = TrainData {
         train: data.train,
         valid: data.valid,
         pad: tokenizer.pad(),
     };
-    let trained = finetune(model, &config.train_config(), train_data, observer)?;
+    let (lora, training) = (config.lora_config(), config.train_config());
+    let batches = config.adapter.initialization_batches;
+    let (model, lora) = attach_adapter(base, DEFAULT_NAME, &lora, &train_data, &training, batches)?;
+    let model = model.with_recompute(config.recompute);
+    // The last line of the table, which has the sums.
+    let table = summary(&model).to_string();
+    tell("adapter", table.lines().last().unwrap_or(""));
+
+    let trained = finetune(model, &training, train_data, observer)?;
 
     let adapter = config.output.join("adapter");
     let metadata = PeftMetadata {

@@ -3,7 +3,6 @@
 mod config;
 mod data;
 mod execute;
-mod initialize;
 mod parse;
 
 pub use config::{AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig};
