@@ -66,8 +66,9 @@ pub use factors::{
 };
 pub use init::LoraInit;
 pub use initial::{
-    CordaMethod, Direction, Eva, Evidence, GradientScale, Initialization, Initialized, LoftQ,
-    LoraGa, Needs, Observer, Quantizer, attach_initialized, weight_gradients,
+    CordaMethod, Direction, Eva, Evidence, GradientScale, INITIALIZATIONS, Initialization,
+    InitializationInfo, Initialized, LoftQ, LoraGa, Needs, Observer, Quantizer, attach_initialized,
+    weight_gradients,
 };
 pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
 pub use lora::Lora;

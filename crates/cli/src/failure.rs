@@ -128,6 +128,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Data(error) => error.into(),
+            TrainError::Adapter(error) => error.into(),
             error => Self::new(training_kind(&error), error),
         }
     }

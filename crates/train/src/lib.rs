@@ -24,6 +24,7 @@
 //!
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
+//! - [`attach_adapter`]: an adapter whose factors may start from the data that it will be trained on;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
 //! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
@@ -46,6 +47,7 @@ mod evaluate;
 mod exact;
 mod facts;
 mod fit;
+mod initialize;
 mod lines;
 mod loader;
 pub mod measures;
@@ -76,6 +78,7 @@ pub use evaluate::{
     Completion, EvaluateOptions, Evaluation, TaskEvaluation, evaluate, evaluate_task,
 };
 pub use facts::{EVENTS_FOLDER, FACTS_FILE, Fact, FactKind, read_facts};
+pub use initialize::{attach_adapter, attach_task_adapter};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;

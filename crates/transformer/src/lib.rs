@@ -77,7 +77,7 @@ pub use config::{
     Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
-pub use difference::WeightPairs;
+pub use difference::{LinearWeights, WeightPairs};
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };

@@ -12,7 +12,6 @@ use super::{CONFIG_FILE, PeftConfig};
 use crate::change::LayerChange;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
-use crate::factors::reading::{Values, read_values};
 use crate::method::MethodConfig;
 
 /// What [`inspect`] finds.
@@ -127,6 +126,22 @@ pub fn inspect(folder: &Path) -> Result<AdapterReport, AdapterError> {
 }
 
 /// What the file has of one layer.
+/// A tensor as numbers.
+struct Values {
+    shape: Vec<usize>,
+    numbers: Vec<f32>,
+}
+
+impl Values {
+    /// As a matrix, if it has two dimensions.
+    fn matrix(&self) -> Option<Matrix> {
+        match self.shape[..] {
+            [rows, columns] => Some(Matrix::from_f32(&self.numbers, [rows, columns])),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Parts {
     parameters: usize,
@@ -145,8 +160,11 @@ fn layers(
     let mut stored: Vec<_> = stored.into_iter().collect();
     stored.sort_by(|(left, _), (right, _)| left.cmp(right));
     for (key, tensor) in stored {
-        let values = match read_values(&key, &tensor) {
-            Ok(values) => values,
+        let values = match tensor.numbers(&key) {
+            Ok(numbers) => Values {
+                shape: tensor.shape.clone(),
+                numbers,
+            },
             Err(fault) => {
                 faults.push(fault.to_string());
                 continue;

@@ -14,7 +14,7 @@ pub(crate) mod tensors;
 mod write;
 
 pub use config::{PeftConfig, TargetModules};
-pub(crate) use folder::write_folder;
+pub(crate) use folder::{Tensors, write_folder};
 pub use inspect::{AdapterLayer, AdapterReport, inspect};
 pub(crate) use keys::{SHARED, layer_key, saved_key};
 pub use load::{hot_swap, load, read_config};

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::config::RunConfig;
 use super::data::{RunData, RunPart};
-use super::initialize::attach_adapter;
 use super::job::{Job, with_job};
 use super::same::check_same;
 use super::task::{TaskKind, choose};
@@ -20,6 +19,7 @@ use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
 use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
+use crate::initialize::{attach_with, evidence, needs_gradients};
 use crate::observer::Observer;
 use crate::recipe::{finetune_task, resume_facts};
 use crate::report::{REPORT_FILE, Report};
@@ -141,18 +141,32 @@ fn run_as<J: Job>(
     let written = settled(config, task, job.classes()).to_yaml();
     write(&config.output.join("config.yaml"), &written)?;
 
-    let load = |config: &RunConfig| {
+    let load = |recompute| {
+        let config = RunConfig {
+            recompute,
+            ..config.clone()
+        };
         let options = LoadOptions::new(config.dtype.into(), device.clone());
-        job.load(config, folder, options)
+        job.load(&config, folder, options)
     };
-    let base = load(config)?;
+    let (lora, training) = (config.lora_config(), config.train_config());
+    // Blocks that are computed again give gradients to adapters only.
+    let is_shown_whole = config.recompute > 0 && needs_gradients(&lora);
+    let mut base = load(if is_shown_whole { 0 } else { config.recompute })?;
     let task = job.task(&base);
     let lora = LoraConfig {
         modules_to_save: task.saved_modules().to_vec(),
-        ..config.lora_config()
+        ..lora
     };
+    let batches = config.adapter.initialization_batches;
+    let seen = evidence(&base, &lora, &task, &data.train, &training, batches)?;
+    if is_shown_whole {
+        // One at a time in memory.
+        drop(base);
+        base = load(config.recompute)?;
+    }
     let fan_in_fan_out = J::fan_in_fan_out(&base);
-    let (model, lora) = attach_adapter::<J>(config, lora, &task, &data.train, &device, base, load)?;
+    let (model, lora) = attach_with(base, DEFAULT_NAME, &lora, &seen)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));
@@ -164,7 +178,6 @@ fn run_as<J: Job>(
         format,
         parts,
     } = data;
-    let training = config.train_config();
     for fact in resume_facts(&training, &train, &valid)? {
         let name = match fact.starts_with("left out") {
             true => "warning",
