@@ -155,6 +155,7 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
 ) -> Result<Outcome<W>, TrainError> {
     config.validate()?;
     data.check(task, model(&shown), config)?;
+    check_judged(config, data.valid.is_empty())?;
     observer.check()?;
     let stop = observer.stop();
     let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm)
@@ -348,6 +349,23 @@ fn load<M: Module>(module: M, record: ModuleRecord, path: &Path) -> Result<M, Tr
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// Whoever waits for a better validation needs one.
+fn check_judged(config: &TrainConfig, without_validation: bool) -> Result<(), TrainError> {
+    let waiting = [
+        (config.keep_best, "keep_best"),
+        (config.patience.is_some(), "patience"),
+    ];
+    let faults: Vec<String> = waiting
+        .into_iter()
+        .filter(|(is_set, _)| *is_set && without_validation)
+        .map(|(_, name)| format!("{name} needs examples to validate with"))
+        .collect();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(TrainError::Config { faults }),
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

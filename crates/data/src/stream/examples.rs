@@ -31,9 +31,17 @@ pub struct ExampleStream {
 #[serde(deny_unknown_fields)]
 pub struct ExampleStreamState {
     rows: StreamState,
-    /// Ids and learned spans.
-    pending: Vec<(Vec<u32>, Vec<(usize, usize)>)>,
+    pending: Vec<Pending>,
     dropped: u64,
+}
+
+/// An example that was not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pending {
+    ids: Vec<u32>,
+    /// Where each learned span begins and ends.
+    spans: Vec<(usize, usize)>,
 }
 
 impl ExampleStream {
@@ -133,10 +141,10 @@ impl ExampleStream {
     pub fn state(&self) -> ExampleStreamState {
         let pending = self.pending.iter().map(|example| {
             let spans = example.spans().iter();
-            (
-                example.ids().to_vec(),
-                spans.map(|span| (span.start, span.end)).collect(),
-            )
+            Pending {
+                ids: example.ids().to_vec(),
+                spans: spans.map(|span| (span.start, span.end)).collect(),
+            }
         });
         ExampleStreamState {
             rows: self.rows.state(),
@@ -151,7 +159,7 @@ impl ExampleStream {
     ///
     /// As [`RowStream::restore`]; [`DataError::BadExample`] for a state that was changed by hand.
     pub fn restore(&mut self, state: &ExampleStreamState) -> Result<(), DataError> {
-        let pending = state.pending.iter().map(|(ids, spans)| {
+        let pending = state.pending.iter().map(|Pending { ids, spans }| {
             let spans = spans.iter().map(|(start, end)| *start..*end).collect();
             Example::with_spans(ids.clone(), spans)
         });

@@ -260,13 +260,19 @@ impl Options<'_> {
             .as_object()
             .map(|map| map.keys().cloned().collect())
             .unwrap_or_default();
-        for key in self.options.keys().filter(|key| !known.contains(*key)) {
-            let near = nearest(key, known.iter().map(String::as_str));
-            let near = near.map_or_else(
-                || format!("; there are {}", known.join(", ")),
-                |near| format!(": did you mean {near}?"),
-            );
-            return Err(format!("{} has no setting {key}{near}", self.name));
+        let unknown = self.options.keys().filter(|key| !known.contains(*key));
+        let faults: Vec<String> = unknown
+            .map(|key| {
+                let near = nearest(key, known.iter().map(String::as_str));
+                let near = near.map_or_else(
+                    || format!("; there are {}", known.join(", ")),
+                    |near| format!(": did you mean {near}?"),
+                );
+                format!("{} has no setting {key}{near}", self.name)
+            })
+            .collect();
+        if !faults.is_empty() {
+            return Err(faults.join("; "));
         }
         serde_json::from_value(Value::Object(self.options)).map_err(|error| error.to_string())
     }
