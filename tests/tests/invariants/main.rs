@@ -3,6 +3,7 @@
 //! The project's invariants; a test's name starts with the number of the one it belongs to.
 #![allow(clippy::unwrap_used)]
 
+mod changes;
 mod common;
 mod factors;
 mod files;
