@@ -26,6 +26,7 @@
 //! | 25 | the cache | `learning`; T5 in `crates/transformer/src/tests` |
 #![allow(clippy::unwrap_used)]
 
+mod changes;
 mod common;
 mod factors;
 mod files;

@@ -52,12 +52,17 @@ pub struct AdapterLayer {
     pub change: Option<LayerChange>,
 }
 
-/// The tensors of a layer behind its path, the two factors first.
+/// The two factors of a layer, behind its path.
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
-const OTHERS: [&str; 19] = [
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
+/// All that a file may have of a layer, by any method.
+const ENDINGS: [&str; 26] = [
+    A,
+    B,
+    MAGNITUDE,
     ".lora_B.bias",
-    ".lora_magnitude_vector",
     ".lora_embedding_A",
     ".lora_embedding_B",
     ".lora_A",
@@ -75,8 +80,6 @@ const OTHERS: [&str; 19] = [
     ".lokr_w1_b",
     ".lokr_w2_a",
     ".lokr_w2_b",
-];
-const LAST: [&str; 5] = [
     ".ia3_l",
     ".token_adapter.trainable_tokens_delta",
     ".trainable_tokens_delta",
@@ -179,7 +182,7 @@ fn layers(
         match ending {
             A => parts.a = Some(values),
             B => parts.b = Some(values),
-            ".lora_magnitude_vector" => parts.has_magnitude = true,
+            MAGNITUDE => parts.has_magnitude = true,
             _ => {}
         }
     }
@@ -226,8 +229,8 @@ fn layers(
 
 /// The path of a layer and what follows it in a key.
 fn split(key: &str) -> Option<(&str, &str)> {
-    let endings = [A, B].into_iter().chain(OTHERS).chain(LAST);
-    endings
+    ENDINGS
+        .into_iter()
         .filter_map(|ending| Some((key.strip_suffix(ending)?, ending)))
         // `a.token_adapter.trainable_tokens_delta` ends with the shorter name, too.
         .max_by_key(|(_, ending)| ending.len())

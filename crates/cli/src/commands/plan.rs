@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn_lora::train::{
-    DeviceChoice, Fit, ModelDtype, Plan, PlanOptions, Planner, RunConfig, measure_rate,
+    Backend, DeviceChoice, Fit, ModelDtype, Plan, PlanOptions, Planner, RunConfig, measure_rate,
 };
 use burn_lora::transformer::{Gpt3Shape, LoadError, ModelConfig, inspect_folder};
 use burn_lora_hub::Wanted;
@@ -63,13 +63,9 @@ pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
     let (config, model) = read(arguments)?;
     let lora = config.lora_config();
     let planner = Planner::new(&model.config, &lora)?;
-    let asked = config.device.is_some();
-    let choice = match asked {
-        true => Some(DeviceChoice::resolve(config.device.as_deref())?),
-        false => None,
-    };
+    let backend = config.device.as_deref().map(backend).transpose()?;
     let mut options = PlanOptions {
-        backend: choice.map(DeviceChoice::backend),
+        backend,
         ..PlanOptions::from(&config)
     };
     let longest = planner.anatomy().max_positions;
@@ -80,7 +76,7 @@ pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
         ));
         options.seq_len = longest;
     }
-    options.flops_per_second = rate(arguments, choice, &options)?;
+    options.flops_per_second = rate(arguments, &config, &options, output)?;
     let plan = planner.plan(&options);
     let fit = arguments.fit.map(|budget| planner.fit(&options, budget));
 
@@ -97,7 +93,7 @@ pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
         "seq_len": options.seq_len,
         "grad_accumulation": options.grad_accumulation,
         "recompute": options.recompute,
-        "device": choice.map(|choice| choice.to_string()),
+        "device": config.device,
         "flops_per_second": options.flops_per_second,
         "checkpoint_bytes": model.bytes,
         "plan": plan,
@@ -161,18 +157,37 @@ fn known(place: &str, revision: Option<&str>) -> Result<Known, Failure> {
     }
 }
 
-/// Operations per second: those that are given, or those of a device that was named and is here.
+/// The backend of a device, which may be another machine's.
+fn backend(device: &str) -> Result<Backend, Failure> {
+    let name = device.split(':').next().unwrap_or(device);
+    let mut known = Backend::BY_PRIORITY.into_iter();
+    match known.find(|backend| backend.name() == name) {
+        Some(backend) => Ok(backend),
+        // It says what there is.
+        None => Ok(DeviceChoice::resolve(Some(device))?.backend()),
+    }
+}
+
+/// Operations per second: those that are given, or those of a device that was named and is in this build.
 fn rate(
     arguments: &PlanArguments,
-    choice: Option<DeviceChoice>,
+    config: &RunConfig,
     options: &PlanOptions,
+    output: &Output,
 ) -> Result<Option<f64>, Failure> {
-    match (arguments.tflops, choice) {
+    match (arguments.tflops, options.backend) {
         (Some(tflops), _) if tflops.is_finite() && tflops > 0.0 => Ok(Some(tflops * 1e12)),
         (Some(_), _) => Err(Failure::new(Kind::Usage, "--tflops must be above 0")),
-        (None, Some(choice)) => {
-            let device = choice.open()?;
+        (None, Some(backend)) if backend.is_built() => {
+            let device = DeviceChoice::resolve(config.device.as_deref())?.open()?;
             Ok(Some(measure_rate(&device, options.dtype)?.flops_per_second))
+        }
+        (None, Some(backend)) => {
+            output.warn(&format!(
+                "{} is not in this build, so that its speed cannot be measured; give --tflops",
+                backend.name()
+            ));
+            Ok(None)
         }
         (None, None) => Ok(None),
     }

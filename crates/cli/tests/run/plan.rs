@@ -122,6 +122,19 @@ fn a_measured_speed_makes_a_time() {
 }
 
 #[test]
+fn a_device_of_another_machine_is_planned_for() {
+    let (dir, model) = setup();
+    let base = &model[6..];
+    let found = object(
+        dir.path(),
+        &["plan", base, "--device", "cuda:1", "--tflops", "100"],
+    );
+    let memory = &found["plan"]["memory"];
+    assert!(memory["pools"].as_u64() > Some(0), "{memory}");
+    assert_eq!(found["flops_per_second"], json!(1e14));
+}
+
+#[test]
 fn a_plan_says_what_is_wrong() {
     let (dir, model) = setup();
     let base = &model[6..];

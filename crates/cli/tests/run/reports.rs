@@ -212,3 +212,56 @@ fn an_adapter_is_shown_by_its_folder() {
         "{faults:?}"
     );
 }
+
+#[test]
+fn every_command_answers_with_one_object() {
+    let (dir, model) = setup();
+    for arguments in [
+        &["completions", "bash"][..],
+        &["recipes"],
+        &["recipes", "print", "chat"],
+        &["doctor"],
+    ] {
+        let found = object(dir.path(), arguments);
+        assert!(found.is_object(), "{arguments:?}");
+    }
+    let found = object(dir.path(), &["doctor"]);
+    #[cfg(target_os = "linux")]
+    assert!(
+        found["memory"]["available_bytes"].as_u64() > Some(0),
+        "{found}"
+    );
+    assert_eq!(found["backends"][0]["name"], "flex");
+
+    // A conversation: the words grow beside the object.
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_burn-lora"))
+        .args([
+            "generate",
+            "--model",
+            &model[6..],
+            "--chat",
+            "--chat-template",
+            "chatml",
+        ])
+        .args(["--max-new-tokens", "4", "--system", "Be brief.", "--json"])
+        .env("BURN_DEVICE", "flex")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut input = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut input, b"two ships\n\n").expect("written");
+    drop(input);
+    let output = child.wait_with_output().expect("ended");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let roles: Vec<&str> = found["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .filter_map(|message| message["role"].as_str())
+        .collect();
+    assert_eq!(roles, ["system", "user", "assistant"]);
+}

@@ -13,7 +13,26 @@ struct Session<'a> {
     socket: &'a Path,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Runs the command in a terminal; nothing where there is no tmux.
+    fn start(folder: &Path, socket: &'a Path, environment: &str, arguments: &str) -> Option<Self> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            eprintln!("no tmux here (apt-get install tmux): the terminal was not looked at");
+            return None;
+        }
+        let session = Self { socket };
+        let command = format!(
+            "cd {} && env -u CI -u NO_COLOR {environment} BURN_DEVICE=flex TERM=screen-256color {} {arguments}; \
+             echo code $?; sleep 60",
+            folder.display(),
+            env!("CARGO_BIN_EXE_burn-lora")
+        );
+        let size = ["-x", "160", "-y", "48"];
+        let new = ["-f", "/dev/null", "new-session", "-d", "-s", "run"];
+        session.tmux(&[&new[..], &size, &[&command]].concat());
+        Some(session)
+    }
+
     fn tmux(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("tmux");
         let output = command.arg("-S").arg(self.socket).args(arguments).output();
@@ -50,10 +69,6 @@ impl Drop for Session<'_> {
 
 #[test]
 fn the_dashboard_shows_the_run_and_gives_the_terminal_back() {
-    if Command::new("tmux").arg("-V").output().is_err() {
-        eprintln!("no tmux here (apt-get install tmux): the dashboard was not looked at");
-        return;
-    }
     let (dir, model) = setup();
     fs::write(
         dir.path().join("run.yaml"),
@@ -61,25 +76,10 @@ fn the_dashboard_shows_the_run_and_gives_the_terminal_back() {
     )
     .expect("written");
     let socket = dir.path().join("tmux");
-    let session = Session { socket: &socket };
-    let command = format!(
-        "cd {} && env -u CI -u NO_COLOR BURN_DEVICE=flex TERM=screen-256color {} train run.yaml {model} rank=2; echo code $?; sleep 60",
-        dir.path().display(),
-        env!("CARGO_BIN_EXE_burn-lora")
-    );
-    session.tmux(&[
-        "-f",
-        "/dev/null",
-        "new-session",
-        "-d",
-        "-s",
-        "run",
-        "-x",
-        "160",
-        "-y",
-        "48",
-        &command,
-    ]);
+    let arguments = format!("train run.yaml {model} rank=2");
+    let Some(session) = Session::start(dir.path(), &socket, "", &arguments) else {
+        return;
+    };
     let screen = session.wait(&[
         "Loss",
         "Tokens per second",
@@ -105,4 +105,24 @@ fn the_dashboard_shows_the_run_and_gives_the_terminal_back() {
     );
     let page = fs::read_to_string(dir.path().join("output/report.html")).expect("a page");
     assert!(page.contains("aria-label=\"loss\""));
+}
+
+#[test]
+fn what_is_learned_is_colored_in_a_terminal_unless_colors_are_unwanted() {
+    let (dir, model) = setup();
+    let arguments = format!("inspect pairs.csv --rows 1 --model {}", &model[6..]);
+    for (environment, has_colors) in [("", true), ("NO_COLOR=1", false)] {
+        let socket = dir.path().join(format!("colors-{has_colors}"));
+        let Some(session) = Session::start(dir.path(), &socket, environment, &arguments) else {
+            return;
+        };
+        session.wait(&["learned \"", "code 0"]);
+        let screen = session.tmux(&["capture-pane", "-p", "-e", "-t", "run"]);
+        let line = screen.lines().find(|line| line.contains("learned "));
+        let learned = line.expect("a line");
+        assert_eq!(learned.contains('\u{1b}'), has_colors, "{learned:?}");
+        if has_colors {
+            assert!(learned.contains("32m"), "green: {learned:?}");
+        }
+    }
 }

@@ -34,8 +34,9 @@ pub struct FitAtLength {
 impl Planner {
     /// The largest batch and length that fit into so many bytes.
     pub fn fit(&self, options: &PlanOptions, budget: u64) -> Fit {
+        let options = &options.bounded();
         let longest = self.anatomy().max_positions.unwrap_or(MOST);
-        let needs = |options: &PlanOptions| self.plan(options).memory.total;
+        let needs = |options: &PlanOptions| self.memory(options).total;
         let batch = |options: &PlanOptions| {
             largest(MOST, |batch_size| {
                 needs(&PlanOptions {

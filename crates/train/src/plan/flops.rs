@@ -3,7 +3,7 @@
 use burn_lora_transformer::{BlockAnatomy, Place};
 use serde::Serialize;
 
-use super::{Placed, PlanOptions, Planner};
+use super::{Placed, PlanOptions, Planner, saturated};
 
 /// Floating-point operations of the matrix products of one optimizer step; a product of `m x k` and `k x n` has `2 m k n`.
 ///
@@ -25,7 +25,7 @@ pub struct StepFlops {
 
 impl Planner {
     pub(super) fn flops(&self, options: &PlanOptions) -> StepFlops {
-        let [mut forward, mut backward, mut recomputed] = [0u64; 3];
+        let [mut forward, mut backward, mut recomputed] = [0u128; 3];
         let first = self.first_block();
         for layer in &self.layers {
             let [ahead, back] = self.layer_flops(layer, first, options);
@@ -44,25 +44,26 @@ impl Planner {
             recomputed += if again { 2 * product } else { 0 };
         }
         if self.has_tied_head {
-            let sizes = [self.anatomy.d_model, self.anatomy.vocab_size].map(|size| size as u64);
+            let sizes = [self.anatomy.d_model, self.anatomy.vocab_size].map(|size| size as u128);
             let product = 2 * self.learned_tokens(options) * sizes[0] * sizes[1];
             forward += product;
             backward += product * if self.trains_table() { 2 } else { 1 };
         }
-        let passes = options.grad_accumulation as u64;
-        let [forward, backward, recomputed] =
-            [forward, backward, recomputed].map(|flops| flops * passes);
+        let passes = options.grad_accumulation as u128;
+        let total = forward + backward + recomputed;
+        let [forward, backward, recomputed, total] =
+            [forward, backward, recomputed, total].map(|flops| saturated(flops * passes));
         StepFlops {
             forward,
             backward,
             recomputed,
-            total: forward + backward + recomputed,
+            total,
         }
     }
 
     /// Forward and backward of a linear layer with its adapter.
-    fn layer_flops(&self, layer: &Placed, first: usize, options: &PlanOptions) -> [u64; 2] {
-        let [d_in, d_out] = layer.shape.map(|width| width as u64);
+    fn layer_flops(&self, layer: &Placed, first: usize, options: &PlanOptions) -> [u128; 2] {
+        let [d_in, d_out] = layer.shape.map(|width| width as u128);
         let tokens = self.tokens_at(layer, options);
         let product = 2 * tokens * d_in * d_out;
         // Nothing below the first layers of the first block wants their input's gradient.
@@ -70,7 +71,7 @@ impl Planner {
             && layer.place == Place::AttentionIn
             && !self.trains_embedding();
         let below = layer.block.is_some_and(|block| block < first);
-        let inputs = u64::from(!starts && !below);
+        let inputs = u128::from(!starts && !below);
         let mut flops = [product, product * inputs];
         if layer.is_trained {
             flops[1] += product;
@@ -78,7 +79,7 @@ impl Planner {
         if let Some(adapter) = &layer.adapter
             && adapter.rank > 0
         {
-            let rank = adapter.rank as u64;
+            let rank = adapter.rank as u128;
             let (down, up) = (2 * tokens * d_in * rank, 2 * tokens * rank * d_out);
             flops[0] += down + up;
             flops[1] += down * (1 + inputs) + 2 * up;
@@ -87,36 +88,36 @@ impl Planner {
     }
 
     /// The head of a decoder, tied to the embedding or not, sees learned tokens only; a head for labels sees rows.
-    fn tokens_at(&self, layer: &Placed, options: &PlanOptions) -> u64 {
-        let tokens = (options.batch_size * options.seq_len) as u64;
+    fn tokens_at(&self, layer: &Placed, options: &PlanOptions) -> u128 {
+        let tokens = options.tokens();
         if let Some(block) = layer.block {
             let BlockAnatomy { experts, top_k, .. } = self.anatomy.blocks[block];
             return match layer.is_expert {
-                true => tokens * top_k as u64 / experts as u64,
+                true => tokens * top_k as u128 / experts as u128,
                 false => tokens,
             };
         }
         match layer.shape.contains(&self.anatomy.vocab_size) {
             true => self.learned_tokens(options),
-            false => options.batch_size as u64,
+            false => options.batch_size as u128,
         }
     }
 
     /// A row's last token is never learned from: nothing follows it.
-    pub(super) fn learned_tokens(&self, options: &PlanOptions) -> u64 {
+    pub(super) fn learned_tokens(&self, options: &PlanOptions) -> u128 {
         let length = match self.anatomy.causal {
             true => options.seq_len.saturating_sub(1),
             false => options.seq_len,
         };
-        (options.learned * (options.batch_size * length) as f64).ceil() as u64
+        (options.learned * options.batch_size as f64 * length as f64).ceil() as u128
     }
 
     /// One product over all heads of a block.
-    fn attention_product(&self, block: &BlockAnatomy, options: &PlanOptions) -> u64 {
-        let seq = options.seq_len as u64;
+    fn attention_product(&self, block: &BlockAnatomy, options: &PlanOptions) -> u128 {
+        let seq = options.seq_len as u128;
         let seen = match block.window {
-            Some(window) if (window as u64) < seq => {
-                let window = window as u64;
+            Some(window) if (window as u128) < seq => {
+                let window = window as u128;
                 match self.anatomy.causal {
                     // The first tokens see fewer.
                     true => window * (window + 1) / 2 + (seq - window) * window,
@@ -126,8 +127,8 @@ impl Planner {
             _ if self.anatomy.causal => seq * (seq + 1) / 2,
             _ => seq * seq,
         };
-        let width = (self.anatomy.n_heads * self.anatomy.d_head) as u64;
-        2 * options.batch_size as u64 * seen * width * block.attentions as u64
+        let width = (self.anatomy.n_heads * self.anatomy.d_head) as u128;
+        2 * options.batch_size as u128 * seen * width * block.attentions as u128
     }
 
     fn trains_embedding(&self) -> bool {

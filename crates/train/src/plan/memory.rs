@@ -3,15 +3,15 @@
 use burn_lora_transformer::{BlockAnatomy, Place};
 use serde::Serialize;
 
-use super::{PlanOptions, Planner};
+use super::{PlanOptions, Planner, saturated};
 use crate::device::Backend;
 
 /// Bytes of f32, in which adapters, their gradients and their moments are.
-const F32: u64 = 4;
+const F32: u128 = 4;
 /// Bytes of logits that CPUs hold at a time; at least this many rows of them.
-const CPU_CHUNK: (u64, u64) = (8 << 20, 128);
+const CPU_CHUNK: (u128, u128) = (8 << 20, 128);
 /// The same on GPUs.
-const GPU_CHUNK: (u64, u64) = (128 << 20, 1);
+const GPU_CHUNK: (u128, u128) = (128 << 20, 1);
 /// What CubeCL's pools hold on a GPU beside what the tensors of a step take, as a multiple of that: measured at 1.3 on one
 /// H100, with and without recomputation (docs/measurements.md).
 const POOLS: f64 = 1.3;
@@ -60,38 +60,61 @@ impl MemoryParts {
 
 impl Planner {
     pub(super) fn memory(&self, options: &PlanOptions) -> MemoryParts {
-        let size = options.dtype.size() as u64;
-        let trained = self.trained() as u64;
-        let base = self.outline.base_parameters() as u64;
+        let size = options.dtype.size() as u128;
+        let trained = self.trained() as u128;
+        let base = self.outline.base_parameters() as u128;
         // Two sets while those of one pass are added to those before.
         let sets = if options.grad_accumulation > 1 { 2 } else { 1 };
         let own = match self.trains_all {
             true => size,
             false => F32,
         };
-        let added = self.outline.added() as u64;
-        let mut memory = MemoryParts {
-            weights: base * size,
-            adapter: (added + self.outline.shared_parameters as u64) * F32,
-            gradients: trained * own * sets,
-            optimizer: trained * own * options.moments as u64,
-            activations: self.activations(options),
-            logits: self.logits(options),
-            workspace: self.workspace(options),
-            ..MemoryParts::default()
+        let added = self.outline.added() as u128;
+        let activations = self.activations(options);
+        let (logits, workspace) = (self.logits(options), self.workspace(options));
+        let passing = (activations + logits + workspace) as f64;
+        let pools = match is_gpu(options.backend) {
+            true => (POOLS * passing) as u128,
+            false => 0,
         };
-        if is_gpu(options.backend) {
-            let passing = memory.activations + memory.logits + memory.workspace;
-            memory.pools = (POOLS * passing as f64) as u64;
+        let parts = [
+            base * size,
+            (added + self.outline.shared_parameters as u128) * F32,
+            trained * own * sets,
+            trained * own * options.moments as u128,
+            activations,
+            logits,
+            workspace,
+            pools,
+        ];
+        let total = saturated(parts.iter().sum());
+        let [
+            weights,
+            adapter,
+            gradients,
+            optimizer,
+            activations,
+            logits,
+            workspace,
+            pools,
+        ] = parts.map(saturated);
+        MemoryParts {
+            weights,
+            adapter,
+            gradients,
+            optimizer,
+            activations,
+            logits,
+            workspace,
+            pools,
+            total,
         }
-        memory.total = memory.parts().iter().map(|(_, bytes)| bytes).sum();
-        memory
     }
 
     /// What all blocks keep. Of one that is computed again it is its input; while that happens, it keeps what the others do.
-    fn activations(&self, options: &PlanOptions) -> u64 {
-        let tokens = (options.batch_size * options.seq_len) as u64;
-        let stream = tokens * (self.anatomy.d_model * options.dtype.size()) as u64;
+    fn activations(&self, options: &PlanOptions) -> u128 {
+        let tokens = options.tokens();
+        let stream = tokens * (self.anatomy.d_model * options.dtype.size()) as u128;
         let first = self.first_block();
         let again = match self.anatomy.keeps_scores {
             // Blocks with relative positions are not computed again.
@@ -99,44 +122,44 @@ impl Planner {
             false => options.recompute.min(self.anatomy.blocks.len()),
         };
         let block = |index: usize| self.kept(index, options);
-        let kept: u64 = (first.max(again)..self.anatomy.blocks.len())
+        let kept: u128 = (first.max(again)..self.anatomy.blocks.len())
             .map(block)
             .sum();
         let anew = (first..again).map(block).max().unwrap_or(0);
-        let inputs = again.saturating_sub(first) as u64 * stream;
+        let inputs = again.saturating_sub(first) as u128 * stream;
         inputs + kept.max(anew) + self.composed()
     }
 
     /// What one block keeps, in bytes.
-    fn kept(&self, index: usize, options: &PlanOptions) -> u64 {
+    fn kept(&self, index: usize, options: &PlanOptions) -> u128 {
         let anatomy = &self.anatomy;
         let block = &anatomy.blocks[index];
-        let size = options.dtype.size() as u64;
-        let tokens = (options.batch_size * options.seq_len) as u64;
-        let d = anatomy.d_model as u64;
-        let queries = (anatomy.n_heads * anatomy.d_head) as u64;
-        let keys = (anatomy.n_kv_heads * anatomy.d_head) as u64;
+        let size = options.dtype.size() as u128;
+        let tokens = options.tokens();
+        let d = anatomy.d_model as u128;
+        let queries = (anatomy.n_heads * anatomy.d_head) as u128;
+        let keys = (anatomy.n_kv_heads * anatomy.d_head) as u128;
         let inner = self.inner_width(block);
 
         // Norms keep what they read; attention its queries, keys, values and result, and a number for each head; the
         // activation what it reads.
-        let mut numbers = anatomy.norm_inputs as u64 * d;
-        let attentions = block.attentions as u64;
+        let mut numbers = anatomy.norm_inputs as u128 * d;
+        let attentions = block.attentions as u128;
         numbers += attentions * (2 * queries + 2 * keys);
         if anatomy.head_norms {
             numbers += queries + keys;
         }
         numbers += inner * if block.gated { 2 } else { 1 };
-        let mut bytes = numbers * size + attentions * F32 * anatomy.n_heads as u64;
+        let mut bytes = numbers * size + attentions * F32 * anatomy.n_heads as u128;
         if anatomy.keeps_scores {
-            let scores = (anatomy.n_heads * options.seq_len) as u64;
+            let scores = (anatomy.n_heads * options.seq_len) as u128;
             bytes += attentions * 2 * F32 * scores;
         }
         // A weight that is trained, or an adapter, keeps what it reads, once for all that read the same.
         let here = || {
-            self.layers
+            self.of_blocks[index]
                 .iter()
-                .filter(|layer| layer.block == Some(index))
+                .map(|layer| &self.layers[*layer])
         };
         let reads = |place: Place| {
             here()
@@ -145,7 +168,7 @@ impl Planner {
         bytes += size * if reads(Place::AttentionIn) { d } else { 0 };
         bytes += size
             * if reads(Place::MlpIn) {
-                d * block.top_k as u64
+                d * block.top_k as u128
             } else {
                 0
             };
@@ -157,12 +180,12 @@ impl Planner {
     }
 
     /// What an adapter keeps beside the input of its layer, in bytes for a token.
-    fn adapter_keeps(&self, layer: &super::Placed, block: &BlockAnatomy, size: u64) -> u64 {
+    fn adapter_keeps(&self, layer: &super::Placed, block: &BlockAnatomy, size: u128) -> u128 {
         let Some(adapter) = &layer.adapter else {
             return 0;
         };
-        let [d_in, d_out] = layer.shape.map(|width| width as u64);
-        let mut bytes = F32 * adapter.rank as u64;
+        let [d_in, d_out] = layer.shape.map(|width| width as u128);
+        let mut bytes = F32 * adapter.rank as u128;
         if self.dropout > 0.0 {
             // The input without what was dropped, and what was.
             bytes += 2 * F32 * d_in;
@@ -174,16 +197,16 @@ impl Planner {
             _ => 0,
         };
         match layer.is_expert {
-            true => bytes * block.top_k as u64 / block.experts as u64,
+            true => bytes * block.top_k as u128 / block.experts as u128,
             false => bytes,
         }
     }
 
     /// The matrices that some methods build of their parameters, whatever the batch.
-    fn composed(&self) -> u64 {
+    fn composed(&self) -> u128 {
         let layers = self.outline.layers.iter();
         let numbers = layers.map(|layer| {
-            let matrix = (layer.shape[0] * layer.shape[1]) as u64;
+            let matrix = (layer.shape[0] * layer.shape[1]) as u128;
             match layer.method {
                 // Both products, and the product of these.
                 "LoHa" => 3 * matrix,
@@ -191,18 +214,21 @@ impl Planner {
                 _ => 0,
             }
         });
-        F32 * numbers.sum::<u64>()
+        F32 * numbers.sum::<u128>()
     }
 
-    fn inner_width(&self, block: &BlockAnatomy) -> u64 {
-        (block.d_inner * block.top_k) as u64
+    fn inner_width(&self, block: &BlockAnatomy) -> u128 {
+        (block.d_inner * block.top_k) as u128
     }
 
-    fn logits(&self, options: &PlanOptions) -> u64 {
-        let size = options.dtype.size() as u64;
-        let (vocab, d) = (self.anatomy.vocab_size as u64, self.anatomy.d_model as u64);
+    fn logits(&self, options: &PlanOptions) -> u128 {
+        let size = options.dtype.size() as u128;
+        let (vocab, d) = (
+            self.anatomy.vocab_size as u128,
+            self.anatomy.d_model as u128,
+        );
         let learned = self.learned_tokens(options);
-        let of_vocabulary = |layer: &super::Placed| layer.shape[1] as u64 == vocab;
+        let of_vocabulary = |layer: &super::Placed| layer.shape[1] as u128 == vocab;
         if !self.has_tied_head && !self.layers.iter().any(of_vocabulary) {
             return 0;
         }
@@ -235,14 +261,14 @@ impl Planner {
     }
 
     /// The gradients that are on their way through a block.
-    fn workspace(&self, options: &PlanOptions) -> u64 {
-        let tokens = (options.batch_size * options.seq_len * options.dtype.size()) as u64;
+    fn workspace(&self, options: &PlanOptions) -> u128 {
+        let tokens = options.tokens() * options.dtype.size() as u128;
         let widest = self.anatomy.blocks.iter().map(|block| {
             let inner = self.inner_width(block);
             inner * if block.gated { 2 } else { 1 }
         });
         let widest = widest.max().unwrap_or(0);
-        tokens * (widest + 4 * self.anatomy.d_model as u64)
+        tokens * (widest + 4 * self.anatomy.d_model as u128)
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Planner {
     anatomy: Anatomy,
     outline: Outline,
     layers: Vec<Placed>,
+    /// The layers of each block, by their numbers.
+    of_blocks: Vec<Vec<usize>>,
     has_tied_head: bool,
     dropout: f64,
     trains_all: bool,
@@ -90,6 +92,28 @@ impl Default for PlanOptions {
     }
 }
 
+impl PlanOptions {
+    /// The same where the counts below stay within 128 bits: whatever a user asks for is counted.
+    fn bounded(&self) -> Self {
+        Self {
+            batch_size: self.batch_size.min(1 << 24),
+            seq_len: self.seq_len.min(1 << 24),
+            grad_accumulation: self.grad_accumulation.min(1 << 16),
+            moments: self.moments.min(1 << 16),
+            ..self.clone()
+        }
+    }
+
+    /// Tokens of a forward pass.
+    fn tokens(&self) -> u128 {
+        self.batch_size as u128 * self.seq_len as u128
+    }
+}
+
+fn saturated(count: u128) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 impl From<&RunConfig> for PlanOptions {
     /// A step of this run, on rows as long as they may be of which every token is learned.
     fn from(config: &RunConfig) -> Self {
@@ -120,7 +144,7 @@ pub struct Plan {
     /// Seconds of these at the rate of the options; a step takes longer.
     pub seconds: Option<f64>,
     /// Tokens of one optimizer step.
-    pub tokens: usize,
+    pub tokens: u64,
 }
 
 /// Counts of parameters.
@@ -200,6 +224,12 @@ impl Planner {
     fn of(model: &ModelConfig, outline: Outline, dropout: f64, trains_all: bool) -> Self {
         let anatomy = Anatomy::of(model);
         let layers = model::placed(&anatomy, &outline, trains_all);
+        let mut of_blocks = vec![Vec::new(); anatomy.blocks.len()];
+        for (index, layer) in layers.iter().enumerate() {
+            if let Some(block) = layer.block {
+                of_blocks[block].push(index);
+            }
+        }
         let is_head =
             |layer: &Placed| layer.block.is_none() && layer.shape[1] == anatomy.vocab_size;
         Self {
@@ -208,6 +238,7 @@ impl Planner {
             anatomy,
             outline,
             layers,
+            of_blocks,
             dropout,
             trains_all,
         }
@@ -225,6 +256,7 @@ impl Planner {
 
     /// What a run with these options takes.
     pub fn plan(&self, options: &PlanOptions) -> Plan {
+        let options = &options.bounded();
         let base = self.outline.base_parameters();
         let flops = self.flops(options);
         Plan {
@@ -241,7 +273,7 @@ impl Planner {
             seconds: options
                 .flops_per_second
                 .map(|rate| flops.total as f64 / rate),
-            tokens: options.batch_size * options.seq_len * options.grad_accumulation,
+            tokens: saturated(options.tokens() * options.grad_accumulation as u128),
         }
     }
 

@@ -1,7 +1,11 @@
 //! What is planned on: a model without values.
 
+use std::collections::HashMap;
+
 use burn::module::Module;
-use burn_lora_adapter::{LoraConfig, Outline, base_parameters, outline as outline_of};
+use burn_lora_adapter::{
+    LoraConfig, Outline, OutlineLayer, base_parameters, outline as outline_of,
+};
 use burn_lora_transformer::{
     Anatomy, Decoder, DecoderClassifier, Encoder, EncoderConfig, MaskedLm, ModelConfig,
     MultipleChoice, SequenceClassifier, T5, TokenClassifier,
@@ -86,6 +90,11 @@ pub(super) fn has_tied_head(model: &ModelConfig, anatomy: &Anatomy) -> bool {
 
 /// Every linear layer of the base with its adapter.
 pub(super) fn placed(anatomy: &Anatomy, outline: &Outline, trains_all: bool) -> Vec<Placed> {
+    let adapters: HashMap<&str, &OutlineLayer> = outline
+        .layers
+        .iter()
+        .map(|adapter| (adapter.parameter.as_str(), adapter))
+        .collect();
     let linear = outline.base.iter().filter(|base| base.kind == "linear");
     let placed = linear.map(|base| {
         let layer = base.path.strip_suffix(".weight").unwrap_or(&base.path);
@@ -99,11 +108,7 @@ pub(super) fn placed(anatomy: &Anatomy, outline: &Outline, trains_all: bool) -> 
             shape: [base.shape[0], base.shape[1]],
             is_expert: block
                 .is_some_and(|block| anatomy.blocks[block].experts > 1 && numbers.count() > 1),
-            adapter: outline
-                .layers
-                .iter()
-                .find(|adapter| adapter.parameter == base.path)
-                .cloned(),
+            adapter: adapters.get(base.path.as_str()).copied().cloned(),
             is_trained: trains_all || outline.saved.contains(&base.path),
         }
     });

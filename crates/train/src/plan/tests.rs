@@ -200,3 +200,27 @@ fn below_the_first_adapter_nothing_is_kept() {
         last.flops
     );
 }
+
+#[test]
+fn whatever_is_asked_for_is_counted() {
+    let (planner, _) = planner("llama");
+    let most = PlanOptions {
+        batch_size: usize::MAX,
+        seq_len: usize::MAX,
+        grad_accumulation: usize::MAX,
+        recompute: usize::MAX,
+        moments: usize::MAX,
+        backend: Some(Backend::Cuda),
+        ..PlanOptions::default()
+    };
+    // Not even then does a number wrap around.
+    let plan = planner.plan(&most);
+    assert_eq!((plan.memory.total, plan.tokens), (u64::MAX, u64::MAX));
+    let none = PlanOptions {
+        batch_size: 0,
+        seq_len: 0,
+        ..PlanOptions::default()
+    };
+    assert_eq!(planner.plan(&none).flops.total, 0);
+    assert_eq!(planner.fit(&none, u64::MAX).batch_size, 1 << 20);
+}

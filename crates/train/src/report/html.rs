@@ -1,7 +1,5 @@
 //! A page of HTML. Every text that comes from outside is escaped here and nowhere else.
 
-use std::fmt::Write;
-
 /// A page as it grows.
 pub(super) struct Page {
     body: String,
@@ -82,21 +80,13 @@ impl Page {
         rows: impl IntoIterator<Item = ([String; N], f64)>,
     ) {
         self.add("<table>\n");
-        let mut cells = header.map(escaped).to_vec();
-        cells.push(String::new());
-        self.add(&row("th", &cells));
+        let header = header.map(escaped).map(|name| cell("th", &name)).concat();
+        self.add(&format!("<tr>{header}<th class=\"wide\"></th></tr>\n"));
         for (cells, share) in rows {
-            let mut cells = cells.map(|cell| escaped(&cell)).to_vec();
+            let cells = cells.map(|text| cell("td", &escaped(&text))).concat();
             let percent = 100.0 * share.clamp(0.0, 1.0);
-            cells.push(format!(
-                "<div class=\"bar\" style=\"width:{percent:.1}%\"></div>"
-            ));
-            let cells = row("td", &cells);
-            let at = cells.rfind("<td>").unwrap_or(0);
             self.add(&format!(
-                "{}<td class=\"wide\">{}",
-                &cells[..at],
-                &cells[at + 4..]
+                "<tr>{cells}<td class=\"wide\"><div class=\"bar\" style=\"width:{percent:.1}%\"></div></td></tr>\n"
             ));
         }
         self.add("</table>\n");
@@ -118,13 +108,12 @@ impl Page {
 }
 
 fn row(tag: &str, cells: &[String]) -> String {
-    let mut row = String::from("<tr>");
-    for cell in cells {
-        // Writing to a string cannot fail.
-        let _ = write!(row, "<{tag}>{cell}</{tag}>");
-    }
-    row.push_str("</tr>\n");
-    row
+    let cells: String = cells.iter().map(|markup| cell(tag, markup)).collect();
+    format!("<tr>{cells}</tr>\n")
+}
+
+fn cell(tag: &str, markup: &str) -> String {
+    format!("<{tag}>{markup}</{tag}>")
 }
 
 /// Text as markup that shows it.

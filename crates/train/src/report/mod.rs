@@ -64,7 +64,7 @@ impl Report<'_> {
 
     fn overview(&self, page: &mut Page) {
         let result = self.result;
-        let number = |value: Option<f64>| value.map_or("none".to_string(), |value| digits(value));
+        let number = |value: Option<f64>| value.map_or("none".to_string(), digits);
         let mut rows = vec![
             ("model", self.config.model.clone()),
             (

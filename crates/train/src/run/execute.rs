@@ -256,18 +256,22 @@ fn run_as<J: Job>(
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     result.peak_memory_bytes = peak_memory_bytes();
     result.adapter = Some(adapter);
+    // What the run is for is there; a page that cannot be written is no reason to fail.
+    let facts = read_facts(&config.output.join("logs").join(FACTS_FILE)).unwrap_or_default();
     let report = Report {
         config,
         result: &result,
         device: &choice.to_string(),
-        facts: &read_facts(&config.output.join("logs").join(FACTS_FILE))?,
+        facts: &facts,
         parts: &data.parts,
         samples: &samples,
         changes: &changes(&trained.model, DEFAULT_NAME),
     };
     let page = config.output.join(REPORT_FILE);
-    write(&page, &report.html())?;
-    tell("report", &page.display().to_string());
+    match write(&page, &report.html()) {
+        Ok(()) => tell("report", &page.display().to_string()),
+        Err(error) => tell("warning", &format!("no report: {error}")),
+    }
     Ok(result)
 }
 
