@@ -243,10 +243,22 @@ mod tests {
             (RowFormat::Text, Encoder, Some(TaskKind::Masked)),
             (RowFormat::Text, EncoderDecoder, None),
             (RowFormat::PromptCompletion, Decoder, Some(TaskKind::Causal)),
-            (RowFormat::PromptCompletion, EncoderDecoder, Some(TaskKind::Seq2seq)),
+            (
+                RowFormat::PromptCompletion,
+                EncoderDecoder,
+                Some(TaskKind::Seq2seq),
+            ),
             (RowFormat::Messages, Decoder, Some(TaskKind::Chat)),
-            (RowFormat::Classification, Encoder, Some(TaskKind::Classification)),
-            (RowFormat::Classification, Decoder, Some(TaskKind::Classification)),
+            (
+                RowFormat::Classification,
+                Encoder,
+                Some(TaskKind::Classification),
+            ),
+            (
+                RowFormat::Classification,
+                Decoder,
+                Some(TaskKind::Classification),
+            ),
             (RowFormat::Tagging, Encoder, Some(TaskKind::Tagging)),
             (RowFormat::Tagging, Decoder, None),
             (RowFormat::Preference, Decoder, Some(TaskKind::Dpo)),
@@ -262,6 +274,9 @@ mod tests {
             assert!(asked.contains(part), "{part}: {asked}");
         }
         let none = refused(None, RowFormat::Tagging, Decoder).to_string();
-        assert!(none.contains("such rows are for an encoder (tagging)"), "{none}");
+        assert!(
+            none.contains("such rows are for an encoder (tagging)"),
+            "{none}"
+        );
     }
 }

@@ -66,6 +66,11 @@ pub(crate) trait Job: Sized {
         false
     }
 
+    /// The parameters of a head that the folder did not hold.
+    fn fresh(_model: &Self::Model) -> &[String] {
+        &[]
+    }
+
     /// The names of the classes, by number.
     fn classes(&self) -> &[String] {
         &[]
@@ -179,7 +184,9 @@ fn fault(text: impl Into<String>) -> RunError {
 /// Refuses a setting that models of a kind do not have.
 fn no_recompute(config: &RunConfig, model: ModelKind) -> Result<(), RunError> {
     match config.recompute > 0 && model == ModelKind::EncoderDecoder {
-        true => Err(fault("recompute is not built for encoder-decoders: leave it out")),
+        true => Err(fault(
+            "recompute is not built for encoder-decoders: leave it out",
+        )),
         false => Ok(()),
     }
 }

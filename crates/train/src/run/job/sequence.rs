@@ -131,6 +131,10 @@ impl<M: SequenceFolder> Job for ClassificationJob<M> {
         model.is_conv1d()
     }
 
+    fn fresh(model: &M) -> &[String] {
+        model.fresh()
+    }
+
     fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -155,7 +159,9 @@ impl<M: SequenceFolder> Job for RegressionJob<M> {
     ) -> Result<(Self, Examples<Self>), RunError> {
         let tokenizer = Tokenizer::from_encoder_folder(folder)?;
         if config.data.labels.is_some() {
-            return Err(fault("data.labels names classes, which regression has none of"));
+            return Err(fault(
+                "data.labels names classes, which regression has none of",
+            ));
         }
         let data = read_all(config, |rows, _| {
             let has_names = rows.iter().any(|(_, row)| {
@@ -185,6 +191,10 @@ impl<M: SequenceFolder> Job for RegressionJob<M> {
 
     fn task(&self, model: &M) -> Regression {
         Regression::new(model.fresh())
+    }
+
+    fn fresh(model: &M) -> &[String] {
+        model.fresh()
     }
 
     fn fan_in_fan_out(model: &M) -> bool {
