@@ -149,6 +149,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Data(error) => error.into(),
             RunError::Load(error) => error.into(),
+            RunError::Model(error) => error.into(),
             RunError::Adapter(error) => error.into(),
             RunError::Device(error) => error.into(),
             RunError::Train(error) => error.into(),

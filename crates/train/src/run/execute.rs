@@ -24,7 +24,7 @@ use crate::observer::Observer;
 use crate::recipe::{finetune_task, resume_facts};
 use crate::report::{REPORT_FILE, Report};
 use crate::stop::Stopped;
-use crate::task::Task;
+use crate::task::{Task, lies_in};
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -336,6 +336,7 @@ fn evaluate_as<J: Job>(
     let (job, data) = J::read(config, task, folder, tokenized)?;
     let load = LoadOptions::new(config.dtype.into(), device);
     let mut model = job.load(config, folder, load)?;
+    check_head(folder, J::fresh(&model), adapter)?;
     if let Some(adapter) = adapter {
         model = peft::load(model, DEFAULT_NAME, adapter)?.0;
     }
@@ -347,6 +348,30 @@ fn evaluate_as<J: Job>(
         learned: found.learned,
         completions: found.completions,
     })
+}
+
+/// Refuses a head that knows nothing: the folder does not hold it, nor does the adapter.
+fn check_head(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Result<(), RunError> {
+    let adapter = adapter.map(peft::read_config).transpose()?;
+    let saved = adapter.and_then(|adapter| adapter.modules_to_save);
+    let saved = saved.unwrap_or_default();
+    let unknown: Vec<&str> = fresh
+        .iter()
+        .filter(|parameter| !lies_in(parameter, &saved))
+        .map(String::as_str)
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let fault = format!(
+        "{} has no trained head for this task, nor has the adapter: {} would be random",
+        folder.display(),
+        unknown.join(", ")
+    );
+    Err(TrainError::Config {
+        faults: vec![fault],
+    }
+    .into())
 }
 
 /// What a configuration comes to before anything is loaded.
