@@ -18,7 +18,7 @@ use burn::tensor::{DType, Int, Tensor};
 use burn_lora::data::check_vocab;
 use burn_lora::kernels::can_recompute;
 use burn_lora::prelude::*;
-use burn_lora::train::{Evaluation, require_dtype};
+use burn_lora::train::{Evaluation, attach_adapter, require_dtype};
 use clap::Parser;
 use options::Options;
 use rows::Rows;
@@ -52,12 +52,19 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let tokenizer = Tokenizer::from_folder(&options.model)?;
     let rows = Rows::read(options, &tokenizer)?;
-    let base = Decoder::load(&options.model, &LoadOptions::new(dtype, device))?
-        .with_recompute(options.recompute);
+    let base = Decoder::load(&options.model, &LoadOptions::new(dtype, device))?;
     for part in [&rows.train, &rows.valid, &rows.test] {
         check_vocab(part, &tokenizer, base.vocab_size())?;
     }
-    let model = attach(base.clone(), DEFAULT_NAME, &lora)?;
+    let data = TrainData {
+        train: rows.train,
+        valid: rows.valid,
+        pad: tokenizer.pad(),
+    };
+    // Of the batches that training begins with, as many as an initialization that looks at data sees.
+    let batches = 8;
+    let (model, lora) = attach_adapter(base.clone(), DEFAULT_NAME, &lora, &data, &config, batches)?;
+    let model = model.with_recompute(options.recompute);
     let parameters = summary(&model);
     println!("{parameters}\n");
 
@@ -69,11 +76,6 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let before = evaluate(&base, &tokenizer, &rows.test, &evaluation)?;
     show("before", &before);
 
-    let data = TrainData {
-        train: rows.train,
-        valid: rows.valid,
-        pad: tokenizer.pad(),
-    };
     let tuned = finetune(model, &config, data, Observer::auto(std::io::stdout()))?;
 
     println!();

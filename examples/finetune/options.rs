@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_lora::adapter::{LoraConfig, MethodConfig, Targets};
+use burn_lora::adapter::{LoraConfig, LoraInit, MethodConfig, Targets};
 use burn_lora::train::{TrainConfig, Warmup};
 use clap::{Parser, ValueEnum};
 
@@ -38,6 +38,10 @@ pub struct Options {
     /// What is trained: lora, lora-fa, dora, vera, loha, lokr, adalora, ia3, bitfit, full
     #[arg(long, default_value = "lora")]
     pub method: MethodConfig,
+
+    /// Where LoRA's factors start: default, gaussian, orthogonal, pissa, pissa_niter_16, olora, loftq, eva, corda, lora_ga
+    #[arg(long, default_value = "default")]
+    pub initialization: LoraInit,
 
     /// Train LoRA's up-projections at so many times the learning rate (LoRA+)
     #[arg(long, value_name = "RATIO")]
@@ -153,6 +157,7 @@ impl Options {
             .with_method(method)
             .with_dropout(self.dropout)
             .with_rslora(self.rslora)
+            .with_init(self.initialization.clone())
             .with_targets(Targets::parse(&self.targets))
             .with_seed(self.seed)
     }

@@ -59,6 +59,7 @@ def method_cases():
         MethodCase("pissa_gpt2", "gpt2", LoraConfig(r=3, lora_alpha=6, use_rslora=True, init_lora_weights="pissa", target_modules=["c_attn"], fan_in_fan_out=True, **text)),
         MethodCase("pissa_wide", "vision", LoraConfig(r=4, lora_alpha=4, init_lora_weights="pissa", target_modules=["head"])),
         MethodCase("olora", "llama", LoraConfig(r=4, lora_alpha=8, init_lora_weights="olora", target_modules=LINEAR, **text)),
+        MethodCase("pissa_dora", "llama", LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa", use_dora=True, target_modules=["q_proj", "down_proj"], **text)),
         MethodCase("lora_layers", "llama", LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], layers_to_transform=[1], layers_pattern="layers", **text)),
         MethodCase("lora_embedding", "llama_tied", LoraConfig(r=3, lora_alpha=6, target_modules=["embed_tokens", "q_proj"], **text)),
         MethodCase("dora_embedding", "llama", LoraConfig(r=3, lora_alpha=6, use_dora=True, target_modules=["embed_tokens"], **text)),

@@ -33,6 +33,8 @@ METHODS = dict(
     projected=(PrefixTuningConfig, dict(prefix_projection=True, encoder_hidden_size=10)),
 )
 ALL = tuple(METHODS)
+# What `old/` holds as PyTorch's own file.
+OLD = ("bert_sequence", "prompt")
 CLASSES = dict(
     CAUSAL_LM=AutoModelForCausalLM,
     SEQ_CLS=AutoModelForSequenceClassification,
@@ -133,6 +135,13 @@ def make(case, name):
     return model, {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
 
 
+def write_as_older_versions_did(folder):
+    old = OUT / "old"
+    old.mkdir(exist_ok=True)
+    torch.save(load_file(folder / "adapter_model.safetensors"), old / "adapter_model.bin")
+    (old / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--verify", action="store_true")
@@ -161,6 +170,8 @@ def main():
             model.save_pretrained(folder)
             (folder / "README.md").unlink(missing_ok=True)
             save_file(tensors, folder / "reference.safetensors")
+            if (case, name) == OLD:
+                write_as_older_versions_did(folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{AdapterError, nearest};
-use crate::initial::{Initialization, WORDS};
+use crate::initial::{INITIALIZATIONS, Initialization};
 
 /// How the parameters of a fresh adapter start.
 ///
@@ -47,11 +47,10 @@ impl FromStr for LoraInit {
         Initialization::parse(word)
             .map(Self::Informed)
             .ok_or_else(|| {
-                let words = ["default", "gaussian"].into_iter().chain(WORDS);
-                let hint = nearest(word, words.clone());
+                let words: Vec<&str> = INITIALIZATIONS.iter().map(|info| info.word).collect();
+                let hint = nearest(word, words.iter().copied());
                 let hint =
                     hint.map_or(String::new(), |word| format!(" (did you mean \"{word}\"?)"));
-                let words: Vec<&str> = words.collect();
                 AdapterError::Config {
                     faults: vec![format!(
                         "there is no initialization \"{word}\"{hint}; there are {}",

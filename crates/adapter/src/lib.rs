@@ -14,6 +14,8 @@
 //! | [`set_enabled`] | turns the adapters off (the base, exactly) and on again |
 //! | [`merge`], [`unmerge`] | folds the adapters into one dense weight each, and restores the base bit for bit |
 //! | [`merge_and_unload`] | leaves plain weights and no adapter |
+//! | [`outline`] | what a configuration would put onto a module, counted before a number exists |
+//! | [`changes`] | how much an adapter changes each weight |
 //! | [`summary`] | the table of trainable and total parameters |
 //! | [`AdapterOnly`] | the module as optimizers and records should see it: adapter parameters only, and modules saved with them |
 //! | [`attach_initialized`] | attaches with factors from the weights, activations or gradients: PiSSA, OLoRA, LoftQ, EVA, CorDA, LoRA-GA |
@@ -26,6 +28,7 @@ mod attach;
 mod beside;
 mod blueprint;
 pub mod budget;
+mod change;
 mod config;
 mod error;
 mod factors;
@@ -36,6 +39,7 @@ mod lifecycle;
 mod lora;
 mod merge;
 mod method;
+mod outline;
 pub mod peft;
 mod plan;
 mod project;
@@ -53,6 +57,7 @@ mod view;
 pub use adapter_only::AdapterOnly;
 pub use attach::{DEFAULT_NAME, attach};
 pub use beside::TrainedBiases;
+pub use change::{LayerChange, changes};
 pub use config::{AdapterConfig, LoraConfig};
 pub use error::{AdapterError, TensorFault};
 pub use factors::{
@@ -61,8 +66,9 @@ pub use factors::{
 };
 pub use init::LoraInit;
 pub use initial::{
-    CordaMethod, Direction, Eva, Evidence, GradientScale, Initialization, Initialized, LoftQ,
-    LoraGa, Needs, Observer, Quantizer, attach_initialized, weight_gradients,
+    CordaMethod, Direction, Eva, Evidence, GradientScale, INITIALIZATIONS, Initialization,
+    InitializationInfo, Initialized, LoftQ, LoraGa, Needs, Observer, Quantizer, attach_initialized,
+    weight_gradients,
 };
 pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projections};
 pub use lora::Lora;
@@ -71,6 +77,7 @@ pub use method::{
     AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoKr, LoKrConfig, METHODS,
     Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera, VeraConfig, trainable_count,
 };
+pub use outline::{BaseParameter, Outline, OutlineLayer, base_parameters, outline};
 pub use project::{embed, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::error::AdapterError;
 use crate::lora::cast;
-use crate::reach::{AdaptedWeight, adapted_weights, all_stacks, replace_all, replace_stacks};
+use crate::reach::{AdaptedWeight, adapted_weights, replace_all, replace_stacks, some_stacks};
 use crate::stack::Chosen;
 use crate::view::Kind;
 
@@ -96,16 +96,7 @@ fn check_embeddings<M: Module>(module: &M) -> Result<(), AdapterError> {
 }
 
 fn merged<M: Module>(module: M, dtype: Option<DType>) -> Result<M, AdapterError> {
-    let weights = all_stacks(&module);
-    if weights
-        .iter()
-        .all(|weight| weight.stack.adapters().is_empty())
-    {
-        return Err(AdapterError::NoAdapter {
-            name: None,
-            present: Vec::new(),
-        });
-    }
+    let weights = some_stacks(&module)?;
     let mut damaged = Vec::new();
     let mut stacks = HashMap::new();
     for weight in weights {

@@ -103,6 +103,22 @@ pub(crate) fn all_stacks<M: Module>(module: &M) -> Vec<AdaptedWeight> {
     collector.found
 }
 
+/// [`all_stacks`] of a module that has adapters.
+///
+/// # Errors
+/// [`AdapterError::NoAdapter`] when it has none.
+pub(crate) fn some_stacks<M: Module>(module: &M) -> Result<Vec<AdaptedWeight>, AdapterError> {
+    let weights = all_stacks(module);
+    let is_bare = |weight: &AdaptedWeight| weight.stack.adapters().is_empty();
+    match weights.iter().all(is_bare) {
+        false => Ok(weights),
+        true => Err(AdapterError::NoAdapter {
+            name: None,
+            present: Vec::new(),
+        }),
+    }
+}
+
 /// The adapters of a module with the paths of their parameters, where the module may hide its base.
 pub(crate) fn visible_stacks<M: Module>(module: &M) -> Vec<(String, AdapterStack)> {
     struct Stacks {
@@ -227,16 +243,7 @@ pub(crate) fn replace_all<M: Module>(
     module: M,
     change: impl Fn(AdapterStack) -> AdapterStack,
 ) -> Result<M, AdapterError> {
-    let weights = all_stacks(&module);
-    if weights
-        .iter()
-        .all(|weight| weight.stack.adapters().is_empty())
-    {
-        return Err(AdapterError::NoAdapter {
-            name: None,
-            present: Vec::new(),
-        });
-    }
+    let weights = some_stacks(&module)?;
     let stacks: HashMap<_, _> = weights
         .into_iter()
         .map(|weight| (weight.path, change(weight.stack)))

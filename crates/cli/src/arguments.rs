@@ -11,6 +11,7 @@ use crate::commands::extract::ExtractOptions;
 use crate::commands::generate::GenerateOptions;
 use crate::commands::inspect::InspectOptions;
 use crate::commands::merge::MergeOptions;
+use crate::commands::plan::PlanArguments;
 use crate::commands::recipes::RecipesOptions;
 use crate::commands::score::ScoreOptions;
 use crate::commands::train::TrainOptions;
@@ -45,7 +46,9 @@ pub enum Command {
     Convert(ConvertOptions),
     /// Make a LoRA adapter of the difference between a model and its fine-tuned self
     Extract(ExtractOptions),
-    /// Show a data set as a model will see it: its counts, and rows by what is learned of them
+    /// Count what a run will take: parameters, disk, memory by part, work and time of a step; nothing is loaded
+    Plan(PlanArguments),
+    /// Show a data set as a model will see it, row by row; a checkpoint; or an adapter
     Inspect(InspectOptions),
     /// Configurations to begin with
     Recipes(RecipesOptions),

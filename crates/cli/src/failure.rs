@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use burn_lora::adapter::AdapterError;
 use burn_lora::data::DataError;
-use burn_lora::train::{DeviceError, RunError, TrainError};
+use burn_lora::train::{DeviceError, PlanError, RunError, TrainError};
 use burn_lora::transformer::{ConfigError, LoadError, SentenceError};
 use burn_lora_hub::HubError;
 
@@ -98,6 +98,7 @@ failures! {
     ConfigError => Model,
     SentenceError => Model,
     AdapterError => Model,
+    PlanError => Model,
     HubError => Hub,
     DeviceError => Device,
 }
@@ -127,6 +128,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Data(error) => error.into(),
+            TrainError::Adapter(error) => error.into(),
             error => Self::new(training_kind(&error), error),
         }
     }
@@ -147,6 +149,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Data(error) => error.into(),
             RunError::Load(error) => error.into(),
+            RunError::Model(error) => error.into(),
             RunError::Adapter(error) => error.into(),
             RunError::Device(error) => error.into(),
             RunError::Train(error) => error.into(),

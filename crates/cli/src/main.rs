@@ -3,11 +3,14 @@
 mod arguments;
 mod commands;
 mod compute;
+#[cfg(test)]
+mod documented;
 mod failure;
 mod model;
 mod output;
 mod progress;
 mod source;
+mod units;
 
 use std::process::ExitCode;
 
@@ -29,11 +32,12 @@ fn main() -> ExitCode {
         Command::Combine(options) => commands::combine::run(&options, &output),
         Command::Convert(options) => commands::convert::run(&options, &output),
         Command::Extract(options) => commands::extract::run(&options, &output),
+        Command::Plan(options) => commands::plan::run(&options, &output),
         Command::Inspect(options) => commands::inspect::run(&options, &output),
         Command::Recipes(options) => commands::recipes::run(&options, &output),
         Command::Score(options) => commands::score::run(&options, &output),
         Command::Doctor(options) => commands::doctor::run(&options, &output),
-        Command::Completions(options) => commands::completions::run(&options),
+        Command::Completions(options) => commands::completions::run(&options, &output),
     };
     match result {
         Ok(()) => code,

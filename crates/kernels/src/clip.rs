@@ -7,21 +7,30 @@ use crate::portable;
 /// Keeps PyTorch's result where the norm is 0.
 pub(crate) const TINY: f64 = 1e-6;
 
+/// What [`clip_norm`] gives.
+#[derive(Clone, Debug)]
+pub struct Clipped {
+    /// The gradients, in their order.
+    pub gradients: Vec<Tensor<1>>,
+    /// The norm that they had, `[1]` in f32, on the device; nothing where there is no gradient.
+    pub norm: Option<Tensor<1>>,
+}
+
 /// Scales gradients so that their common L2 norm is at most `max_norm`, as PyTorch's `clip_grad_norm_` does.
 ///
-/// `g min(1, max_norm / (||g|| + 1e-6))`, the norm in `f32`. It stays on the device, so nothing waits for it. Each result
-/// has the dtype of its operand; on a GPU it is written where the operand lies, if nobody else has that.
+/// `g min(1, max_norm / (||g|| + 1e-6))`, the norm in `f32`. It stays on the device, so nothing waits for it. Without a
+/// `max_norm` the gradients are left as they are, and the norm is told. Each result has the dtype of its operand; on a GPU it is written where the operand lies, if nobody else has that.
 ///
 /// # Shapes
 ///
 /// A result has the shape of its operand.
-pub fn clip_norm(gradients: Vec<Tensor<1>>, max_norm: f64) -> Vec<Tensor<1>> {
+pub fn clip_norm(gradients: Vec<Tensor<1>>, max_norm: Option<f64>) -> Clipped {
     #[cfg(feature = "cube")]
     if let Some(first) = gradients.first() {
         let device = first.device();
         let takes = |x: &Tensor<1>| cube::takes(x) && !x.is_autodiff() && x.device() == device;
         if gradients.iter().all(takes) {
-            return cube::clip(gradients, max_norm as f32, TINY as f32);
+            return cube::clip(gradients, max_norm.map(|norm| norm as f32), TINY as f32);
         }
     }
     portable::clip_norm(gradients, max_norm)
@@ -39,7 +48,10 @@ mod tests {
             Tensor::<1>::from_floats([1.0, -2.0], &device).cast(dtype),
             Tensor::<1>::from_floats([2.0, 4.0], &device).cast(dtype),
         ];
-        let clipped = clip_norm(gradients, max_norm);
+        let Clipped { gradients, norm } = clip_norm(gradients, Some(max_norm));
+        let norm: f32 = norm.expect("gradients").into_scalar();
+        assert!((norm - 5.0).abs() < 1e-6, "{norm}");
+        let clipped = gradients;
         assert!(clipped.iter().all(|gradient| gradient.dtype() == dtype));
         let numbers = clipped
             .into_iter()
@@ -55,6 +67,18 @@ mod tests {
                 assert!(error < tolerance, "{clipped} for {gradient}");
             }
         }
+    }
+
+    #[test]
+    fn a_norm_without_a_bound_is_told() {
+        let gradient = Tensor::<1>::from_floats([3.0, 4.0], &Device::flex());
+        let Clipped { gradients, norm } = clip_norm(vec![gradient], None);
+        assert_eq!(norm.expect("a gradient").into_scalar::<f32>(), 5.0);
+        assert_eq!(
+            gradients[0].to_data().iter::<f32>().collect::<Vec<_>>(),
+            [3.0, 4.0]
+        );
+        assert!(clip_norm(Vec::new(), Some(1.0)).norm.is_none());
     }
 
     #[test]

@@ -920,13 +920,15 @@ fn clipping_on_gpus() {
             .into_iter()
             .map(|[_, g, _, _]| g)
             .collect();
-        for max_norm in [1.0, 1e4] {
+        for max_norm in [Some(1.0), Some(1e4), None] {
             let there = |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (&gpu, DType::F32));
             let ours = crate::clip_norm(gradients.iter().map(there).collect(), max_norm);
             let expected = portable::clip_norm(gradients.clone(), max_norm);
-            for (ours, expected) in ours.iter().zip(&expected) {
+            for (ours, expected) in ours.gradients.iter().zip(&expected.gradients) {
                 near(ours, expected, 1e-5, "gradient");
             }
+            let [ours, expected] = [ours, expected].map(|clipped| clipped.norm.expect("gradients"));
+            near(&ours, &expected, 1e-5, "norm");
         }
     }
 }

@@ -33,7 +33,7 @@ mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_together};
 pub use attention::{AttentionMask, Scores, attention, attention_with};
-pub use clip::clip_norm;
+pub use clip::{Clipped, clip_norm};
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
 pub use layer_norm::layer_norm;

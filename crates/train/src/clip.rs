@@ -4,29 +4,31 @@ use std::vec::IntoIter;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Shape, Tensor};
-use burn_lora_kernels::clip_norm;
+use burn_lora_kernels::{Clipped, clip_norm};
 
-/// Scales all gradients of a module so that their common L2 norm is at most `max_norm` (see [`clip_norm`]).
+/// Scales all gradients of a module so that their common L2 norm is at most `max_norm` (see [`clip_norm`]), and tells the
+/// norm that they had, on the device.
 ///
 /// Clipping each tensor by itself, as Burn's optimizers do, would change the direction of the step.
 pub(crate) fn clip_global_norm<M: Module>(
     module: &M,
     grads: GradientsParams,
-    max_norm: f64,
-) -> GradientsParams {
+    max_norm: Option<f64>,
+) -> (GradientsParams, Option<Tensor<1>>) {
     let mut taken = Taken {
         grads,
         places: Vec::new(),
         flat: Vec::new(),
     };
     module.visit(&mut taken);
-    let clipped = clip_norm(taken.flat, max_norm).into_iter();
+    let Clipped { gradients, norm } = clip_norm(taken.flat, max_norm);
+    let clipped = gradients.into_iter();
     let mut returned = Returned {
         clipped: taken.places.into_iter().zip(clipped).peekable(),
         grads: taken.grads,
     };
     module.visit(&mut returned);
-    returned.grads
+    (returned.grads, norm)
 }
 
 /// Takes out the gradients of a module, in the order of its parameters.
@@ -46,11 +48,11 @@ impl ModuleVisitor for Taken {
 }
 
 /// Where each gradient belongs, and its numbers in one row.
-type Clipped = Zip<IntoIter<(ParamId, Shape)>, IntoIter<Tensor<1>>>;
+type Placed = Zip<IntoIter<(ParamId, Shape)>, IntoIter<Tensor<1>>>;
 
 /// Gives them back.
 struct Returned {
-    clipped: Peekable<Clipped>,
+    clipped: Peekable<Placed>,
     grads: GradientsParams,
 }
 
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn a_large_norm_is_scaled_down_for_all_alike() {
         let (module, grads) = pair();
-        let clipped = values(&module, clip_global_norm(&module, grads, 0.5));
+        let clipped = values(&module, clip_global_norm(&module, grads, Some(0.5)).0);
         for (clipped, grad) in clipped.into_iter().zip([1.0, -2.0, 2.0, 4.0_f32]) {
             assert!((clipped - grad * 0.1).abs() < 1e-6, "{clipped} for {grad}");
         }
@@ -101,15 +103,15 @@ mod tests {
     #[test]
     fn a_small_norm_is_left_as_it_is() {
         let (module, grads) = pair();
-        assert_eq!(
-            values(&module, clip_global_norm(&module, grads, 5.1)),
-            [1.0, -2.0, 2.0, 4.0]
-        );
+        let (grads, norm) = clip_global_norm(&module, grads, Some(5.1));
+        assert_eq!(values(&module, grads), [1.0, -2.0, 2.0, 4.0]);
+        assert_eq!(norm.expect("gradients").into_scalar::<f32>(), 5.0);
     }
 
     #[test]
     fn no_gradient_is_no_fault() {
         let (module, _) = pair();
-        assert!(clip_global_norm(&module, GradientsParams::new(), 1.0).is_empty());
+        let (grads, norm) = clip_global_norm(&module, GradientsParams::new(), Some(1.0));
+        assert!(grads.is_empty() && norm.is_none());
     }
 }

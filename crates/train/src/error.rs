@@ -86,6 +86,9 @@ pub enum TrainError {
     /// The tokenizer failed, or data could not be batched.
     #[error(transparent)]
     Data(#[from] burn_lora_data::DataError),
+    /// The adapter could not be attached.
+    #[error(transparent)]
+    Adapter(#[from] burn_lora_adapter::AdapterError),
     /// A prompt could not be completed.
     #[error(transparent)]
     Generate(#[from] burn_lora_transformer::GenerateError),

@@ -24,12 +24,15 @@
 //!
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
+//! - [`attach_adapter`]: an adapter whose factors may start from the data that it will be trained on;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
 //! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
+//! - [`read_facts`], [`Report`]: what was known of every step, and the page that a run ends with;
+//! - [`Planner`]: what a run will take, before anything is loaded;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
 //!
 //! The library prints nothing by itself.
@@ -42,7 +45,9 @@ mod device;
 mod error;
 mod evaluate;
 mod exact;
+mod facts;
 mod fit;
+mod initialize;
 mod lines;
 mod loader;
 pub mod measures;
@@ -51,7 +56,9 @@ mod model;
 mod observer;
 mod optimizer;
 mod output;
+mod plan;
 mod recipe;
+mod report;
 mod run;
 mod schedule;
 mod source;
@@ -71,6 +78,8 @@ pub use error::TrainError;
 pub use evaluate::{
     Completion, EvaluateOptions, Evaluation, TaskEvaluation, evaluate, evaluate_task,
 };
+pub use facts::{EVENTS_FOLDER, FACTS_FILE, Fact, FactKind, read_facts};
+pub use initialize::{attach_adapter, attach_task_adapter};
 pub use lines::LineRenderer;
 pub use model::CausalLm;
 pub use observer::Observer;
@@ -78,10 +87,15 @@ pub use optimizer::{
     AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
     optimizer,
 };
+pub use plan::{
+    Fit, FitAtLength, MeasuredRate, MemoryParts, Plan, PlanError, PlanOptions, PlanParameters,
+    Planner, StepFlops, measure_rate,
+};
 pub use recipe::{
     Outcome, finetune, finetune_stream, finetune_task, learning_rates, resume_facts, train,
     train_task,
 };
+pub use report::{REPORT_FILE, Report};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
     RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,

@@ -24,6 +24,11 @@ pub trait CausalLm: Module + 'static {
     /// - output: `[batch_size, seq_len, d_model]`
     fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3>;
 
+    /// Whether rows may hold several examples.
+    fn can_pack(&self) -> bool {
+        true
+    }
+
     /// The output head.
     ///
     /// # Shapes
@@ -86,6 +91,10 @@ impl CausalLm for Decoder {
         Decoder::hidden_packed(self, ids, documents)
     }
 
+    fn can_pack(&self) -> bool {
+        Decoder::can_pack(self)
+    }
+
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.logits_of(hidden)
     }
@@ -129,6 +138,10 @@ impl<M: CausalLm> CausalLm for AdapterOnly<M> {
 
     fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
         self.inner().hidden_packed(ids, documents)
+    }
+
+    fn can_pack(&self) -> bool {
+        self.inner().can_pack()
     }
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {

@@ -7,10 +7,11 @@ use burn_std::ExecutionError;
 
 use crate::task::{Counts, Notes, Told};
 
-/// What a step leaves for the metrics: one number on the device and a few on the host, but no logits of a vocabulary.
+/// What a step leaves for the metrics: two numbers on the device and a few on the host, but no logits of a vocabulary.
 #[derive(Debug)]
 pub(crate) struct StepOutput {
     loss: Loss,
+    gradient_norm: Option<f64>,
     /// Of a validation, for the metrics of the task.
     notes: Vec<Notes>,
     told: Vec<Arc<Told>>,
@@ -22,6 +23,7 @@ pub(crate) struct StepOutput {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant)]
 enum Loss {
+    /// `[1]`, or `[2]` with the norm of the gradients.
     Pending(Tensor<1>),
     Read(f64),
 }
@@ -31,6 +33,8 @@ enum Loss {
 pub(crate) struct StepReport {
     /// Mean over what is learned.
     pub(crate) loss: f64,
+    /// L2 norm of all gradients together before they were clipped; nothing for a validation.
+    pub(crate) gradient_norm: Option<f64>,
     /// Learned tokens, rows or pairs.
     pub(crate) learned: usize,
     /// Tokens without padding.
@@ -68,11 +72,20 @@ impl StepOutput {
     ) -> Self {
         Self {
             loss: Loss::Pending(loss),
+            gradient_norm: None,
             notes,
             told: Vec::new(),
             counts,
             started,
         }
+    }
+
+    /// With the norm of the gradients, which is read back together with the loss.
+    pub(crate) fn with_gradient_norm(mut self, norm: Option<Tensor<1>>) -> Self {
+        if let (Loss::Pending(loss), Some(norm)) = (&self.loss, norm) {
+            self.loss = Loss::Pending(Tensor::cat(vec![loss.clone(), norm], 0));
+        }
+        self
     }
 }
 
@@ -86,9 +99,13 @@ fn unread(error: TensorReadError) -> ExecutionError {
 /// The loss is read once per step, in the thread of the metrics: the training thread goes on meanwhile.
 impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
-        let loss = match self.loss {
-            Loss::Pending(loss) => loss.try_into_scalar::<f64>().map_err(unread)?,
-            Loss::Read(loss) => loss,
+        let (loss, gradient_norm) = match self.loss {
+            Loss::Pending(numbers) => {
+                let numbers = numbers.try_into_data()?;
+                let mut numbers = numbers.iter::<f64>();
+                (numbers.next().unwrap_or(f64::NAN), numbers.next())
+            }
+            Loss::Read(loss) => (loss, self.gradient_norm),
         };
         let mut told = self.told;
         for notes in self.notes {
@@ -96,6 +113,7 @@ impl ItemLazy for StepOutput {
         }
         Ok(Self {
             loss: Loss::Read(loss),
+            gradient_norm,
             notes: Vec::new(),
             told,
             ..self
@@ -108,10 +126,11 @@ impl Adaptor<StepReport> for StepOutput {
         let loss = match &self.loss {
             Loss::Read(loss) => *loss,
             // The learner syncs every item before its metrics see it.
-            Loss::Pending(loss) => loss.clone().try_into_scalar().unwrap_or(f64::NAN),
+            Loss::Pending(_) => f64::NAN,
         };
         StepReport {
             loss,
+            gradient_norm: self.gradient_norm,
             learned: self.counts.learned,
             tokens: self.counts.tokens,
             told: self.told.clone(),

@@ -13,14 +13,17 @@ use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
 use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LearningRateMetric;
+use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use burn_lora_adapter::{AdapterOnly, up_projections};
 use burn_lora_kernels::release_memory;
+use burn_lora_transformer::PART_MODULES;
 
 use crate::checkpoint::{Checkpoints, Marks, Resumed, RunState, io_error};
 use crate::config::TrainConfig;
 use crate::data::{TaskData, TrainData};
 use crate::error::TrainError;
+use crate::facts::{FactFiles, FactsRenderer, GradientNormMetric, MemoryMetric, ProgressMetric};
 use crate::fit::Fit;
 use crate::loader::TrainLoader;
 use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMetric};
@@ -66,9 +69,9 @@ pub struct Outcome<M> {
     pub tokens_per_second: f64,
 }
 
-/// Trains the adapters of a model and leaves the base as it is, bit for bit.
+/// Trains the adapters of a model, its virtual tokens and its bottlenecks, and leaves the base as it is, bit for bit.
 ///
-/// Optimizer state and checkpoints hold adapter parameters only. See [`train`].
+/// Optimizer state and checkpoints hold these parameters only. See [`train`].
 ///
 /// # Errors
 /// As for [`train`]; [`TrainError::NothingTrainable`] where no adapter is attached.
@@ -94,17 +97,7 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
     data: TaskData<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    let model = with_noise(model, task, config)?;
-    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
-    let outcome = train_shown(
-        shown,
-        AdapterOnly::inner,
-        task,
-        config,
-        data.into(),
-        observer,
-    )?;
-    Ok(outcome.map(AdapterOnly::into_inner))
+    finetune_learned(model, task, config, data.into(), observer)
 }
 
 /// As [`finetune_task`], of examples that are not all in memory. Each is drawn when its batch is made, and must not be longer
@@ -120,17 +113,25 @@ pub fn finetune_stream<M: Module + 'static, T: Task<M>>(
     valid: Vec<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    let model = with_noise(model, task, config)?;
-    let shown = AdapterOnly::new(model).with_saved_modules(task.saved_modules());
     let data = TaskData {
         train: Vec::new(),
         valid,
     };
-    let data = Learned {
-        data,
-        stream: Some(stream),
-    };
-    let outcome = train_shown(shown, AdapterOnly::inner, task, config, data, observer)?;
+    let stream = Some(stream);
+    finetune_learned(model, task, config, Learned { data, stream }, observer)
+}
+
+fn finetune_learned<M: Module + 'static, T: Task<M>>(
+    model: M,
+    task: &T,
+    config: &TrainConfig,
+    learned: Learned<T::Example>,
+    observer: Observer,
+) -> Result<Outcome<M>, TrainError> {
+    let model = with_noise(model, task, config)?;
+    let saved = task.saved_modules().iter().map(String::as_str);
+    let shown = AdapterOnly::new(model).with_saved_modules(saved.chain(PART_MODULES));
+    let outcome = train_shown(shown, AdapterOnly::inner, task, config, learned, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }
 
@@ -251,15 +252,23 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     let watch = Watch::new(first_step, interrupter.clone()).with_counts(state.counts.clone());
     let shown = [first_step, config.steps, config.log_every];
     let interval = (first_step > 0).then(|| first_step / config.interval());
+    let renderer = observer.into_renderer(interrupter.clone(), interval, shown);
+    let renderer = with_facts(renderer, logs.as_deref(), first_step, config.steps)?;
     let mut training = SupervisedTraining::new(folder(config), train_loader, valid_loader)
         .num_epochs(config.intervals())
-        .renderer(observer.into_renderer(interrupter.clone(), interval, shown))
+        .renderer(renderer)
         .with_interrupter(interrupter)
         // It would redirect the whole program's log and panic messages.
         .with_application_logger(None)
         .metric_train_numeric(LossMetric::new(Split::Train, watch.clone()))
         .metric_train_numeric(SpeedMetric::default())
-        .metric_train_numeric(LearningRateMetric::new());
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_train_numeric(GradientNormMetric::default())
+        .metric_train(ProgressMetric::new(first_step, config.steps));
+    let memory = MemoryMetric::new(device);
+    if memory.is_known() {
+        training = training.metric_train_numeric(memory);
+    }
     if task.is_language() {
         training = training.metric_train_numeric(PerplexityMetric::default());
     }
@@ -475,6 +484,20 @@ fn log_folder(config: &TrainConfig) -> Result<Option<PathBuf>, TrainError> {
     let logs = dir.join("logs");
     fs::create_dir_all(&logs).map_err(io_error(&logs))?;
     Ok(Some(logs))
+}
+
+/// Whoever shows the run, and the files beside the logs that keep what is shown.
+fn with_facts(
+    shown: Box<dyn MetricsRenderer>,
+    logs: Option<&Path>,
+    first_step: usize,
+    steps: usize,
+) -> Result<Box<dyn MetricsRenderer>, TrainError> {
+    let Some(logs) = logs else {
+        return Ok(shown);
+    };
+    let files = FactFiles::open(logs, first_step, steps)?;
+    Ok(Box::new(FactsRenderer::new(shown, files, first_step)))
 }
 
 /// Where burn-train would write what it is not asked for here.

@@ -185,10 +185,13 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
         let batches = &input.batches;
         let model = (self.model)(&self.shown);
         let (grads, loss) = shown_gradients(&self.shown, model, &self.task, batches, self.terms);
+        // Here and not before the optimizer's step, since what the dashboard shows leaves from here.
+        let (grads, norm) = clip_global_norm(&self.shown, grads, self.clip_norm);
         let counts = Counts::sum(batches.iter().map(|batch| self.task.counts(batch)));
+        let item = StepOutput::new(loss, counts, Vec::new(), started);
         TrainOutput {
             grads,
-            item: StepOutput::new(loss, counts, Vec::new(), started),
+            item: item.with_gradient_norm(norm),
         }
     }
 
@@ -198,10 +201,6 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
         learning_rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let grads = match self.clip_norm {
-            Some(max_norm) => clip_global_norm(&self, grads, max_norm),
-            None => grads,
-        };
         self.steps += 1;
         let Some(mut allocator) = self.allocator.take() else {
             return adamw_together(|| optim.step(learning_rate, self, grads));

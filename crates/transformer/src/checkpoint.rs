@@ -127,6 +127,16 @@ impl Checkpoint {
         name.to_string_lossy().into_owned()
     }
 
+    /// The names of the files and their sizes.
+    pub(crate) fn file_sizes(&self) -> Vec<(String, u64)> {
+        let sizes = self.files.iter().map(|(path, file)| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+            (name.to_string_lossy().into_owned(), bytes)
+        });
+        sizes.collect()
+    }
+
     fn add_safetensors(
         &mut self,
         path: &Path,

@@ -108,7 +108,7 @@ impl Decoder {
         Ok(Self::build(&config, &mut weights))
     }
 
-    fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
+    pub(crate) fn build(config: &DecoderConfig, weights: &mut Weights<'_>) -> Self {
         let mut decoder = Self::build_without_head(config, weights);
         let (names, d) = (decoder.plan.names, decoder.plan.d_model);
         let d = [d, decoder.plan.vocab_size];
@@ -138,7 +138,7 @@ impl Decoder {
     /// Of the first blocks, this many, the forward keeps only what goes into them, and the backward computes them again:
     /// PyTorch's and PEFT's "gradient checkpointing". None at first; `usize::MAX` stands for all.
     ///
-    /// Losses and gradients are the same to the last bit. With all blocks training needs the least memory and takes some
+    /// Losses and gradients are the same to the last bit, but for the order of sums in the gradient of what a block uses twice. With all blocks training needs the least memory and takes some
     /// 40% longer, with a part of them the same part of both. Devices that
     /// [`can_recompute`](burn_lora_kernels::can_recompute) does not know keep everything.
     pub fn with_recompute(mut self, blocks: usize) -> Self {
@@ -182,6 +182,11 @@ impl Decoder {
         self.trunk.tokens.weight.base()
     }
 
+    /// Whether rows may hold several documents ([`Self::hidden_packed`]): not behind virtual tokens, which have no place in front of each.
+    pub fn can_pack(&self) -> bool {
+        self.virtual_tokens.active().is_none()
+    }
+
     /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
     pub fn check_length(&self, length: usize) -> Result<(), TooLong> {
         let limit = self.max_positions();
@@ -222,7 +227,7 @@ impl Decoder {
     pub fn hidden_packed(&self, ids: Tensor<2, Int>, documents: &[Vec<usize>]) -> Tensor<3> {
         let [_, seq] = ids.dims();
         assert!(
-            self.virtual_tokens.active().is_none(),
+            self.can_pack(),
             "virtual tokens have no place in front of each document of a row"
         );
         assert!(

@@ -1,7 +1,7 @@
 //! Two checkpoints of one architecture, weight by weight: what an adapter is extracted from.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use burn_lora_adapter::{AdapterError, NamedPair, Targets};
@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoint, Entry};
 use crate::config::ModelConfig;
 use crate::convert;
 use crate::error::LoadError;
+use crate::nearest::{hint, nearest};
 
 /// Last parts of the paths of embeddings, whose tables are matrices and no linear layers.
 const EMBEDDINGS: [&str; 13] = [
@@ -29,17 +30,110 @@ const EMBEDDINGS: [&str; 13] = [
     "embedding",
 ];
 
+/// The weights of a checkpoint folder's linear layers, read one at a time.
+#[derive(Debug)]
+pub struct LinearWeights {
+    dir: PathBuf,
+    config: ModelConfig,
+    files: Checkpoint,
+    /// What stands before the keys of the files in the model's own paths.
+    prefix: &'static str,
+}
+
+impl LinearWeights {
+    /// Opens a folder; no weight is read yet.
+    ///
+    /// # Errors
+    /// [`AdapterError::Io`] for a folder that cannot be opened.
+    pub fn open(dir: &Path) -> Result<Self, AdapterError> {
+        let config = ModelConfig::read(dir);
+        let config = config.map_err(|error| unreadable(dir, LoadError::Config(error)))?;
+        let files = Checkpoint::open(dir).map_err(|error| unreadable(dir, error))?;
+        let has_prefix = files.entries.keys().any(|key| key.starts_with(GPT2_PREFIX));
+        let prefix = match config.model_type() {
+            // Its older files leave it out.
+            "gpt2" if !has_prefix => GPT2_PREFIX,
+            _ => "",
+        };
+        Ok(Self {
+            dir: dir.into(),
+            config,
+            files,
+            prefix,
+        })
+    }
+
+    /// The weight `[d_in, d_out]` of the layer of this path.
+    ///
+    /// # Errors
+    /// [`AdapterError::Factors`] where the folder has no such weight, or none of f32, f16 or bf16; [`AdapterError::Io`].
+    pub fn weight(&self, path: &str) -> Result<Matrix, AdapterError> {
+        let key = format!("{path}.weight");
+        let entry = self.entry(&key).filter(|entry| entry.shape.len() == 2);
+        let refused = |fault: String| AdapterError::Factors {
+            action: "reading a layer's weight",
+            faults: vec![format!("{}: {fault}", self.dir.display())],
+        };
+        let Some(entry) = entry else {
+            let near = nearest(&key, self.files.entries.keys().map(String::as_str));
+            return Err(refused(format!(
+                "there is no matrix {key}{}",
+                hint(near.as_ref())
+            )));
+        };
+        if !convert::is_readable(entry.dtype) {
+            return Err(refused(format!(
+                "{key} is {:?}, not F32, F16 or BF16",
+                entry.dtype
+            )));
+        }
+        let matrix = Matrix::from_f32(&self.numbers(entry)?, [entry.shape[0], entry.shape[1]]);
+        Ok(match self.fan_in_fan_out() {
+            true => matrix,
+            false => matrix.transpose(),
+        })
+    }
+
+    /// Every tensor by the path that the model has for it.
+    fn by_path(&self) -> impl Iterator<Item = (String, &Entry)> {
+        let entries = self.files.entries.iter();
+        entries.map(|(key, entry)| (format!("{}{key}", self.prefix), entry))
+    }
+
+    fn entry(&self, path: &str) -> Option<&Entry> {
+        let key = path.strip_prefix(self.prefix).unwrap_or(path);
+        self.files.entries.get(key)
+    }
+
+    /// Whether the files hold these weights `[d_in, d_out]`.
+    fn fan_in_fan_out(&self) -> bool {
+        match &self.config {
+            ModelConfig::Decoder(config) => config.fan_in_fan_out(),
+            _ => false,
+        }
+    }
+
+    fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, AdapterError> {
+        let bytes = self.files.read(entry);
+        bytes.map_err(|error| unreadable(&self.dir, error))
+    }
+
+    /// A tensor as f32, in the order of the file.
+    fn numbers(&self, entry: &Entry) -> Result<Vec<f32>, AdapterError> {
+        let bytes = self.bytes(entry)?;
+        let data = convert::read(bytes, entry.dtype, &entry.shape, false, DType::F32);
+        Ok(data.iter::<f32>().collect())
+    }
+}
+
 /// The weights of the linear layers of two checkpoint folders, read a pair at a time: whoever
 /// [extracts](burn_lora_adapter::extract) an adapter from them never holds more than one pair.
 #[derive(Debug)]
 pub struct WeightPairs {
-    base: Checkpoint,
-    tuned: Checkpoint,
-    /// The layers that are still to come, by their keys in the files.
-    names: VecDeque<String>,
-    /// What stands before the keys in the model's own paths.
-    prefix: &'static str,
-    fan_in_fan_out: bool,
+    base: LinearWeights,
+    tuned: LinearWeights,
+    /// The layers that are still to come, by their paths.
+    paths: VecDeque<String>,
     /// Tensors that are no layer's weight.
     others: Vec<String>,
 }
@@ -52,52 +146,30 @@ impl WeightPairs {
     /// that one folder lacks, that have another shape there, or a dtype that is none of f32, f16 and bf16. [`AdapterError::Io`] for a
     /// folder that cannot be opened.
     pub fn open(base: &Path, tuned: &Path, targets: &Targets) -> Result<Self, AdapterError> {
-        let configs = [base, tuned].map(|dir| {
-            ModelConfig::read(dir).map_err(|error| unreadable(dir, LoadError::Config(error)))
-        });
-        let [base_config, tuned_config] = configs;
-        let (base_config, tuned_config) = (base_config?, tuned_config?);
-        let [base_files, tuned_files] =
-            [base, tuned].map(|dir| Checkpoint::open(dir).map_err(|error| unreadable(dir, error)));
-        let (base_files, tuned_files) = (base_files?, tuned_files?);
-
+        let (base, tuned) = (LinearWeights::open(base)?, LinearWeights::open(tuned)?);
         let mut faults = Vec::new();
-        let [one, other] = [base_config.model_type(), tuned_config.model_type()];
+        let [one, other] = [&base, &tuned].map(|weights| weights.config.model_type());
         if one != other {
             faults.push(format!("the base is a {one}, the tuned model a {other}"));
         }
-        let keys = || base_files.entries.keys().chain(tuned_files.entries.keys());
-        let has_prefix = keys().any(|key| key.starts_with(GPT2_PREFIX));
-        let prefix = match one {
-            // Its older files leave it out.
-            "gpt2" if !has_prefix => GPT2_PREFIX,
-            _ => "",
-        };
-        let mut names = BTreeSet::new();
-        let mut others = BTreeSet::new();
-        for key in keys() {
-            let entries = [&base_files, &tuned_files].map(|files| files.entries.get(key));
-            let path = key.strip_suffix(".weight").filter(|path| {
-                let is_matrix = |entry: &&Entry| entry.shape.len() == 2;
-                !is_embedding(path) && entries.iter().flatten().any(is_matrix)
-            });
-            let is_meant = match path {
-                Some(path) => targets.means_linear(&format!("{prefix}{path}"))?,
-                None => false,
-            };
-            match is_meant {
-                true => names.insert(key.clone()),
-                false => others.insert(key.clone()),
+        let (mut paths, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for (path, entry) in base.by_path().chain(tuned.by_path()) {
+            let layer = path.strip_suffix(".weight");
+            let layer = layer.filter(|path| entry.shape.len() == 2 && !is_embedding(path));
+            match layer {
+                Some(layer) if targets.means_linear(layer)? => paths.insert(layer.to_string()),
+                _ => others.insert(path),
             };
         }
-        if names.is_empty() {
+        if paths.is_empty() {
             faults.push("the targets match no linear layer of the folders".to_string());
         }
-        for key in &names {
+        for path in &paths {
+            let weight = format!("{path}.weight");
             faults.extend(pair_fault(
-                key,
-                base_files.entries.get(key),
-                tuned_files.entries.get(key),
+                &weight,
+                base.entry(&weight),
+                tuned.entry(&weight),
             ));
         }
         if !faults.is_empty() {
@@ -106,28 +178,22 @@ impl WeightPairs {
                 faults,
             });
         }
-        let fan_in_fan_out = match &base_config {
-            ModelConfig::Decoder(config) => config.fan_in_fan_out(),
-            _ => false,
-        };
         Ok(Self {
-            base: base_files,
-            tuned: tuned_files,
-            names: names.into_iter().collect(),
-            prefix,
-            fan_in_fan_out,
+            base,
+            tuned,
+            paths: paths.into_iter().collect(),
             others: others.into_iter().collect(),
         })
     }
 
     /// Whether the checkpoints hold the weights of these layers `[d_in, d_out]`, which PEFT's configuration says.
     pub fn fan_in_fan_out(&self) -> bool {
-        self.fan_in_fan_out
+        self.base.fan_in_fan_out()
     }
 
     /// How many layers are still to come.
     pub fn layers(&self) -> usize {
-        self.names.len()
+        self.paths.len()
     }
 
     /// The tensors that are no weight of these layers and differ between the folders: what no adapter on them can say.
@@ -136,47 +202,31 @@ impl WeightPairs {
     /// [`AdapterError::Io`] for a file that cannot be read.
     pub fn other_differences(&self) -> Result<Vec<String>, AdapterError> {
         let mut found = Vec::new();
-        for key in &self.others {
-            let entries = [self.base.entries.get(key), self.tuned.entries.get(key)];
-            let [Some(base), Some(tuned)] = entries else {
-                found.push(key.clone());
+        for path in &self.others {
+            let (Some(base), Some(tuned)) = (self.base.entry(path), self.tuned.entry(path)) else {
+                found.push(path.clone());
                 continue;
             };
             let is_same = base.shape == tuned.shape
                 && match base.dtype == tuned.dtype {
-                    true => bytes(&self.base, base)? == bytes(&self.tuned, tuned)?,
+                    true => self.base.bytes(base)? == self.tuned.bytes(tuned)?,
                     false => {
-                        let both = [(&self.base, base), (&self.tuned, tuned)];
-                        let [base, tuned] = both.map(|(files, entry)| numbers(files, entry));
-                        base? == tuned?
+                        [base, tuned].map(|entry| convert::is_readable(entry.dtype)) == [true; 2]
+                            && self.base.numbers(base)? == self.tuned.numbers(tuned)?
                     }
                 };
             if !is_same {
-                found.push(key.clone());
+                found.push(path.clone());
             }
         }
         Ok(found)
     }
 
-    fn pair(&self, key: &str) -> Result<NamedPair, AdapterError> {
-        let path = key.strip_suffix(".weight").unwrap_or(key);
-        let [base, tuned] = [&self.base, &self.tuned].map(|files| {
-            let Some(entry) = files.entries.get(key) else {
-                // Checked when the folders were opened.
-                return Ok(Matrix::zeros(0, 0));
-            };
-            let values = numbers(files, entry)?;
-            let shape = [entry.shape[0], entry.shape[1]];
-            let matrix = Matrix::from_f32(&values, shape);
-            Ok(match self.fan_in_fan_out {
-                true => matrix,
-                false => matrix.transpose(),
-            })
-        });
+    fn pair(&self, path: String) -> Result<NamedPair, AdapterError> {
         Ok(NamedPair {
-            path: format!("{}{path}", self.prefix),
-            base: base?,
-            tuned: tuned?,
+            base: self.base.weight(&path)?,
+            tuned: self.tuned.weight(&path)?,
+            path,
         })
     }
 }
@@ -188,8 +238,8 @@ impl Iterator for WeightPairs {
     type Item = Result<NamedPair, AdapterError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key = self.names.pop_front()?;
-        Some(self.pair(&key))
+        let path = self.paths.pop_front()?;
+        Some(self.pair(path))
     }
 }
 
@@ -218,20 +268,6 @@ fn pair_fault(key: &str, base: Option<&Entry>, tuned: Option<&Entry>) -> Option<
         .into_iter()
         .find(|dtype| !convert::is_readable(*dtype));
     odd.map(|dtype| format!("{key} is {dtype:?}, not F32, F16 or BF16"))
-}
-
-fn bytes(files: &Checkpoint, entry: &Entry) -> Result<Vec<u8>, AdapterError> {
-    let path = files.file_name(entry);
-    files
-        .read(entry)
-        .map_err(|error| unreadable(Path::new(&path), error))
-}
-
-/// A tensor as f32, in the order of the file.
-fn numbers(files: &Checkpoint, entry: &Entry) -> Result<Vec<f32>, AdapterError> {
-    let bytes = bytes(files, entry)?;
-    let data = convert::read(bytes, entry.dtype, &entry.shape, false, DType::F32);
-    Ok(data.iter::<f32>().collect())
 }
 
 fn unreadable(path: &Path, error: LoadError) -> AdapterError {

@@ -231,8 +231,8 @@ pub enum SaveError {
         /// Why.
         reason: String,
     },
-    /// Adapters are attached, and a checkpoint has no place for them.
-    #[error("adapters are still attached; merge them first:{}", bullets(.paths))]
+    /// Adapters, virtual tokens or bottlenecks are attached, and a checkpoint has no place for them.
+    #[error("a checkpoint has no place for what is attached; merge it, or save it by itself and take it away:{}", bullets(.paths))]
     Adapted {
         /// The adapter parameters.
         paths: Vec<String>,

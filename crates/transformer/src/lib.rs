@@ -31,6 +31,7 @@
 
 mod activation;
 mod adapter_folder;
+mod anatomy;
 mod bottleneck;
 mod cache;
 mod checkpoint;
@@ -44,6 +45,7 @@ mod fault;
 mod finite;
 mod generation;
 mod header;
+mod inspect;
 mod load;
 mod named;
 mod nearest;
@@ -64,6 +66,7 @@ mod weigh;
 mod weights;
 
 pub use activation::Activation;
+pub use anatomy::{Anatomy, BlockAnatomy, Place};
 pub use bottleneck::{
     Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement, WithBottlenecks,
 };
@@ -74,7 +77,7 @@ pub use config::{
     Qwen3Config, Qwen3MoeConfig,
 };
 pub use decoder::{Decoder, DecoderClassifier};
-pub use difference::WeightPairs;
+pub use difference::{LinearWeights, WeightPairs};
 pub use encoder::families::{
     BertConfig, BertVariant, DebertaConfig, DebertaVersion, DistilBertConfig, ModernBertConfig,
 };
@@ -93,10 +96,11 @@ pub use generation::{
     TextEvent, TextSequence, TextStream, TokenEvent, TokenStream, generate, generate_sequences,
     generate_text, next_token_probabilities, stream_text, stream_tokens,
 };
+pub use inspect::{FolderReport, TensorReport, inspect_folder};
 pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
-pub use part_methods::PART_METHODS;
+pub use part_methods::{PART_METHODS, PART_MODULES};
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};

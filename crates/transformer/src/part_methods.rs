@@ -48,3 +48,12 @@ pub const PART_METHODS: [MethodInfo; 4] = [
         tested: SUITE,
     },
 ];
+
+/// The modules that hold what these methods train: by these names, [`AdapterOnly`](burn_lora_adapter::AdapterOnly) shows them to an
+/// optimizer and to checkpoints (`with_saved_modules`).
+pub const PART_MODULES: [&str; 4] = [
+    "prompt_encoder",
+    "adapter_after_attention",
+    "adapter_after_mlp",
+    "adapter_beside_mlp",
+];

@@ -10,6 +10,7 @@ mod generation;
 mod methods;
 mod model;
 mod peft_files;
+mod plan;
 mod pytorch;
 mod recipe;
 mod sentence;

@@ -8,10 +8,10 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_lora::adapter::budget::{RankAllocator, orthogonality_penalty};
 use burn_lora::adapter::{
-    AdapterOnly, DEFAULT_NAME, LoraConfig, MergeOptions, Method, adapted_weights, merge,
+    AdapterOnly, DEFAULT_NAME, FactorSet, LoraConfig, MergeOptions, Method, adapted_weights, merge,
     merge_and_unload_with, peft, peft::PeftMetadata, set_enabled,
 };
-use burn_lora::transformer::Decoder;
+use burn_lora::transformer::{Decoder, LinearWeights};
 use burn_lora_tests::{
     Golden, MethodCase, Vision, assert_close, floats, gradients, on_each_device, parameters,
 };
@@ -424,6 +424,26 @@ fn m_a_folder_of_pissa_or_olora_becomes_a_plain_one_over_the_base_as_it_is() {
             assert_close(case.name, &actual, &expected, LOGITS);
         }
     });
+}
+
+#[test]
+fn m_a_folder_of_pissa_or_olora_is_read_over_the_files_of_its_base() {
+    let device = Device::flex();
+    for case in MethodCase::starts().filter(|case| case.base != "vision") {
+        let folder = case.adapter_folder();
+        let error = FactorSet::load(&folder).unwrap_err().to_string();
+        assert!(error.contains("mean nothing without the base"), "{error}");
+        let golden = Golden::open(case.base);
+        let weights = LinearWeights::open(&golden.model_folder()).unwrap();
+        let set = FactorSet::load_over(&folder, |path| weights.weight(path)).unwrap();
+        let model = set.attach(golden.base(&device), DEFAULT_NAME).unwrap();
+        let logits = floats(model.logits(golden.input_ids(&device)));
+        let expected = golden.at_tokens(&case.floats("trained.logits"));
+        assert_close(case.name, &golden.at_tokens(&logits), &expected, LOGITS);
+        let other = LinearWeights::open(&Golden::open("gpt_neox").model_folder()).unwrap();
+        let error = FactorSet::load_over(&folder, |path| other.weight(path)).unwrap_err();
+        assert!(error.to_string().contains("there is no matrix"), "{error}");
+    }
 }
 
 #[test]

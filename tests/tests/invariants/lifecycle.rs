@@ -219,10 +219,10 @@ fn a_configuration_with_many_faults_lists_them_all() {
     assert!(refuse("no json").contains("not a PEFT configuration"));
     let error = refuse(&with(&[
         ("peft_type", "LORAX".into()),
-        ("bias", "all".into()),
+        ("layer_replication", serde_json::json!([[0, 2]])),
     ]));
     assert!(
-        error.contains("did you mean LORA") && error.contains("bias"),
+        error.contains("did you mean LORA") && error.contains("layer_replication"),
         "{error}"
     );
     let error = refuse(&with(&[("r", 0.into()), ("lora_dropout", 2.0.into())]));

@@ -8,10 +8,10 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_lora::adapter::{
-    AdapterError, DEFAULT_NAME, LoraConfig, METHODS, MergeOptions, MethodConfig, MethodInfo,
-    Targets, TensorFault, activate, adapted_weights, adapters, attach, delete, merge,
-    merge_and_unload_with, peft, peft::PeftMetadata, rename, set_enabled, summary, unmerge,
-    with_rows,
+    AdapterError, DEFAULT_NAME, INITIALIZATIONS, InitializationInfo, LoraConfig, LoraInit, METHODS,
+    MergeOptions, MethodConfig, MethodInfo, Targets, TensorFault, activate, adapted_weights,
+    adapters, attach, delete, merge, merge_and_unload_with, peft, peft::PeftMetadata, rename,
+    set_enabled, summary, unmerge, with_rows,
 };
 use burn_lora::transformer::PART_METHODS;
 use burn_lora_tests::{
@@ -609,6 +609,7 @@ fn the_document_of_the_methods_is_what_the_code_says() {
     let mut text = fs::read_to_string(path).unwrap();
     for (mark, table) in [
         ("methods", MethodInfo::markdown(&METHODS)),
+        ("initializations", InitializationInfo::markdown()),
         ("parts", MethodInfo::markdown(&PART_METHODS)),
     ] {
         let marks = [
@@ -627,6 +628,21 @@ fn the_document_of_the_methods_is_what_the_code_says() {
             table,
             "docs/methods.md is stale: run this with BURN_LORA_BLESS=1"
         );
+    }
+}
+
+#[test]
+fn every_initialization_of_the_table_has_a_word() {
+    for info in INITIALIZATIONS {
+        let init: LoraInit = info.word.parse().unwrap();
+        let base = match &init {
+            LoraInit::Informed(initialization) => {
+                assert_eq!(initialization.word(), info.word);
+                initialization.changes_base()
+            }
+            _ => false,
+        };
+        assert_eq!(base, info.base != "stays", "{}", info.word);
     }
 }
 

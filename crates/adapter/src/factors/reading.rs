@@ -4,63 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn_lora_linalg::Matrix;
-use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::{FactorSet, Factors};
+use super::{FactorSet, Factors, plain_layer};
 use crate::error::{AdapterError, TensorFault};
+use crate::initial::{Initialization, start_of};
 use crate::method::MethodConfig;
 use crate::peft::tensors::{self, Stored};
 use crate::peft::{CONFIG_FILE, read_config};
 
-/// A stored tensor as numbers.
-#[derive(Clone, Debug, PartialEq)]
-struct Values {
-    shape: Vec<usize>,
-    numbers: Vec<f32>,
-}
-
-impl Values {
-    /// As a matrix, if it has two dimensions.
-    fn matrix(&self) -> Option<Matrix> {
-        match self.shape[..] {
-            [rows, columns] => Some(Matrix::from_f32(&self.numbers, [rows, columns])),
-            _ => None,
-        }
-    }
-}
-
-/// A tensor of floats; NaN and infinity are faults.
-fn read_values(key: &str, stored: &Stored) -> Result<Values, TensorFault> {
-    let bytes = stored.bytes.as_slice();
-    let numbers: Vec<f32> = match &stored.dtype {
-        Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes),
-        Ok(Dtype::F16) => numbers(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
-        Ok(Dtype::BF16) => numbers(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
-        other => {
-            let dtype = match other {
-                Ok(dtype) => format!("{dtype:?}"),
-                Err(name) => name.clone(),
-            };
-            let key = key.to_string();
-            return Err(TensorFault::DType { key, dtype });
-        }
-    };
-    if numbers.iter().any(|number| !number.is_finite()) {
-        let key = key.to_string();
-        return Err(TensorFault::NotFinite { key });
-    }
-    let shape = stored.shape.clone();
-    Ok(Values { shape, numbers })
-}
-
-fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| read(*chunk))
-        .collect()
+/// A tensor as a matrix, if it has two dimensions.
+fn matrix(key: &str, stored: &Stored) -> Result<Option<Matrix>, TensorFault> {
+    let numbers = stored.numbers(key)?;
+    Ok(match stored.shape[..] {
+        [rows, columns] => Some(Matrix::from_f32(&numbers, [rows, columns])),
+        _ => None,
+    })
 }
 
 impl FactorSet {
@@ -69,46 +28,96 @@ impl FactorSet {
     /// # Errors
     ///
     /// Every fault of the configuration, or every tensor that is no factor, lacks its counterpart, disagrees with it, or is
-    /// not finite.
+    /// not finite. A folder whose factors are over a base that lost what they started from is refused:
+    /// [`load_over`](Self::load_over) reads it.
     pub fn load(folder: &Path) -> Result<Self, AdapterError> {
-        let config = read_config(folder)?;
-        let mut features = config.unsupported;
-        if let Some(start) = &config.start {
-            features.push(format!(
-                "init_lora_weights {}: the factors mean nothing without the base that they started from; load them onto it \
-                 (peft::load) and take them from there",
-                start.word()
-            ));
+        match read_folder(folder)? {
+            (set, None) => Ok(set),
+            (_, Some(start)) => Err(AdapterError::Unsupported {
+                path: folder.join(CONFIG_FILE),
+                features: vec![format!(
+                    "init_lora_weights {}: the factors are over a base that lost what they started from; they mean nothing \
+                     without the base (FactorSet::load_over)",
+                    start.word()
+                )],
+            }),
         }
-        let path = folder.join(CONFIG_FILE);
-        let config = config.adapter;
-        if config.method != MethodConfig::Lora {
-            features.push(format!(
-                "the method \"{}\"; factors are LoRA's",
-                config.method.word()
-            ));
-        }
-        if !features.is_empty() {
-            return Err(AdapterError::Unsupported { path, features });
-        }
-        let patterns = config.check()?;
-        let (path, stored) = tensors::read(folder)?;
-        let names = Names {
-            prefix: "base_model.model.",
-            a: ".lora_A.weight",
-            b: ".lora_B.weight",
-        };
-        let pairs = names
-            .pairs(stored)
-            .and_then(|pairs| transposed(pairs, &names));
-        let pairs = pairs.map_err(|faults| AdapterError::Tensors { path, faults })?;
-        let layer = |(path, [a, b]): (String, [Matrix; 2])| {
-            let alpha = patterns.alpha(&path, config.alpha);
-            let scale = config.scale(a.columns(), alpha);
-            (path, Factors { a, b, scale })
-        };
-        Ok(pairs.into_iter().map(layer).collect())
     }
+
+    /// Reads a LoRA folder of PEFT as [`load`](Self::load) does, also one that was saved in the middle of PiSSA or OLoRA: `weight`
+    /// is asked for the base's weight of each layer, `[d_in, d_out]`, one after the other, and the factors become those of the
+    /// LoRA over that base which does the same ([`to_plain`](crate::to_plain)).
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); [`AdapterError::Factors`] with every layer whose weight has another shape, or cannot be decomposed;
+    /// whatever `weight` fails with.
+    pub fn load_over(
+        folder: &Path,
+        mut weight: impl FnMut(&str) -> Result<Matrix, AdapterError>,
+    ) -> Result<Self, AdapterError> {
+        let (set, Some(start)) = read_folder(folder)? else {
+            return Self::load(folder);
+        };
+        let mut faults = Vec::new();
+        let mut plain = Self::default();
+        for (path, now) in set.layers {
+            let weight = weight(&path)?;
+            if weight.shape() != now.shape() {
+                let (found, meant) = (weight.shape(), now.shape());
+                faults.push(format!("{path} is {meant:?}, the base's weight {found:?}"));
+                continue;
+            }
+            let layer = start_of(&start, &weight, now.rank(), now.scale)
+                .and_then(|then| plain_layer(&now, &then));
+            match layer {
+                Ok(layer) => drop(plain.layers.insert(path, layer)),
+                Err(error) => faults.push(format!("{path}: {error}")),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(plain),
+            false => Err(AdapterError::Factors {
+                action: "taking the initial factors from the weights",
+                faults,
+            }),
+        }
+    }
+}
+
+/// The factors of a folder as they stand there, and what they started from if the base is to lose it.
+fn read_folder(folder: &Path) -> Result<(FactorSet, Option<Initialization>), AdapterError> {
+    let config = read_config(folder)?;
+    let mut features = config.unsupported;
+    let path = folder.join(CONFIG_FILE);
+    let start = config.start;
+    let config = config.adapter;
+    if config.method != MethodConfig::Lora {
+        features.push(format!(
+            "the method \"{}\"; factors are LoRA's",
+            config.method.word()
+        ));
+    }
+    if !features.is_empty() {
+        return Err(AdapterError::Unsupported { path, features });
+    }
+    let patterns = config.check()?;
+    let (path, stored) = tensors::read(folder)?;
+    let names = Names {
+        prefix: "base_model.model.",
+        a: ".lora_A.weight",
+        b: ".lora_B.weight",
+    };
+    let pairs = names
+        .pairs(stored)
+        .and_then(|pairs| transposed(pairs, &names));
+    let pairs = pairs.map_err(|faults| AdapterError::Tensors { path, faults })?;
+    let layer = |(path, [a, b]): (String, [Matrix; 2])| {
+        let alpha = patterns.alpha(&path, config.alpha);
+        let scale = config.scale(a.columns(), alpha);
+        (path, Factors { a, b, scale })
+    };
+    Ok((pairs.into_iter().map(layer).collect(), start))
 }
 
 /// How a file names the two factors of a layer.
@@ -145,7 +154,7 @@ impl Names {
                 });
                 continue;
             };
-            match read_values(&key, &tensor).map(|values| values.matrix()) {
+            match matrix(&key, &tensor) {
                 Err(fault) => faults.push(fault),
                 Ok(Some(matrix)) => {
                     halves.entry(path.to_string()).or_default()[half] = Some(matrix);

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Tensor};
 use burn_lora_linalg::{IncrementalSvd, Matrix};
 
 use super::{
@@ -16,8 +16,8 @@ use crate::error::AdapterError;
 use crate::factors::{FactorSet, host};
 use crate::method::Method;
 use crate::plan::{Planned, plan};
-use crate::reach::{adapted_weights, replace_stacks};
-use crate::sites::Path;
+use crate::reach::{adapted_weights, bases, replace_stacks};
+use crate::saved::replace_values;
 use crate::targets::Targets;
 use crate::view::Kind;
 
@@ -52,8 +52,7 @@ pub fn attach_initialized<M: Module>(
     let planned = plan(&module, config)?;
     check_name(&module, name)?;
     check_biases(&module, config)?;
-    let mut weights = Weights::default();
-    module.visit(&mut weights);
+    let weights = bases(&module, planned.iter().map(|site| site.path.as_str()));
     let mut faults = faults(&module, &planned, &weights, initialization, evidence);
     if !faults.is_empty() {
         return Err(refused(faults));
@@ -61,10 +60,10 @@ pub fn attach_initialized<M: Module>(
     let (config, planned) = redistributed(config, planned, initialization, evidence);
 
     let mut values = Vec::with_capacity(planned.len());
-    let mut bases = HashMap::new();
+    let mut changed = HashMap::new();
     let mut initial = FactorSet::default();
     for site in &planned {
-        let Some(tensor) = weights.found.get(&site.path) else {
+        let Some(tensor) = weights.get(&site.path) else {
             continue;
         };
         let path = site.module_path();
@@ -81,7 +80,7 @@ pub fn attach_initialized<M: Module>(
             Ok(Beginning { factors, base }) => {
                 values.push(vec![factors.a.to_f32(), factors.b.to_f32()]);
                 if let Some(base) = base {
-                    bases.insert(site.path.clone(), base);
+                    changed.insert(site.path.clone(), base.to_f32());
                 }
                 initial.layers.insert(path.to_string(), factors);
             }
@@ -90,10 +89,7 @@ pub fn attach_initialized<M: Module>(
     if !faults.is_empty() {
         return Err(refused(faults));
     }
-    let module = module.map(&mut Rebase {
-        path: Path::default(),
-        bases,
-    });
+    let module = replace_values(module, changed);
     let mut module = finish(module, name, &planned, values, &config, None)?;
     if initialization.takes_out() {
         module = with_starts(module, name, &initial);
@@ -180,7 +176,7 @@ fn covariance(evidence: &Evidence, path: &str) -> Option<Matrix> {
 fn faults<M: Module>(
     module: &M,
     planned: &[Planned],
-    weights: &Weights,
+    weights: &HashMap<String, Tensor<2>>,
     initialization: &Initialization,
     evidence: &Evidence,
 ) -> Vec<String> {
@@ -242,7 +238,7 @@ fn faults<M: Module>(
         };
         faults.extend(fault.map(|fault| format!("{path} {fault}")));
         if initialization.changes_base() {
-            let tensor = weights.found.get(&site.path);
+            let tensor = weights.get(&site.path);
             if tensor.is_some_and(|tensor| matches!(tensor.dtype(), DType::QFloat(_))) {
                 faults.push(format!("{path} is quantized, {word} would change it"));
             }
@@ -311,59 +307,4 @@ fn redistributed(
         config.layers_to_transform = None;
     }
     (config, kept)
-}
-
-/// The rank-2 parameters of the base.
-#[derive(Default)]
-struct Weights {
-    path: Path,
-    found: HashMap<String, Tensor<2>>,
-}
-
-impl ModuleVisitor for Weights {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if D == 2 && !self.path.in_reparameterization() {
-            let base = param.base();
-            let shape = base.shape();
-            let base = base.reshape([shape[0], shape[1]]);
-            self.found.insert(self.path.join(), base);
-        }
-    }
-}
-
-/// Exchanges weights of the base, in their dtype.
-struct Rebase {
-    path: Path,
-    bases: HashMap<String, Matrix>,
-}
-
-impl ModuleMapper for Rebase {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.path.in_reparameterization() {
-            return param;
-        }
-        match self.bases.remove(&self.path.join()) {
-            Some(base) => param.map(|old| {
-                let data = TensorData::new(base.to_f32(), old.dims());
-                Tensor::from_data(data, (&old.device(), old.dtype()))
-            }),
-            None => param,
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod olora;
 mod orthogonal;
 mod pissa;
 mod plain;
+mod table;
 mod word;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,8 @@ pub use loftq::{LoftQ, Quantizer};
 pub use lora_ga::{Direction, GradientScale, LoraGa};
 pub use observer::Observer;
 pub(crate) use observer::{InputStatistics, observe};
-pub(crate) use plain::{Plain, plain_of, started_over};
-pub(crate) use word::WORDS;
+pub(crate) use plain::{Plain, plain_of, start_of, started_over};
+pub use table::{INITIALIZATIONS, InitializationInfo};
 
 /// How factors start that are not drawn independently of everything ([`LoraInit`](crate::LoraInit) has those that are).
 #[derive(Clone, Debug, PartialEq)]

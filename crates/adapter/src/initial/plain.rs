@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::Module;
+use burn_lora_linalg::{LinalgError, Matrix};
 
 use super::attach::begin;
 use super::{Evidence, Initialization, Layer};
@@ -89,6 +90,24 @@ pub(crate) fn plain_of(
     }
 }
 
+/// The factors that an initialization without chance or data makes of a weight `[d_in, d_out]`.
+pub(crate) fn start_of(
+    initialization: &Initialization,
+    weight: &Matrix,
+    rank: usize,
+    scale: f64,
+) -> Result<Factors, LinalgError> {
+    let layer = Layer {
+        weight,
+        rank,
+        scale,
+        seed: 0,
+        index: 0,
+    };
+    let begun = begin(&layer, "", initialization, &Evidence::default());
+    begun.map(|beginning| beginning.factors)
+}
+
 /// The factors that PEFT makes of a module's weights when it loads a folder with this initialization, by the path of each
 /// weight. They are what the file's factors started from.
 ///
@@ -116,15 +135,8 @@ pub(crate) fn started_over<M: Module>(
             faults.push(format!("{path} is no linear layer, which {word} is for"));
             continue;
         }
-        let layer = Layer {
-            weight: &weight,
-            rank: site.rank,
-            scale: site.scale(config),
-            seed: config.seed,
-            index: site.index,
-        };
-        match begin(&layer, path, initialization, &Evidence::default()) {
-            Ok(beginning) => drop(starts.insert(site.path.clone(), beginning.factors)),
+        match start_of(initialization, &weight, site.rank, site.scale(config)) {
+            Ok(factors) => drop(starts.insert(site.path.clone(), factors)),
             Err(error) => faults.push(format!("{path}: {error}")),
         }
     }

@@ -5,18 +5,6 @@ use serde_json::{Map, Value, json};
 use super::{CordaMethod, Direction, Eva, GradientScale, Initialization, LoftQ, LoraGa, Quantizer};
 use crate::error::nearest;
 
-/// The words; `pissa_niter_N` takes any number of power iterations.
-pub(crate) const WORDS: [&str; 8] = [
-    "orthogonal",
-    "pissa",
-    "pissa_niter_16",
-    "olora",
-    "loftq",
-    "eva",
-    "corda",
-    "lora_ga",
-];
-
 impl Initialization {
     /// PEFT's value of `init_lora_weights`.
     pub fn word(&self) -> Value {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
-use burn_lora_kernels::{LowRank, add_low_rank};
+use burn_lora_kernels::LowRank;
 
 use super::AdapterMethod;
 use super::config::AdaLoraConfig;
@@ -81,17 +81,8 @@ impl AdapterMethod for AdaLora {
         vec![&self.a, &self.e, &self.b]
     }
 
-    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        let LowRank { a, b, scale } = self.factors();
-        weight + a.matmul(b).mul_scalar(scale)
-    }
-
     fn low_rank(&self) -> Option<LowRank> {
         Some(self.factors())
-    }
-
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        add_low_rank(y, x, self.factors())
     }
 
     fn dropout(&self) -> f64 {

@@ -1,11 +1,11 @@
 //! LoRA itself, as one of the methods; its formula is on [`Lora`].
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor};
-use burn_lora_kernels::{LowRank, add_low_rank};
+use burn::tensor::Tensor;
+use burn_lora_kernels::LowRank;
 
 use super::AdapterMethod;
-use crate::lora::{Lora, cast};
+use crate::lora::Lora;
 
 impl Lora {
     /// The change as the kernels take it.
@@ -23,16 +23,8 @@ impl AdapterMethod for Lora {
         vec![&self.a, &self.b]
     }
 
-    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        weight + cast(self.delta(), DType::F32)
-    }
-
     fn low_rank(&self) -> Option<LowRank> {
         Some(self.factors())
-    }
-
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        add_low_rank(y, x, self.factors())
     }
 
     fn dropout(&self) -> f64 {

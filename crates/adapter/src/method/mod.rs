@@ -51,9 +51,17 @@ pub(crate) trait AdapterMethod: Debug {
     /// # Shapes
     /// - weight: `[d_in, d_out]`, f32, what the adapters before this one made of the weight
     /// - base: `[d_in, d_out]`, the frozen weight
-    fn compose(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2>;
+    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
+        match self.low_rank() {
+            Some(LowRank { a, b, scale }) => {
+                weight + cast(a.matmul(b).mul_scalar(scale), DType::F32)
+            }
+            None => weight,
+        }
+    }
 
-    /// The change as the kernels take it, for a method that is a product of two factors.
+    /// The change as the kernels take it, for a method that is a product of two factors: what
+    /// [`compose`](Self::compose) and [`apply`](Self::apply) are then made of. Any other method has its own.
     fn low_rank(&self) -> Option<LowRank> {
         None
     }
@@ -69,7 +77,12 @@ pub(crate) trait AdapterMethod: Debug {
     /// - y: `[rows, d_out]`, without the layer's bias
     /// - x: `[rows, d_in]`
     /// - base: `[d_in, d_out]`
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2>;
+    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
+        match self.low_rank() {
+            Some(low_rank) => add_low_rank(y, x, low_rank),
+            None => y,
+        }
+    }
 
     /// Probability that an input is dropped in training.
     fn dropout(&self) -> f64 {

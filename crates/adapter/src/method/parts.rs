@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use burn_lora_kernels::{LowRank, add_low_rank};
+use burn_lora_kernels::LowRank;
 
 use super::AdapterMethod;
 use crate::lora::Lora;
@@ -105,17 +105,8 @@ impl AdapterMethod for Parts {
         parts.flat_map(|part| [&part.a, &part.b]).collect()
     }
 
-    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        let LowRank { a, b, scale } = self.joined();
-        weight + a.matmul(b).mul_scalar(scale)
-    }
-
     fn low_rank(&self) -> Option<LowRank> {
         Some(self.joined())
-    }
-
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        add_low_rank(y, x, self.joined())
     }
 
     fn dropout(&self) -> f64 {

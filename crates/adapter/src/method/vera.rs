@@ -1,6 +1,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_lora_kernels::{LowRank, add_low_rank};
+use burn_lora_kernels::LowRank;
 
 use super::AdapterMethod;
 use super::mersenne::MersenneTwister;
@@ -38,17 +38,8 @@ impl AdapterMethod for Vera {
         vec![&self.lambda_b, &self.lambda_d]
     }
 
-    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        let LowRank { a, b, .. } = self.factors();
-        weight + a.matmul(b)
-    }
-
     fn low_rank(&self) -> Option<LowRank> {
         Some(self.factors())
-    }
-
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        add_low_rank(y, x, self.factors())
     }
 
     fn dropout(&self) -> f64 {

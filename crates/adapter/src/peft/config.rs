@@ -4,7 +4,7 @@ use super::fields::{Fields, as_count, as_counts, as_flags, as_texts};
 use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::error::nearest;
-use crate::initial::{Initialization, WORDS};
+use crate::initial::{INITIALIZATIONS, Initialization};
 use crate::method::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
 use crate::targets::Targets;
 
@@ -332,7 +332,7 @@ fn read_start(fields: &mut Fields, unsupported: &mut Vec<String>) -> Option<Init
             None
         }
         (None, _) => {
-            let words = ["gaussian", "mica"].into_iter().chain(WORDS);
+            let words = INITIALIZATIONS.iter().map(|info| info.word);
             let hint = nearest(&word, words);
             let hint = hint.map_or(String::new(), |word| format!(" (did you mean \"{word}\"?)"));
             unsupported.push(format!("init_lora_weights \"{word}\"{hint}"));

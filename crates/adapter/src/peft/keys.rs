@@ -2,15 +2,15 @@
 pub(super) const PREFIX: &str = "base_model.model.";
 
 /// The keys of what the layers of a VeRA adapter share, in a file that has it.
-pub(super) const SHARED: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
+pub(crate) const SHARED: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
 /// The key of a tensor of a layer.
-pub(super) fn layer_key(module_path: &str, name: &str) -> String {
+pub(crate) fn layer_key(module_path: &str, name: &str) -> String {
     format!("{PREFIX}{module_path}.{name}")
 }
 
 /// The key of a parameter that is saved as a whole.
-pub(super) fn saved_key(path: &str) -> String {
+pub(crate) fn saved_key(path: &str) -> String {
     format!("{PREFIX}{path}")
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn_lora_linalg::Matrix;
-use safetensors::tensor::Dtype;
 use serde_json::{Map, Value};
 
 use super::CONFIG_FILE;
@@ -395,48 +394,16 @@ fn read(
     expected: &[usize],
     transposed: bool,
 ) -> Result<Vec<f32>, TensorFault> {
-    let key = || key.to_string();
     if stored.shape != expected {
         return Err(TensorFault::Shape {
-            key: key(),
+            key: key.to_string(),
             found: stored.shape.clone(),
             expected: expected.to_vec(),
         });
     }
-    let bytes = stored.bytes.as_slice();
-    let values: Vec<f32> = match &stored.dtype {
-        Ok(Dtype::F32) => numbers(bytes, f32::from_le_bytes).collect(),
-        Ok(Dtype::F16) => numbers(bytes, half::f16::from_le_bytes)
-            .map(f32::from)
-            .collect(),
-        Ok(Dtype::BF16) => numbers(bytes, half::bf16::from_le_bytes)
-            .map(f32::from)
-            .collect(),
-        other => {
-            let dtype = match other {
-                Ok(dtype) => format!("{dtype:?}"),
-                Err(name) => name.clone(),
-            };
-            return Err(TensorFault::DType { key: key(), dtype });
-        }
-    };
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(TensorFault::NotFinite { key: key() });
-    }
+    let values = stored.numbers(key)?;
     Ok(match (transposed, expected) {
         (true, [rows, columns]) => transpose(&values, [*rows, *columns]),
         _ => values,
     })
-}
-
-/// Little-endian numbers of `N` bytes each; safetensors has checked that the bytes come out even.
-fn numbers<'a, const N: usize, T: 'a>(
-    bytes: &'a [u8],
-    read: fn([u8; N]) -> T,
-) -> impl Iterator<Item = T> + 'a {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(move |chunk| read(*chunk))
 }

@@ -6,6 +6,7 @@ mod config;
 mod describe;
 mod fields;
 mod folder;
+mod inspect;
 mod keys;
 mod load;
 mod save;
@@ -13,7 +14,9 @@ pub(crate) mod tensors;
 mod write;
 
 pub use config::{PeftConfig, TargetModules};
-pub(crate) use folder::write_folder;
+pub(crate) use folder::{Tensors, write_folder};
+pub use inspect::{AdapterLayer, AdapterReport, inspect};
+pub(crate) use keys::{SHARED, layer_key, saved_key};
 pub use load::{hot_swap, load, read_config};
 pub use save::{PeftMetadata, save};
 

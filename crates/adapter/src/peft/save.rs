@@ -1,17 +1,13 @@
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
 use burn_lora_kernels::LowRank;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value};
 
-use super::card::model_card;
 use super::describe::{check_same, portable_targets};
+use super::folder::{Tensors, write_folder};
 use super::keys::{SHARED, layer_key, saved_key, transpose};
-use super::write::config_text;
-use super::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 use crate::beside::Beside;
 use crate::blueprint::{Blueprint, host};
 use crate::config::LoraConfig;
@@ -71,40 +67,9 @@ pub fn save<M: Module>(
     let (planned, mut config) = (plain.plan, plain.config);
     let mut tensors = adapter_tensors(&planned, &weights, name, &plain.factors, &mut config)?;
     tensors.extend(saved_tensors(module, &Beside::new(&config, &planned))?);
-    let views = tensors.iter().map(|(key, (shape, bytes))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        view.map(|view| (key.clone(), view))
-    });
-    let weights_path = folder.join(WEIGHTS_FILE);
-    let invalid = |error: safetensors::SafeTensorError| AdapterError::Io {
-        path: weights_path.clone(),
-        source: std::io::Error::other(error),
-    };
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-    let format = [("format".to_string(), "pt".to_string())].into();
-    let bytes = safetensors::serialize(views, Some(format)).map_err(invalid)?;
     let targets = portable_targets(module, &config, &planned);
-    let text = config_text(&config, &targets, metadata);
-    let card_path = folder.join(CARD_FILE);
-    let old_card = match fs::read_to_string(&card_path) {
-        Ok(card) => Some(card),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(AdapterError::io(card_path)(error)),
-    };
-    let parameters = tensors
-        .values()
-        .map(|(shape, _)| shape.iter().product::<usize>())
-        .sum();
-    let card = model_card(old_card.as_deref(), &config, metadata, parameters);
-
-    fs::create_dir_all(folder).map_err(AdapterError::io(folder))?;
-    write_aside(&weights_path, &bytes)?;
-    write_aside(&folder.join(CONFIG_FILE), text.as_bytes())?;
-    write_aside(&card_path, card.as_bytes())?;
-    Ok(bytes.len() as u64)
+    write_folder(folder, &tensors, &config, &targets, metadata)
 }
-
-type Bytes = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 /// The tasks for which PEFT reads a head from every folder.
 const TASKS_WITH_HEAD: [&str; 2] = ["SEQ_CLS", "TOKEN_CLS"];
@@ -122,7 +87,7 @@ fn check_head(config: &LoraConfig, metadata: &PeftMetadata) -> Result<(), Adapte
 }
 
 /// The parameters of the base that are saved with the adapter, by key.
-fn saved_tensors<M: Module>(module: &M, beside: &Beside<'_>) -> Result<Bytes, AdapterError> {
+fn saved_tensors<M: Module>(module: &M, beside: &Beside<'_>) -> Result<Tensors, AdapterError> {
     let mut tensors = BTreeMap::new();
     let mut damaged = Vec::new();
     for (saved, values) in saved_values(module, beside) {
@@ -133,8 +98,7 @@ fn saved_tensors<M: Module>(module: &M, beside: &Beside<'_>) -> Result<Bytes, Ad
             (true, [rows, columns]) => transpose(&values, [*columns, *rows]),
             _ => values,
         };
-        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        tensors.insert(saved_key(&saved.file_path), (saved.file_shape, bytes));
+        tensors.insert(saved_key(&saved.file_path), (saved.file_shape, values));
     }
     match damaged.is_empty() {
         true => Ok(tensors),
@@ -180,7 +144,7 @@ fn adapter_tensors(
     name: &str,
     plain: &HashMap<String, Factors>,
     config: &mut LoraConfig,
-) -> Result<Bytes, AdapterError> {
+) -> Result<Tensors, AdapterError> {
     let mut tensors = BTreeMap::new();
     let mut damaged = Vec::new();
     let stacks: HashMap<&str, &AdaptedWeight> = weights
@@ -217,9 +181,8 @@ fn adapter_tensors(
             if let Some(kept) = pruned.get(planned.module_path()) {
                 keep(kept, &mut spec.file_shape, &mut values);
             }
-            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
             let key = layer_key(planned.module_path(), &spec.key);
-            tensors.insert(key, (spec.file_shape, bytes));
+            tensors.insert(key, (spec.file_shape, values));
         }
     }
     tensors.extend(shared_tensors(planned, method_of, config));
@@ -236,9 +199,9 @@ fn shared_tensors<'a>(
     planned: &[Planned],
     method_of: impl Fn(&Planned) -> Option<&'a Method>,
     config: &LoraConfig,
-) -> Bytes {
+) -> Tensors {
     let MethodConfig::Vera(vera) = &config.method else {
-        return Bytes::new();
+        return Tensors::new();
     };
     let widest = |side: usize| {
         let sites = planned.iter().max_by_key(|site| site.view.dims()[side]);
@@ -247,7 +210,7 @@ fn shared_tensors<'a>(
             _ => None,
         }
     };
-    let mut tensors = Bytes::new();
+    let mut tensors = Tensors::new();
     if !vera.save_projection {
         return tensors;
     }
@@ -255,8 +218,7 @@ fn shared_tensors<'a>(
         if let Some(tensor) = widest(side).map(|pair| pair[side].clone()) {
             let [rows, columns] = tensor.dims();
             let values = transpose(&host(tensor), [rows, columns]);
-            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-            tensors.insert(key.to_string(), (vec![columns, rows], bytes));
+            tensors.insert(key.to_string(), (vec![columns, rows], values));
         }
     }
     tensors
@@ -338,13 +300,4 @@ fn describe_parts(planned: &[Planned], config: &mut LoraConfig) {
         config.alpha_pattern.insert(0, (key, site.alpha * growth));
     }
     config.parts.clear();
-}
-
-/// Writes a file under another name in the same folder and renames it, which is atomic.
-pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".partial");
-    let aside = Path::new(&aside);
-    fs::write(aside, bytes).map_err(AdapterError::io(aside))?;
-    fs::rename(aside, path).map_err(AdapterError::io(path))
 }

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use super::{OLD_WEIGHTS_FILE, WEIGHTS_FILE};
-use crate::error::AdapterError;
+use crate::error::{AdapterError, TensorFault};
 
 /// A tensor as the file has it.
 pub(crate) struct Stored {
@@ -17,6 +17,36 @@ pub(crate) struct Stored {
     pub(crate) dtype: Result<Dtype, String>,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// The numbers as f32. NaN and infinity are faults, and so is a dtype that factors do not come in.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Vec<f32>, TensorFault> {
+        let key = || key.to_string();
+        let bytes = self.bytes.as_slice();
+        let numbers = match &self.dtype {
+            Ok(Dtype::F32) => decoded(bytes, f32::from_le_bytes),
+            Ok(Dtype::F16) => decoded(bytes, half::f16::from_le_bytes),
+            Ok(Dtype::BF16) => decoded(bytes, half::bf16::from_le_bytes),
+            other => {
+                let dtype = match other {
+                    Ok(dtype) => format!("{dtype:?}"),
+                    Err(name) => name.clone(),
+                };
+                return Err(TensorFault::DType { key: key(), dtype });
+            }
+        };
+        match numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(numbers),
+            false => Err(TensorFault::NotFinite { key: key() }),
+        }
+    }
+}
+
+/// Little-endian numbers of `N` bytes each; whoever made a [`Stored`] has checked that the bytes come out even.
+fn decoded<const N: usize, T: Into<f32>>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<f32> {
+    let chunks = bytes.as_chunks::<N>().0.iter();
+    chunks.map(|chunk| read(*chunk).into()).collect()
 }
 
 /// Reads the weights of a folder: safetensors, or PyTorch's own file, which PEFT wrote before. Returns which file it was.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn_lora::adapter::FactorSet;
 use burn_lora::adapter::foreign::{LoralibOptions, read_loralib, read_mlx};
 use burn_lora::prelude::*;
+use burn_lora::transformer::LinearWeights;
 use burn_lora_hub::Wanted;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -36,6 +37,11 @@ pub struct ConvertOptions {
     /// What goes in front of each path of loralib; with a minus, what is taken away there
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub prefix: String,
+
+    /// The model that the adapter is for: the folder or its name on the hub. Needed where PEFT saved it in the middle of PiSSA or
+    /// OLoRA, so that its factors are over a base that lost what they started from
+    #[arg(long, value_name = "DIR|NAME")]
+    pub base: Option<String>,
 
     /// Fold every scale into B and give all layers one rank, for runtimes that read no patterns
     #[arg(long)]
@@ -80,7 +86,13 @@ pub fn run(options: &ConvertOptions, output: &Output) -> Result<(), Failure> {
         Origin::Peft => {
             let folder = source::folder(&options.adapter, None, Wanted::Adapter)?;
             metadata = combine::metadata(&folder)?;
-            FactorSet::load(&folder)?
+            match &options.base {
+                Some(base) => {
+                    let base = LinearWeights::open(&source::folder(base, None, Wanted::Model)?)?;
+                    FactorSet::load_over(&folder, |path| base.weight(path))?
+                }
+                None => FactorSet::load(&folder)?,
+            }
         }
         Origin::Mlx => read_mlx(path)?,
         Origin::Loralib => read_loralib(path, &loralib(options)?)?,

@@ -18,6 +18,7 @@ use crate::compute::Compute;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::source;
+use crate::units::bytes_text;
 
 /// The options of `doctor`.
 #[derive(Debug, Args)]
@@ -59,6 +60,11 @@ pub fn run(options: &DoctorOptions, output: &Output) -> Result<(), Failure> {
         format!("burn-lora  {}", env!("CARGO_PKG_VERSION")),
         format!("threads    {threads}"),
     ];
+    let memory = memory();
+    lines.extend(memory.map(|[all, free]| {
+        let [all, free] = [all, free].map(bytes_text);
+        format!("memory     {all}, of which {free} are free")
+    }));
     let mut backends = Vec::new();
     for backend in Backend::built() {
         let name = backend.name();
@@ -83,11 +89,23 @@ pub fn run(options: &DoctorOptions, output: &Output) -> Result<(), Failure> {
         "command": "doctor",
         "version": env!("CARGO_PKG_VERSION"),
         "threads": threads,
+        "memory": memory.map(|[all, free]| json!({"total_bytes": all, "available_bytes": free})),
         "backends": backends,
         "warm": warmed.map(|seconds| json!({ "step_seconds": seconds })),
     });
     output.done(&lines, &object);
     Ok(())
+}
+
+/// The memory of the machine and what is free of it, in bytes, where the system tells (Linux).
+fn memory() -> Option<[u64; 2]> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Some([field("MemTotal:")?, field("MemAvailable:")?])
 }
 
 fn state(device: &Device) -> (String, Value) {

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_lora::adapter::{DEFAULT_NAME, peft};
-use burn_lora::data::{RowFormat, check_vocab};
-use burn_lora::train::{DeviceChoice, evaluate, read_data, read_tokenizer, require_dtype};
-use burn_lora::transformer::{Decoder, LoadOptions};
+use burn_lora::train::{DeviceChoice, evaluate_run};
 use burn_lora_hub::Wanted;
 use clap::Args;
 use serde_json::json;
@@ -44,37 +41,18 @@ pub fn run(options: &EvaluateOptions, output: &Output) -> Result<(), Failure> {
     let adapter = adapter
         .map(|name| source::folder(name, None, Wanted::Adapter))
         .transpose()?;
-    let tokenizer = read_tokenizer(&config, &folder)?;
     let bar = Bar::rows("tokenizing");
     let tokenized = |done: usize, all: usize| bar.set(done as u64, all as u64);
-    let data = read_data(&config, &tokenizer, &tokenized)?;
-
+    let found = evaluate_run(&config, &folder, adapter.as_deref(), &tokenized)?;
     let choice = DeviceChoice::resolve(config.device.as_deref())?;
-    let device = choice.open()?;
-    require_dtype(choice, &device, config.dtype.into())?;
-    let mut model = Decoder::load(&folder, &LoadOptions::new(config.dtype.into(), device))?;
-    check_vocab(&data.test, &tokenizer, model.vocab_size())?;
-    if let Some(adapter) = &adapter {
-        model = peft::load(model, DEFAULT_NAME, adapter)?.0;
-    }
-    let have_prompts = data.format == RowFormat::PromptCompletion;
-    let how = config
-        .evaluation
-        .options(config.training.batch_size, have_prompts);
-    let found = evaluate(&model, &tokenizer, &data.test, &how)?;
 
+    let width = found.metrics.keys().map(String::len).max().unwrap_or(0);
     let mut lines = vec![
-        format!("rows        {}", data.test.len()),
-        format!(
-            "loss        {:.6}, perplexity {:.4}",
-            found.loss, found.perplexity
-        ),
+        format!("{:width$}  {}", "task", found.task),
+        format!("{:width$}  {}", "rows", found.rows),
     ];
-    lines.extend(
-        found
-            .exact_match
-            .map(|share| format!("exact match {share:.4}")),
-    );
+    let metrics = found.metrics.iter();
+    lines.extend(metrics.map(|(name, value)| format!("{name:width$}  {value:.6}")));
     for sample in found.completions.iter().take(options.samples) {
         lines.push(format!("  prompt    {:?}", sample.prompt));
         lines.push(format!("  expected  {:?}", sample.expected));
@@ -83,15 +61,18 @@ pub fn run(options: &EvaluateOptions, output: &Output) -> Result<(), Failure> {
     let samples = found.completions.iter().map(|sample| {
         json!({"prompt": sample.prompt, "expected": sample.expected, "generated": sample.generated})
     });
+    let metric = |name: &str| found.metrics.get(name).copied();
     let object = json!({
         "command": "evaluate",
         "device": choice.to_string(),
         "adapter": adapter,
-        "rows": data.test.len(),
-        "learned_tokens": found.learned_tokens,
-        "loss": found.loss,
-        "perplexity": found.perplexity,
-        "exact_match": found.exact_match,
+        "task": found.task,
+        "rows": found.rows,
+        "learned": found.learned,
+        "metrics": found.metrics,
+        "loss": metric("loss"),
+        "perplexity": metric("perplexity"),
+        "exact_match": metric("exact_match"),
         "completions": samples.collect::<Vec<_>>(),
     });
     output.done(&lines, &object);

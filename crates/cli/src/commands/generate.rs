@@ -9,7 +9,7 @@ use burn_lora::transformer::{
     generate_text, stream_text,
 };
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Kind};
 use crate::model::{Loaded, ModelOptions};
@@ -51,6 +51,18 @@ pub struct GenerateOptions {
     /// Draw among the most likely tokens that together have this probability
     #[arg(long, requires = "temperature")]
     pub top_p: Option<f64>,
+
+    /// Draw among so many of the most likely tokens
+    #[arg(long, requires = "temperature")]
+    pub top_k: Option<usize>,
+
+    /// Draw among tokens at least this share as likely as the most likely one
+    #[arg(long, requires = "temperature")]
+    pub min_p: Option<f64>,
+
+    /// Divide the logits of tokens that were there by this; 1 is none
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f64,
 
     /// Seed of random draws
     #[arg(long, default_value_t = 0)]
@@ -101,16 +113,18 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
         decoding: match options.temperature {
             Some(temperature) => Decoding::Sample(Sampling {
                 temperature,
+                top_k: options.top_k,
                 top_p: options.top_p,
-                ..Sampling::default()
+                min_p: options.min_p,
             }),
             None => Decoding::Greedy,
         },
+        repetition_penalty: options.repetition_penalty,
         seed: options.seed,
         ..Request::default()
     };
     if options.input.chat {
-        return chat(options, &loaded, &tokenizer, &request);
+        return chat(options, &loaded, &tokenizer, &request, output);
     }
     let decode = |tokens: &[u32]| tokenizer.decode(tokens);
     let detokenizer = Detokenizer::new(decode).with_stop_strings(&options.stop);
@@ -148,38 +162,51 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Holds a conversation: reads a line, writes the answer as it grows.
+/// Holds a conversation: reads a line, writes the answer as it grows; where an object is asked for, beside it.
 fn chat(
     options: &GenerateOptions,
     loaded: &Loaded,
     tokenizer: &Tokenizer,
     request: &Request,
+    output: &Output,
 ) -> Result<(), Failure> {
     let template = template(options, tokenizer)?;
     let decode = |tokens: &[u32]| tokenizer.decode(tokens);
     let detokenizer = Detokenizer::new(decode).with_stop_strings(&options.stop);
     let mut messages = opening(options);
     let told = |error: std::io::Error| Failure::new(Kind::Other, error);
+    let say = |text: &str| {
+        let mut place: Box<dyn Write> = match output.is_json() {
+            true => Box::new(std::io::stderr()),
+            false => Box::new(stdout()),
+        };
+        let _ = write!(place, "{text}").and_then(|()| place.flush());
+    };
     loop {
         let _ = write!(std::io::stderr(), "> ");
         let mut line = String::new();
         let read = stdin().lock().read_line(&mut line).map_err(told)?;
         if read == 0 || line.trim().is_empty() {
-            return Ok(());
+            break;
         }
         messages.push(Message::new("user", line.trim()));
         let ids = ids_of(&template, &messages, tokenizer)?;
         let mut answer = String::new();
         for event in stream_text(&loaded.model, &[ids], request, &detokenizer).map_err(refused)? {
             if let TextEvent::Text { text, .. } = event.map_err(refused)? {
-                let _ = write!(stdout(), "{text}");
-                let _ = stdout().flush();
+                say(&text);
                 answer.push_str(&text);
             }
         }
-        let _ = writeln!(stdout());
+        say("\n");
         messages.push(Message::new("assistant", answer.trim()));
     }
+    if output.is_json() {
+        let messages: Vec<&Map<String, Value>> = messages.iter().map(Message::as_map).collect();
+        let object = json!({"command": "generate", "device": loaded.device, "messages": messages});
+        output.done(&[], &object);
+    }
+    Ok(())
 }
 
 fn template(options: &GenerateOptions, tokenizer: &Tokenizer) -> Result<ChatTemplate, DataError> {

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod generate;
 pub mod inspect;
 pub mod merge;
+pub mod plan;
 pub mod recipes;
 pub mod score;
 pub mod train;

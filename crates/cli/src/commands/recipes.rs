@@ -17,7 +17,20 @@ macro_rules! recipes {
     };
 }
 
-recipes!("chat", "completion", "gpt2-e2e", "text");
+recipes!(
+    "chat",
+    "classification",
+    "completion",
+    "dpo",
+    "gpt2-e2e",
+    "masked",
+    "orpo",
+    "regression",
+    "roberta-glue",
+    "seq2seq",
+    "tagging",
+    "text",
+);
 
 /// The options of `recipes`.
 #[derive(Debug, Args)]

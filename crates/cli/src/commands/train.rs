@@ -4,9 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use burn_lora::train::{
-    Observer, RunConfig, RunWatcher, Stop, read_data, read_tokenizer, run as run_config,
-};
+use burn_lora::train::{Observer, RunConfig, RunWatcher, Stop, preview, run as run_config};
 use burn_lora_hub::Wanted;
 use clap::Args;
 use serde_json::json;
@@ -116,9 +114,11 @@ fn dry_run(
     tokenized: &(dyn Fn(usize, usize) + Sync),
     output: &Output,
 ) -> Result<(), Failure> {
-    let tokenizer = read_tokenizer(config, folder)?;
-    let data = read_data(config, &tokenizer, tokenized)?;
-    let mut lines = Vec::new();
+    let data = preview(config, folder, tokenized)?;
+    let mut lines = vec![format!("task: {}", data.task)];
+    if !data.labels.is_empty() {
+        lines.push(format!("labels: {}", data.labels.join(", ")));
+    }
     for part in &data.parts {
         let files: Vec<String> = part
             .files
@@ -133,7 +133,7 @@ fn dry_run(
                 .map(|line| format!("  {line}")),
         );
     }
-    let [train, valid, test] = [&data.train, &data.valid, &data.test].map(|part| part.len());
+    let [train, valid, test] = data.examples;
     lines.push(format!(
         "examples: {train} to learn, {valid} to validate with, {test} to measure at the end"
     ));
@@ -144,6 +144,8 @@ fn dry_run(
         "command": "train",
         "dry_run": true,
         "config": config,
+        "task": data.task,
+        "labels": data.labels,
         "format": data.format,
         "parts": parts.collect::<Vec<_>>(),
         "examples": {"train": train, "valid": valid, "test": test},

@@ -6,6 +6,11 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+mod plan;
+mod reports;
+mod tasks;
+mod terminal;
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -310,6 +315,7 @@ fn training_leaves_an_adapter_its_configuration_and_a_result() {
 #[test]
 fn every_recipe_runs() {
     let (dir, model) = setup();
+    tasks::write_data(dir.path());
     let found = object(dir.path(), &["recipes", "list"]);
     let names: Vec<&str> = found["recipes"]
         .as_array()
@@ -317,7 +323,21 @@ fn every_recipe_runs() {
         .iter()
         .filter_map(|recipe| recipe["name"].as_str())
         .collect();
-    assert_eq!(names, ["chat", "completion", "gpt2-e2e", "text"]);
+    let known = [
+        "chat",
+        "classification",
+        "completion",
+        "dpo",
+        "gpt2-e2e",
+        "masked",
+        "orpo",
+        "regression",
+        "roberta-glue",
+        "seq2seq",
+        "tagging",
+        "text",
+    ];
+    assert_eq!(names, known);
     for name in names {
         let file = format!("{name}.yaml");
         assert!(lines(dir.path(), &["recipes", "copy", name]).contains(&file));
@@ -339,7 +359,49 @@ fn every_recipe_runs() {
                 "targets=q_proj,v_proj",
                 "max_seq_len=64",
             ],
-            _ => &["data.path=book.txt", "max_seq_len=64", "valid_fraction=0.1"],
+            "text" => &["data.path=book.txt", "max_seq_len=64", "valid_fraction=0.1"],
+            "dpo" | "orpo" => &[
+                "data.path=preferences.jsonl",
+                "max_seq_len=64",
+                "valid_fraction=0.2",
+            ],
+            "classification" => &[
+                "data.path=classes.jsonl",
+                "max_seq_len=16",
+                "model=bert_masked",
+            ],
+            "roberta-glue" => &[
+                "data.path=classes.jsonl",
+                "max_seq_len=16",
+                "model=roberta_masked",
+            ],
+            // A correlation wants more than the two rows of the others.
+            "regression" => &[
+                "data.path=values.jsonl",
+                "valid_fraction=0.3",
+                "evaluation.rows=9",
+                "max_seq_len=16",
+                "model=bert_masked",
+            ],
+            "tagging" => &[
+                "data.path=tags.jsonl",
+                "max_seq_len=16",
+                "model=bert_masked",
+            ],
+            "masked" => &[
+                "data.path=words.txt",
+                "text_rows=line",
+                "max_seq_len=16",
+                "valid_fraction=0.2",
+                "model=bert_masked",
+            ],
+            "seq2seq" => &[
+                "data.path=written.jsonl",
+                "max_seq_len=16",
+                "model=t5",
+                "rank=4",
+            ],
+            other => panic!("{other} is not tried"),
         };
         let few = [
             "steps=2",
@@ -349,15 +411,32 @@ fn every_recipe_runs() {
             "batch_size=2",
             "evaluation.rows=2",
         ];
-        let result = object(dir.path(), &[&["train", &file, &model], own, &few].concat());
+        let result = object(
+            dir.path(),
+            &[&["train", &file, &model], &few[..], own].concat(),
+        );
         assert_eq!(result["steps"], 2, "{name}");
         assert!(
             result["valid_loss"].as_f64().is_some_and(f64::is_finite),
             "{name}: {result}"
         );
+        for metric in tasks::metrics(name) {
+            let value = &result["metrics"][metric];
+            assert!(
+                value.as_f64().is_some_and(f64::is_finite),
+                "{name}: {metric}: {result}"
+            );
+        }
+        // What is written beside the adapter is enough to measure it again.
+        let config =
+            Path::new(result["adapter"].as_str().expect("a folder")).with_file_name("config.yaml");
+        let config = config.to_str().expect("UTF-8");
+        let adapter = result["adapter"].as_str().expect("a folder");
+        let again = object(dir.path(), &["evaluate", config, "--adapter", adapter]);
+        assert_eq!(again["metrics"], result["metrics"], "{name}");
     }
     let error = refused(2, dir.path(), &["recipes", "print", "chatt"]);
-    assert!(error.contains("there are chat, completion"), "{error}");
+    assert!(error.contains("there are chat, classification"), "{error}");
     let error = refused(1, dir.path(), &["recipes", "copy", "chat"]);
     assert!(
         error.contains("cannot write chat.yaml"),

@@ -10,23 +10,30 @@ use super::apply::{primitive, same};
 use super::many::{batches, buffers, cubes_for_longest, lengths, vector_size};
 use super::memory::{UNITS, contiguous, empty};
 use super::reduce::{Team, cube_sum};
+use crate::clip::Clipped;
 use crate::packed::Packed;
 
 /// Cubes that add up the squares of one tensor.
 const PARTS: usize = 32;
 
-/// The gradients times `min(1, max_norm / (norm + tiny))`, where the norm is that of all together.
-pub(crate) fn clip(gradients: Vec<Tensor<1>>, max_norm: f32, tiny: f32) -> Vec<Tensor<1>> {
+/// The gradients times `min(1, max_norm / (norm + tiny))`, where the norm is that of all together; as they are without a
+/// `max_norm`.
+pub(crate) fn clip(gradients: Vec<Tensor<1>>, max_norm: Option<f32>, tiny: f32) -> Clipped {
+    let given = max_norm.is_none().then(|| gradients.clone());
     let gradients: Vec<_> = gradients
         .into_iter()
         .map(|gradient| contiguous(cast(primitive(gradient), DType::F32)))
         .collect();
     let Some(first) = gradients.first() else {
-        return Vec::new();
+        return Clipped {
+            gradients: Vec::new(),
+            norm: None,
+        };
     };
     let client = first.client.clone();
     let sums = empty(first, &[gradients.len() * PARTS], DType::F32);
     let factor = empty(first, &[1], DType::F32);
+    let norm = empty(first, &[1], DType::F32);
     let step = batches(&client, 1);
     for (index, part) in gradients.chunks(step).enumerate() {
         let part: Vec<&CubeTensor> = part.iter().collect();
@@ -57,11 +64,22 @@ pub(crate) fn clip(gradients: Vec<Tensor<1>>, max_norm: f32, tiny: f32) -> Vec<T
             team.dim(),
             super::memory::buffer(&sums),
             super::memory::buffer(&factor),
+            super::memory::buffer(&norm),
             gradients.len() * PARTS,
-            max_norm,
+            max_norm.unwrap_or(f32::INFINITY),
             tiny,
             team,
         );
+    }
+    let tensor = |target: CubeTensor| {
+        Tensor::from_dispatch(DispatchTensor {
+            kind: Cube::pack(BackendTensor::Float(same(target))),
+            autodiff: DispatchAutodiffContext::Disabled,
+        })
+    };
+    let norm = Some(tensor(norm));
+    if let Some(gradients) = given {
+        return Clipped { gradients, norm };
     }
     // Nobody else has what was copied; what somebody has is left as it is.
     let targets: Vec<CubeTensor> = gradients
@@ -88,13 +106,10 @@ pub(crate) fn clip(gradients: Vec<Tensor<1>>, max_norm: f32, tiny: f32) -> Vec<T
             );
         }
     }
-    let tensor = |target: CubeTensor| {
-        Tensor::from_dispatch(DispatchTensor {
-            kind: Cube::pack(BackendTensor::Float(same(target))),
-            autodiff: DispatchAutodiffContext::Disabled,
-        })
-    };
-    targets.into_iter().map(tensor).collect()
+    Clipped {
+        gradients: targets.into_iter().map(tensor).collect(),
+        norm,
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -131,6 +146,7 @@ fn squares<N: Size>(
 fn factor_of(
     sums: &[f32],
     factor: &mut [f32],
+    norm: &mut [f32],
     count: usize,
     max_norm: f32,
     tiny: f32,
@@ -142,6 +158,7 @@ fn factor_of(
     }
     let sum = cube_sum(own, team);
     if UNIT_POS == 0 {
+        norm[0] = sum.sqrt();
         factor[0] = min(max_norm / (sum.sqrt() + tiny), 1.0f32);
     }
 }

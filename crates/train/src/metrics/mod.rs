@@ -39,6 +39,7 @@ mod tests {
     fn report(loss: f64, learned: usize, begin: Instant, millis: [u64; 2]) -> StepReport {
         StepReport {
             loss,
+            gradient_norm: None,
             learned,
             tokens: learned * 2,
             told: Vec::new(),

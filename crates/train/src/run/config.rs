@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_lora_adapter::{AdapterError, LoraConfig, LoraInit, MethodConfig, Targets, TrainedBiases};
+use burn_lora_adapter::{
+    AdapterError, LoraConfig, LoraInit, MethodConfig, Needs, Targets, TrainedBiases,
+};
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
@@ -349,6 +351,14 @@ impl RunConfig {
         check(
             !(self.data.stream && self.data.cache.is_some()),
             "data.cache needs all rows: leave it out where data.stream is set",
+        );
+        let starts_from_examples = match self.adapter.init() {
+            Ok(LoraInit::Informed(initialization)) => initialization.needs() != Needs::Weights,
+            _ => false,
+        };
+        check(
+            !(self.data.stream && starts_from_examples),
+            "the adapter starts from examples, which data.stream does not read beforehand",
         );
         check(self.adapter.rank > 0, "adapter.rank is 0");
         check(

@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, summary};
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, changes, summary};
 use burn_lora_data::{DataError, Progress, RowFormat};
 use burn_lora_transformer::{ConfigError, LoadError, LoadOptions};
 use serde::Serialize;
 
 use super::config::RunConfig;
 use super::data::{RunData, RunPart};
-use super::initialize::attach_adapter;
 use super::job::{Job, with_job};
 use super::same::check_same;
 use super::task::{TaskKind, choose};
@@ -19,10 +18,13 @@ use crate::data::TaskData;
 use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
+use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
+use crate::initialize::{attach_with, evidence, needs_gradients};
 use crate::observer::Observer;
 use crate::recipe::{finetune_stream, finetune_task, resume_facts};
+use crate::report::{REPORT_FILE, Report};
 use crate::stop::Stopped;
-use crate::task::Task;
+use crate::task::{Task, lies_in};
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -139,18 +141,32 @@ fn run_as<J: Job>(
     let written = settled(config, task, job.classes()).to_yaml();
     write(&config.output.join("config.yaml"), &written)?;
 
-    let load = |config: &RunConfig| {
+    let load = |recompute| {
+        let config = RunConfig {
+            recompute,
+            ..config.clone()
+        };
         let options = LoadOptions::new(config.dtype.into(), device.clone());
-        job.load(config, folder, options)
+        job.load(&config, folder, options)
     };
-    let base = load(config)?;
+    let (lora, training) = (config.lora_config(), config.train_config());
+    // Blocks that are computed again give gradients to adapters only.
+    let is_shown_whole = config.recompute > 0 && needs_gradients(&lora);
+    let mut base = load(if is_shown_whole { 0 } else { config.recompute })?;
     let task = job.task(&base);
     let lora = LoraConfig {
         modules_to_save: task.saved_modules().to_vec(),
-        ..config.lora_config()
+        ..lora
     };
+    let batches = config.adapter.initialization_batches;
+    let seen = evidence(&base, &lora, &task, &data.train, &training, batches)?;
+    if is_shown_whole {
+        // One at a time in memory.
+        drop(base);
+        base = load(config.recompute)?;
+    }
     let fan_in_fan_out = J::fan_in_fan_out(&base);
-    let (model, lora) = attach_adapter::<J>(config, lora, &task, &data.train, &device, base, load)?;
+    let (model, lora) = attach_with(base, DEFAULT_NAME, &lora, &seen)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));
@@ -162,7 +178,6 @@ fn run_as<J: Job>(
         format,
         parts,
     } = data;
-    let training = config.train_config();
     for fact in resume_facts(&training, &train, &valid)? {
         let name = match fact.starts_with("left out") {
             true => "warning",
@@ -221,15 +236,18 @@ fn run_as<J: Job>(
     let bytes = peft::save(&trained.model, DEFAULT_NAME, &lora, &metadata, &adapter)?;
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
-    if !test.is_empty() && !is_hurry {
-        let data = RunData {
-            train: Vec::new(),
-            valid: Vec::new(),
-            test,
-            format,
-            parts,
-        };
-        let metrics = finite(job.measure(config, &trained.model, &data)?.metrics);
+    let data = RunData {
+        train: Vec::new(),
+        valid: Vec::new(),
+        test,
+        format,
+        parts,
+    };
+    let mut samples = Vec::new();
+    if !data.test.is_empty() && !is_hurry {
+        let measured = job.measure(config, &trained.model, &data)?;
+        samples = measured.completions;
+        let metrics = finite(measured.metrics);
         let told: Vec<String> = metrics
             .iter()
             .map(|(name, value)| format!("{name} {value:.4}"))
@@ -243,6 +261,22 @@ fn run_as<J: Job>(
     tell("took", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     result.peak_memory_bytes = peak_memory_bytes();
     result.adapter = Some(adapter);
+    // What the run is for is there; a page that cannot be written is no reason to fail.
+    let facts = read_facts(&config.output.join("logs").join(FACTS_FILE)).unwrap_or_default();
+    let report = Report {
+        config,
+        result: &result,
+        device: &choice.to_string(),
+        facts: &facts,
+        parts: &data.parts,
+        samples: &samples,
+        changes: &changes(&trained.model, DEFAULT_NAME),
+    };
+    let page = config.output.join(REPORT_FILE);
+    match write(&page, &report.html()) {
+        Ok(()) => tell("report", &page.display().to_string()),
+        Err(error) => tell("warning", &format!("no report: {error}")),
+    }
     Ok(result)
 }
 
@@ -307,6 +341,7 @@ fn evaluate_as<J: Job>(
     let (job, data) = J::read(config, task, folder, tokenized)?;
     let load = LoadOptions::new(config.dtype.into(), device);
     let mut model = job.load(config, folder, load)?;
+    check_head(folder, J::fresh(&model), adapter)?;
     if let Some(adapter) = adapter {
         model = peft::load(model, DEFAULT_NAME, adapter)?.0;
     }
@@ -318,6 +353,30 @@ fn evaluate_as<J: Job>(
         learned: found.learned,
         completions: found.completions,
     })
+}
+
+/// Refuses a head that knows nothing: the folder does not hold it, nor does the adapter.
+fn check_head(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Result<(), RunError> {
+    let adapter = adapter.map(peft::read_config).transpose()?;
+    let saved = adapter.and_then(|adapter| adapter.modules_to_save);
+    let saved = saved.unwrap_or_default();
+    let unknown: Vec<&str> = fresh
+        .iter()
+        .filter(|parameter| !lies_in(parameter, &saved))
+        .map(String::as_str)
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let fault = format!(
+        "{} has no trained head for this task, nor has the adapter: {} would be random",
+        folder.display(),
+        unknown.join(", ")
+    );
+    Err(TrainError::Config {
+        faults: vec![fault],
+    }
+    .into())
 }
 
 /// What a configuration comes to before anything is loaded.
@@ -404,12 +463,4 @@ fn write(path: &Path, text: &str) -> Result<(), TrainError> {
         path: path.into(),
         source,
     })
-}
-
-/// `VmHWM` of the process.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
 }

@@ -3,7 +3,6 @@
 mod config;
 mod data;
 mod execute;
-mod initialize;
 mod job;
 mod parse;
 mod same;

@@ -60,6 +60,10 @@ impl<M: CausalLm> Task<M> for Causal {
         let mut faults: Vec<String> = too_long(longest.unwrap_or(0), positions)
             .into_iter()
             .collect();
+        if config.packing && !model.can_pack() {
+            let fault = "packing: virtual tokens have no place in front of each example of a row";
+            faults.push(fault.to_string());
+        }
         if config.packing && config.max_seq_len > positions {
             faults.push(format!(
                 "packed rows have max_seq_len tokens, {}; the model has {positions} positions",

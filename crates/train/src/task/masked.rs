@@ -27,9 +27,9 @@ pub struct Masked {
 /// Texts on a device, with what stood at the chosen places.
 #[derive(Debug)]
 pub struct MaskedBatch {
-    inputs: EncoderBatch,
-    places: Vec<u32>,
-    wanted: Vec<usize>,
+    pub(super) inputs: EncoderBatch,
+    pub(super) places: Vec<u32>,
+    pub(super) wanted: Vec<usize>,
 }
 
 impl Masked {

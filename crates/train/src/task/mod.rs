@@ -21,6 +21,7 @@ pub use masked::{Masked, MaskedBatch};
 pub use notes::{Notes, Told};
 pub use preference::{Preference, PreferenceBatch, PreferenceLoss};
 pub use seq2seq::{Seq2Seq, Seq2SeqBatch};
+pub(crate) use sequence::lies_in;
 pub use sequence::{Classification, Regression, SequenceBatch, SequenceModel};
 pub use tagging::{Tagging, TaggingBatch};
 
@@ -123,3 +124,6 @@ impl Counts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,17 +90,22 @@ pub(crate) fn peft_heads() -> Vec<String> {
 pub(crate) fn head_modules(fresh: &[String]) -> Vec<String> {
     let mut names = peft_heads();
     for parameter in fresh {
-        let Some((module, _)) = parameter.rsplit_once('.') else {
-            continue;
-        };
-        let mut parents = std::iter::successors(Some(module), |path| {
-            path.rsplit_once('.').map(|(parent, _)| parent)
-        });
-        if !parents.any(|path| names.iter().any(|name| path.ends_with(name.as_str()))) {
+        if !lies_in(parameter, &names)
+            && let Some((module, _)) = parameter.rsplit_once('.')
+        {
             names.push(module.to_string());
         }
     }
     names
+}
+
+/// Whether a parameter lies in a module whose path ends with one of the names, PEFT's rule for `modules_to_save`.
+pub(crate) fn lies_in(parameter: &str, names: &[String]) -> bool {
+    let modules = parameter
+        .match_indices('.')
+        .map(|(end, _)| &parameter[..end]);
+    let mut named = modules.filter(|path| names.iter().any(|name| path.ends_with(name.as_str())));
+    named.next().is_some()
 }
 
 impl Classification {
@@ -351,4 +356,26 @@ fn squares(values: Tensor<2>, wanted: &[f32]) -> Tensor<1> {
     let device = values.device().without_autodiff();
     let wanted = TensorData::new(wanted.to_vec(), [wanted.len(), 1]);
     (values - Tensor::from_data(wanted, &device)).square().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fresh_is_trained_once() {
+        let fresh = [
+            "classifier.weight",
+            "classifier.dense.bias",
+            "pooler.dense.weight",
+            "pooler.dense.bias",
+        ];
+        let fresh = fresh.map(String::from);
+        assert_eq!(
+            head_modules(&fresh),
+            ["classifier", "score", "pooler.dense"]
+        );
+        assert!(lies_in("bert.pooler.dense.bias", &["pooler".into()]));
+        assert!(!lies_in("bert.pooler.dense.bias", &["bias".into()]));
+    }
 }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
 use crate::named::{Named, unnamed_module};
+use crate::part_methods::PART_MODULES;
 use crate::task::PeftTask;
 
 /// The bottlenecks of one block.
@@ -27,15 +28,16 @@ unnamed_module!(BlockBottlenecks {
 
 impl BlockBottlenecks {
     fn fresh(placement: BottleneckPlacement, mut fresh: impl FnMut() -> Bottleneck) -> Self {
+        let [_, after_attention, after_inner, beside_inner] = PART_MODULES;
         let mut named = |name| Some(Named::new(name, fresh()));
         let mut block = Self::default();
         match placement {
             BottleneckPlacement::Houlsby => {
-                block.after_attention = named("adapter_after_attention");
-                block.after_inner = named("adapter_after_mlp");
+                block.after_attention = named(after_attention);
+                block.after_inner = named(after_inner);
             }
-            BottleneckPlacement::Pfeiffer => block.after_inner = named("adapter_after_mlp"),
-            BottleneckPlacement::Parallel => block.beside_inner = named("adapter_beside_mlp"),
+            BottleneckPlacement::Pfeiffer => block.after_inner = named(after_inner),
+            BottleneckPlacement::Parallel => block.beside_inner = named(beside_inner),
         }
         block
     }

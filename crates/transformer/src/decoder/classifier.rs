@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_lora_adapter::project;
 
 use super::Decoder;
-use super::plan::LinearForm;
+use super::plan::{LinearForm, Plan};
 use super::scope::Scope;
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
@@ -69,11 +69,7 @@ impl DecoderClassifier {
         checkpoint.check_layers(dir, config.plan().n_inner_layers())?;
         let keys = Self::keys(&config, num_labels, &options.load.device);
         let plan = config.plan();
-        let leniency = Leniency {
-            other_heads: &["lm_head.", "embed_out."],
-            optional: vec![HEAD.into()],
-            ..plan.leniency()
-        };
+        let leniency = Self::leniency(&plan);
         let found =
             verify(&checkpoint, &keys, &leniency).map_err(|mismatch| LoadError::Mismatch {
                 dir: dir.into(),
@@ -105,7 +101,11 @@ impl DecoderClassifier {
         Ok(Self::build(&config, num_labels, &mut weights))
     }
 
-    fn build(config: &DecoderConfig, num_labels: usize, weights: &mut Weights<'_>) -> Self {
+    pub(crate) fn build(
+        config: &DecoderConfig,
+        num_labels: usize,
+        weights: &mut Weights<'_>,
+    ) -> Self {
         let decoder = Decoder::build_without_head(config, weights);
         let d = [decoder.plan.d_model, num_labels];
         let mut scope = Scope::root(weights, LinearForm::Linear);
@@ -117,7 +117,15 @@ impl DecoderClassifier {
         }
     }
 
-    fn keys(config: &DecoderConfig, num_labels: usize, device: &Device) -> Vec<Key> {
+    pub(crate) fn leniency(plan: &Plan) -> Leniency {
+        Leniency {
+            other_heads: &["lm_head.", "embed_out."],
+            optional: vec![HEAD.into()],
+            ..plan.leniency()
+        }
+    }
+
+    pub(crate) fn keys(config: &DecoderConfig, num_labels: usize, device: &Device) -> Vec<Key> {
         let mut weights = Weights::declare(device);
         Self::build(config, num_labels, &mut weights);
         weights.into_keys()

@@ -112,7 +112,7 @@ pub(crate) trait FromCheckpoint: Module {
     }
 }
 
-fn leniency(config: &EncoderConfig, head: Option<HeadSpec>) -> Leniency {
+pub(crate) fn leniency(config: &EncoderConfig, head: Option<HeadSpec>) -> Leniency {
     let head = head.map(|head| (head.modules, head.output.into_copies()));
     let (optional, copies) = head.unwrap_or_default();
     Leniency {

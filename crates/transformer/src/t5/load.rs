@@ -81,7 +81,7 @@ impl T5 {
     }
 }
 
-fn leniency() -> Leniency {
+pub(crate) fn leniency() -> Leniency {
     let copies = [
         "encoder.embed_tokens.weight",
         "decoder.embed_tokens.weight",
@@ -95,7 +95,7 @@ fn leniency() -> Leniency {
     }
 }
 
-fn has_own_head(checkpoint: &Checkpoint) -> Result<bool, LoadError> {
+pub(crate) fn has_own_head(checkpoint: &Checkpoint) -> Result<bool, LoadError> {
     let entry = |name: &str| checkpoint.entries.get(name);
     let (Some(head), Some(shared)) = (entry(HEAD), entry(SHARED)) else {
         return Ok(false);

@@ -15,6 +15,7 @@ use burn_lora_adapter::{embed, project};
 
 pub use block::{T5Attention, T5Block};
 pub use config::{T5Config, T5Variant};
+pub(crate) use load::{has_own_head, leniency};
 pub use session::T5Session;
 pub use stack::T5Stack;
 

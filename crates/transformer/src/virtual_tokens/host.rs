@@ -12,10 +12,11 @@ use super::{
     PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
 };
 use crate::named::{Named, unnamed_module};
+use crate::part_methods::PART_MODULES;
 use crate::task::PeftTask;
 
 /// PEFT's name of the part that holds virtual tokens.
-const PROMPT_ENCODER: &str = "prompt_encoder";
+const PROMPT_ENCODER: &str = PART_MODULES[0];
 
 /// Where a model holds its virtual tokens.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
-//! `burn-lora inspect`: a data set as a model will see it.
+//! `burn-lora inspect`: a data set as a model will see it, a checkpoint, or an adapter.
 
+mod adapter;
+mod checkpoint;
 mod shown;
 
 use std::path::Path;
@@ -23,8 +25,9 @@ use shown::{Segment, segments};
 /// The options of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectOptions {
-    /// The data: a file, a folder with train, valid and test, or a pattern; or the configuration of a run
-    #[arg(value_name = "DATA|CONFIG.yaml")]
+    /// Data: a file, a folder with train, valid and test, a pattern, or the configuration of a run; or the folder of a
+    /// checkpoint or of an adapter
+    #[arg(value_name = "DATA|CONFIG.yaml|DIR")]
     pub place: String,
 
     /// Settings as those of `train`: data.format=text, max_seq_len=256, chat_template=chatml
@@ -57,6 +60,21 @@ pub enum Part {
 
 /// Runs the command.
 pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
+    let place = Path::new(&options.place);
+    // An adapter first: some folders hold the configuration of the base beside it.
+    if place.join(ADAPTER).is_file() {
+        return adapter::run(place, output);
+    }
+    if place.join("config.json").is_file() {
+        return checkpoint::run(place, output);
+    }
+    data(options, output)
+}
+
+/// What an adapter's folder has, and no other.
+const ADAPTER: &str = "adapter_config.json";
+
+fn data(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let config = config(options)?;
     let folder = source::folder(&config.model, config.revision.as_deref(), Wanted::Tokenizer)?;
     let tokenizer = read_tokenizer(&config, &folder)?;
@@ -96,6 +114,7 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     }
     let object = json!({
         "command": "inspect",
+        "kind": "data",
         "format": rows.format(),
         "files": files,
         "report": report,

@@ -201,9 +201,10 @@ fn refuse_fresh(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Resu
     let adapter = adapter.map(peft::read_config).transpose()?;
     let saved = adapter.and_then(|config| config.modules_to_save);
     let saved = saved.unwrap_or_default();
+    // PEFT's rule: a name is the end of a module's path.
     let is_saved = |path: &&String| {
-        let mut parts = path.split('.');
-        parts.any(|part| saved.iter().any(|name| name == part))
+        let mut modules = path.match_indices('.').map(|(end, _)| &path[..end]);
+        modules.any(|module| saved.iter().any(|name| module.ends_with(name.as_str())))
     };
     let fresh: Vec<&str> = fresh
         .iter()

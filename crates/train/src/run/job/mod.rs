@@ -71,6 +71,11 @@ pub(crate) trait Job: Sized {
         false
     }
 
+    /// The parameters of a head that the folder did not hold.
+    fn fresh(_model: &Self::Model) -> &[String] {
+        &[]
+    }
+
     /// The names of the classes, by number.
     fn classes(&self) -> &[String] {
         &[]

@@ -131,6 +131,10 @@ impl<M: SequenceFolder> Job for ClassificationJob<M> {
         model.is_conv1d()
     }
 
+    fn fresh(model: &M) -> &[String] {
+        model.fresh()
+    }
+
     fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -187,6 +191,10 @@ impl<M: SequenceFolder> Job for RegressionJob<M> {
 
     fn task(&self, model: &M) -> Regression {
         Regression::new(model.fresh())
+    }
+
+    fn fresh(model: &M) -> &[String] {
+        model.fresh()
     }
 
     fn fan_in_fan_out(model: &M) -> bool {

@@ -54,6 +54,10 @@ impl Job for TaggingJob {
         Tagging::new(self.classes.clone(), model.fresh())
     }
 
+    fn fresh(model: &TokenClassifier) -> &[String] {
+        model.fresh()
+    }
+
     fn classes(&self) -> &[String] {
         &self.classes
     }

@@ -180,6 +180,27 @@ impl Case for T5 {
     }
 }
 
+/// PEFT wrote PyTorch's own files before it wrote safetensors.
+#[test]
+fn an_old_folder_is_read() {
+    let base = golden().join("bert_sequence").join("model");
+    let open = || SequenceClassifier::open(&base, &Device::flex());
+    let folder = golden().join("virtual_tokens");
+    let (old, _) = open()
+        .load_virtual_tokens(&folder.join("old"))
+        .expect("read");
+    let new = folder.join("bert_sequence_prompt");
+    let (new, _) = open().load_virtual_tokens(&new).expect("read");
+    let flat = |model: &SequenceClassifier| embedding(model).val().into_data();
+    assert_eq!(flat(&old), flat(&new));
+    let head = |model: &SequenceClassifier| {
+        let output = model.head.output.as_ref().expect("a linear layer");
+        output.weight.val().into_data()
+    };
+    assert_eq!(head(&old), head(&new));
+    assert_ne!(head(&old), head(&open()));
+}
+
 const ALL: [&str; 4] = ["prompt", "p_tuning", "prefix", "projected"];
 
 #[test]

@@ -1,0 +1,191 @@
+//! PEFT folders: what a reader of any age and a writer without a module keep.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use burn::tensor::Device;
+use burn_lora_adapter::{
+    AdapterError, DEFAULT_NAME, FactorSet, LoraConfig, LoraInit, Targets, TensorFault, attach,
+    peft, peft::PeftMetadata,
+};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, Value, json};
+
+use common::{Golden, LAYERS};
+
+fn config() -> LoraConfig {
+    LoraConfig::new(2, 4.0)
+        .with_targets(Targets::names(LAYERS))
+        .with_init(LoraInit::Random)
+}
+
+fn fields(folder: &std::path::Path) -> Map<String, Value> {
+    let text = fs::read_to_string(folder.join(peft::CONFIG_FILE)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn fields_of_a_newer_version_survive_a_round_trip() {
+    let golden = Golden::read();
+    let device = Device::flex();
+    let model = attach(golden.model(&device), DEFAULT_NAME, &config()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    peft::save(
+        &model,
+        DEFAULT_NAME,
+        &config(),
+        &PeftMetadata::default(),
+        folder.path(),
+    )
+    .unwrap();
+    let mut newer = fields(folder.path());
+    newer.insert("peft_version".into(), json!("0.99.0"));
+    newer.insert(
+        "a_field_of_tomorrow".into(),
+        json!({"depth": [1, {"of": null}]}),
+    );
+    let text = serde_json::to_string(&newer).unwrap();
+    fs::write(folder.path().join(peft::CONFIG_FILE), text).unwrap();
+
+    let (loaded, read) = peft::load(golden.model(&device), DEFAULT_NAME, folder.path()).unwrap();
+    let peft_config = peft::read_config(folder.path()).unwrap();
+    let metadata = PeftMetadata {
+        task_type: peft_config.task_type,
+        other: peft_config.other,
+        ..PeftMetadata::default()
+    };
+    let again = tempfile::tempdir().unwrap();
+    peft::save(&loaded, DEFAULT_NAME, &read, &metadata, again.path()).unwrap();
+    assert_eq!(fields(again.path()), newer);
+    // And by the numbers alone.
+    let set = FactorSet::load(folder.path()).unwrap();
+    set.save(again.path(), &metadata, None).unwrap();
+    assert_eq!(
+        fields(again.path())["a_field_of_tomorrow"],
+        newer["a_field_of_tomorrow"]
+    );
+}
+
+#[test]
+fn an_adapter_without_a_module_has_a_card_too_and_keeps_an_old_one() {
+    let golden = Golden::read();
+    let model = attach(golden.model(&Device::flex()), DEFAULT_NAME, &config()).unwrap();
+    let set = FactorSet::of(&model, DEFAULT_NAME).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let metadata = PeftMetadata {
+        base_model_name_or_path: Some("org/base".into()),
+        ..PeftMetadata::default()
+    };
+    set.save(folder.path(), &metadata, None).unwrap();
+    let card = folder.path().join(peft::CARD_FILE);
+    let fresh = fs::read_to_string(&card).unwrap();
+    assert!(
+        fresh.contains("base_model: org/base") && fresh.contains("- lora"),
+        "{fresh}"
+    );
+    fs::write(&card, "---\nlicense: mit\n---\n# Mine\n").unwrap();
+    set.save(folder.path(), &metadata, None).unwrap();
+    let kept = fs::read_to_string(&card).unwrap();
+    assert!(
+        kept.contains("license: mit") && kept.ends_with("---\n# Mine\n"),
+        "{kept}"
+    );
+    assert!(kept.contains("library_name: peft"), "{kept}");
+}
+
+#[test]
+fn every_fault_of_a_configuration_comes_in_one_error() {
+    let golden = Golden::read();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let text = json!({
+        "peft_type": "LORA",
+        "target_modules": ["first"],
+        "r": "eight",
+        "bias": "some",
+        "rank_pattern": {"first": -1},
+        "init_lora_weights": 3,
+    });
+    fs::write(folder.path().join(peft::CONFIG_FILE), text.to_string()).unwrap();
+    let load = || peft::load(golden.model(&device), DEFAULT_NAME, folder.path());
+    let error = load().unwrap_err().to_string();
+    for fault in [
+        "r is \"eight\", not a whole number",
+        "bias is \"some\", not none, all or lora_only",
+        "rank_pattern has -1 for \"first\"",
+        "init_lora_weights is 3, not true, false or a word",
+    ] {
+        assert!(error.contains(fault), "{fault}: {error}");
+    }
+    fs::write(folder.path().join(peft::CONFIG_FILE), "{\"peft_type\"").unwrap();
+    assert!(
+        load()
+            .unwrap_err()
+            .to_string()
+            .contains("not a PEFT configuration")
+    );
+    let ranks = json!({
+        "peft_type": "LORA", "target_modules": ["first", "second"], "r": 99, "rank_pattern": {"second": 0},
+    });
+    fs::write(folder.path().join(peft::CONFIG_FILE), ranks.to_string()).unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("gives \"second\" the rank 0"), "{error}");
+    let ranks = json!({"peft_type": "LORA", "target_modules": ["first", "second"], "r": 99});
+    fs::write(folder.path().join(peft::CONFIG_FILE), ranks.to_string()).unwrap();
+    let Err(AdapterError::Config { faults }) = load() else {
+        panic!("it was loaded");
+    };
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].contains("rank 99 exceeds 10"), "{faults:?}");
+}
+
+#[test]
+fn biases_that_peft_writes_without_need_are_passed_over_and_others_are_not() {
+    let golden = Golden::read();
+    let device = Device::flex();
+    let config = LoraConfig::new(2, 4.0)
+        .with_targets(Targets::names(["first"]))
+        .with_modules_to_save(["second"])
+        .with_trained_biases(burn_lora_adapter::TrainedBiases::All);
+    let model = attach(golden.model(&device), DEFAULT_NAME, &config).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    peft::save(
+        &model,
+        DEFAULT_NAME,
+        &config,
+        &PeftMetadata::default(),
+        folder.path(),
+    )
+    .unwrap();
+    let path = folder.path().join(peft::WEIGHTS_FILE);
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let zeros = vec![0u8; 4 * 9];
+    let with = |more: &[&str]| {
+        let view = || TensorView::new(Dtype::F32, vec![9], &zeros).unwrap();
+        let more = more
+            .iter()
+            .map(|key| (format!("base_model.model.{key}"), view()));
+        let all: Vec<_> = file
+            .iter()
+            .map(|(key, view)| (key.to_string(), view))
+            .chain(more)
+            .collect();
+        safetensors::serialize_to_file(all, None, &path).unwrap();
+        peft::load(golden.model(&device), DEFAULT_NAME, folder.path())
+    };
+    // What PEFT 0.21 writes of both copies of a module that is saved as a whole.
+    assert!(with(&["second.original_module.bias", "second.modules_to_save.bias"]).is_ok());
+    let Err(AdapterError::Tensors { faults, .. }) = with(&["third.bias", "second.lora_B.bias"])
+    else {
+        panic!("it was loaded");
+    };
+    let unexpected = |fault: &TensorFault| matches!(fault, TensorFault::Unexpected { .. });
+    assert!(
+        faults.len() == 2 && faults.iter().all(unexpected),
+        "{faults:?}"
+    );
+}
