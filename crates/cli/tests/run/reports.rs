@@ -83,6 +83,7 @@ fn a_run_leaves_its_facts_and_a_page() {
 }
 
 /// Where there is a Chromium, the page is what it makes of it.
+#[allow(clippy::print_stderr, reason = "says that nothing was looked at")]
 fn browser(page: &Path) {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let path = std::env::var_os("PATH").unwrap_or_default();

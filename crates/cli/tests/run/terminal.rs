@@ -15,6 +15,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Runs the command in a terminal; nothing where there is no tmux.
+    #[allow(clippy::print_stderr, reason = "says that nothing was looked at")]
     fn start(folder: &Path, socket: &'a Path, environment: &str, arguments: &str) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             eprintln!("no tmux here (apt-get install tmux): the terminal was not looked at");
@@ -118,7 +119,9 @@ fn what_is_learned_is_colored_in_a_terminal_unless_colors_are_unwanted() {
         };
         session.wait(&["learned \"", "code 0"]);
         let screen = session.tmux(&["capture-pane", "-p", "-e", "-t", "run"]);
-        let line = screen.lines().find(|line| line.contains("learned "));
+        let line = screen
+            .lines()
+            .find(|line| line.contains("learned ") && line.contains("chairs"));
         let learned = line.expect("a line");
         assert_eq!(learned.contains('\u{1b}'), has_colors, "{learned:?}");
         if has_colors {
