@@ -14,7 +14,7 @@ use std::error::Error;
 use burn::tensor::Device;
 use burn_lora::data::{LabelledExample, Target};
 use burn_lora::prelude::*;
-use burn_lora::train::{Classification, Task, TaskData, Warmup, evaluate_task, finetune_task};
+use burn_lora::train::{Classification, TaskData, Warmup, evaluate_task, finetune_task};
 use burn_lora::transformer::{EncoderConfig, SequenceClassifier};
 
 const BERT: &str = r#"{"model_type": "bert", "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2,
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let task = Classification::new(2, base.fresh());
     let lora = LoraConfig {
         // The head is trained as a whole beside the adapter.
-        modules_to_save: Task::<SequenceClassifier>::saved_modules(&task).to_vec(),
+        modules_to_save: task.head_modules(),
         ..LoraConfig::new(8, 16.0).with_targets(Targets::names(["query", "value"]))
     };
     let model = attach(base, DEFAULT_NAME, &lora)?;

@@ -14,7 +14,7 @@ use std::error::Error;
 use burn::tensor::Device;
 use burn_lora::data::{LabelledExample, Target};
 use burn_lora::prelude::*;
-use burn_lora::train::{Regression, Task, TaskData, Warmup, evaluate_task, finetune_task};
+use burn_lora::train::{Regression, TaskData, Warmup, evaluate_task, finetune_task};
 use burn_lora::transformer::{EncoderConfig, SequenceClassifier};
 
 const BERT: &str = r#"{"model_type": "bert", "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2,
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = SequenceClassifier::init(EncoderConfig::from_json(BERT)?, &Device::flex(), 7)?;
     let task = Regression::new(base.fresh());
     let lora = LoraConfig {
-        modules_to_save: Task::<SequenceClassifier>::saved_modules(&task).to_vec(),
+        modules_to_save: task.head_modules(),
         ..LoraConfig::new(8, 16.0).with_targets(Targets::names(["query", "value"]))
     };
     let model = attach(base, DEFAULT_NAME, &lora)?;

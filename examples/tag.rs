@@ -14,7 +14,7 @@ use std::error::Error;
 use burn::tensor::Device;
 use burn_lora::data::TaggedExample;
 use burn_lora::prelude::*;
-use burn_lora::train::{Tagging, Task, TaskData, Warmup, evaluate_task, finetune_task};
+use burn_lora::train::{Tagging, TaskData, Warmup, evaluate_task, finetune_task};
 use burn_lora::transformer::{EncoderConfig, TokenClassifier};
 
 const BERT: &str = r#"{"model_type": "bert", "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2,
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = TokenClassifier::init(EncoderConfig::from_json(BERT)?, &Device::flex(), 7)?;
     let task = Tagging::new(TAGS.map(String::from).to_vec(), base.fresh());
     let lora = LoraConfig {
-        modules_to_save: task.saved_modules().to_vec(),
+        modules_to_save: task.head_modules(),
         ..LoraConfig::new(8, 16.0).with_targets(Targets::names(["query", "value"]))
     };
     let model = attach(base, DEFAULT_NAME, &lora)?;

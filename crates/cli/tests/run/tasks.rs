@@ -221,6 +221,29 @@ fn a_head_is_trained_saved_evaluated_and_scored() {
 }
 
 #[test]
+fn a_decoder_gets_a_head_too() {
+    let (dir, model) = setup();
+    write_data(dir.path());
+    lines(dir.path(), &["recipes", "copy", "classification"]);
+    let run = [
+        "train",
+        "classification.yaml",
+        &model,
+        "data.path=classes.jsonl",
+        "steps=4",
+    ];
+    let result = object(dir.path(), &[&run[..], &SHORT].concat());
+    let adapter = "output/classification/adapter";
+    let weights = fs::read(dir.path().join(adapter).join("adapter_model.safetensors"));
+    let weights = weights.expect("written");
+    let key = b"base_model.model.score.weight";
+    assert!(weights.windows(key.len()).any(|part| part == key));
+    let config = "output/classification/config.yaml";
+    let found = object(dir.path(), &["evaluate", config, "--adapter", adapter]);
+    assert_eq!(found["metrics"], result["metrics"]);
+}
+
+#[test]
 fn the_task_follows_from_rows_and_model() {
     let (dir, model) = setup();
     write_data(dir.path());
@@ -354,6 +377,12 @@ fn what_does_not_go_together_is_refused_with_what_would() {
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }
+    let folder = dir.path().join("roberta_masked");
+    let text = fs::read_to_string(folder.join("config.json")).expect("read");
+    let text = text.replacen('{', "{\"problem_type\": \"multi_label_classification\",", 1);
+    fs::write(folder.join("config.json"), text).expect("written");
+    let error = refused(2, &["model=roberta_masked", "data.path=classes.jsonl"]);
+    assert!(error.contains("several labels (problem_type)"), "{error}");
     write_tokenizer(&dir.path().join("bert_masked"), [Some(1), Some(2)], None);
     let error = refused(2, &["model=bert_masked", "data.path=words.txt"]);
     assert!(error.contains("has no mask token"), "{error}");

@@ -35,11 +35,8 @@ pub fn encode_seq2seq(
             let Row::PromptCompletion { prompt, completion } = row else {
                 return Err(wrong_format(rows, "a text to read and one to write"));
             };
-            let encode = |text: &str| {
-                let encoding = inner.encode(text, true);
-                encoding.map_err(|error| DataError::Tokenize(error.to_string()))
-            };
-            let (source, target) = (encode(prompt)?, encode(completion)?);
+            let source = encode_cut(tokenizer, &inner, prompt)?;
+            let target = encode_cut(tokenizer, &inner, completion)?;
             let is_cut = |encoding: &tokenizers::Encoding| !encoding.get_overflowing().is_empty();
             let mut ids = target.get_ids().to_vec();
             if !is_cut(&target)
@@ -78,8 +75,7 @@ pub fn encode_texts(
             let Row::Text { text } = row else {
                 return Err(wrong_format(rows, "plain texts"));
             };
-            let encoding = inner.encode(text.as_str(), true);
-            let encoding = encoding.map_err(|error| DataError::Tokenize(error.to_string()))?;
+            let encoding = encode_cut(tokenizer, &inner, text)?;
             let rest = encoding.get_overflowing();
             let parts = rest.iter().filter(|_| divides);
             let parts: Vec<Vec<u32>> = std::iter::once(&encoding)
@@ -97,6 +93,19 @@ pub fn encode_texts(
         truncated: set.truncated,
         cut: set.cut,
     })
+}
+
+/// The tokens of a text up to the length at which `cutting` cuts, and all that is behind it.
+///
+/// A tokenizer that cuts stops reading where it has enough, and would lose the rest.
+fn encode_cut(
+    tokenizer: &Tokenizer,
+    cutting: &tokenizers::Tokenizer,
+    text: &str,
+) -> Result<tokenizers::Encoding, DataError> {
+    let whole = tokenizer.inner().encode(text, false);
+    let cut = whole.and_then(|whole| cutting.post_process(whole, None, true));
+    cut.map_err(|error| DataError::Tokenize(error.to_string()))
 }
 
 /// Every row that was cut, where none may be.

@@ -91,12 +91,12 @@ pub fn read_data(
 /// Reads all parts and encodes their rows, the training rows first.
 pub(crate) fn read_parts<E: Clone>(
     config: &RunConfig,
-    encode: &mut dyn FnMut(&Rows, bool) -> Result<(Vec<E>, EncodeReport), RunError>,
+    mut encode: impl FnMut(&Rows) -> Result<(Vec<E>, EncodeReport), RunError>,
 ) -> Result<RunData<E>, RunError> {
     let read = config.read_options();
     parts(config, &mut |name, files| {
         let rows = read_files(&files, &read)?;
-        let (examples, report) = encode(&rows, name == "train")?;
+        let (examples, report) = encode(&rows)?;
         let part = RunPart {
             name,
             files,

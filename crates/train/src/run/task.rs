@@ -137,12 +137,26 @@ pub(crate) struct Chosen {
 /// # Errors
 /// [`TrainError::Config`] with what would work, where the rows, the model and the task do not go together.
 pub(crate) fn choose(config: &RunConfig, folder: &Path) -> Result<Chosen, RunError> {
-    let model = ModelKind::of(&ModelConfig::read(folder)?);
+    let read = ModelConfig::read(folder)?;
+    let model = ModelKind::of(&read);
     let format = first_format(config)?;
+    let says = |problem: &str| read.problem_type() == Some(problem);
     let task = match config.task {
         Some(asked) => asked,
         None => match infer(format, model) {
-            Some(TaskKind::Classification) if has_values(config)? => TaskKind::Regression,
+            Some(TaskKind::Classification) if says("multi_label_classification") => {
+                let fault = format!(
+                    "{} gives a row several labels (problem_type), which is not built; task: classification trains it to give one",
+                    folder.display()
+                );
+                return Err(TrainError::Config {
+                    faults: vec![fault],
+                }
+                .into());
+            }
+            Some(TaskKind::Classification) if says("regression") || has_values(config)? => {
+                TaskKind::Regression
+            }
             Some(task) => task,
             None => return Err(refused(None, format, model)),
         },

@@ -1,7 +1,10 @@
 use burn::tensor::{Tensor, TensorReadError};
 
 /// What a task notes of a batch for its metrics, before it is read from the device.
+///
+/// One a batch and soon read, so the size of its variants does not matter.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant)]
 pub enum Notes {
     /// Numbers that the model made, `[n, width]`, and those that were wanted, any number for each row.
     Numbers {

@@ -116,6 +116,13 @@ impl Classification {
             labels,
         }
     }
+
+    /// The modules of the head, which are trained as a whole beside the adapter: [`LoraConfig::modules_to_save`].
+    ///
+    /// [`LoraConfig::modules_to_save`]: burn_lora_adapter::LoraConfig::modules_to_save
+    pub fn head_modules(&self) -> Vec<String> {
+        self.saved.clone()
+    }
 }
 
 impl Regression {
@@ -124,6 +131,13 @@ impl Regression {
         Self {
             saved: head_modules(fresh),
         }
+    }
+
+    /// The modules of the head, which are trained as a whole beside the adapter: [`LoraConfig::modules_to_save`].
+    ///
+    /// [`LoraConfig::modules_to_save`]: burn_lora_adapter::LoraConfig::modules_to_save
+    pub fn head_modules(&self) -> Vec<String> {
+        self.saved.clone()
     }
 }
 

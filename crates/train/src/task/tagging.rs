@@ -28,6 +28,13 @@ impl Tagging {
             tags,
         }
     }
+
+    /// The modules of the head, which are trained as a whole beside the adapter: [`LoraConfig::modules_to_save`].
+    ///
+    /// [`LoraConfig::modules_to_save`]: burn_lora_adapter::LoraConfig::modules_to_save
+    pub fn head_modules(&self) -> Vec<String> {
+        self.saved.clone()
+    }
 }
 
 /// Words on a device, with their tags.
@@ -137,16 +144,19 @@ impl Task<TokenClassifier> for Tagging {
     }
 
     fn measure(&self, told: &[Arc<Told>]) -> Vec<f64> {
+        // By rows, since no entity reaches from one into the next.
         let (mut made, mut wanted): (Vec<Vec<usize>>, Vec<Vec<usize>>) = Default::default();
         for told in told {
             let words = told.wanted().chunks_exact(2);
             for (logits, word) in told.rows().zip(words) {
-                if word[1] > 0.0 || made.is_empty() {
+                if word[1] > 0.0 {
                     made.push(Vec::new());
                     wanted.push(Vec::new());
                 }
-                made.last_mut().map(|row| row.push(largest(logits)));
-                wanted.last_mut().map(|row| row.push(word[0] as usize));
+                if let (Some(made), Some(wanted)) = (made.last_mut(), wanted.last_mut()) {
+                    made.push(largest(logits));
+                    wanted.push(word[0] as usize);
+                }
             }
         }
         let (flat_made, flat_wanted) = (made.concat(), wanted.concat());

@@ -50,7 +50,7 @@ fn classifier() -> (SequenceClassifier, Classification) {
     let base = SequenceClassifier::init(bert(2), &Device::flex(), 3).expect("valid");
     let task = Classification::new(2, base.fresh());
     let lora = LoraConfig {
-        modules_to_save: Task::<SequenceClassifier>::saved_modules(&task).to_vec(),
+        modules_to_save: task.head_modules(),
         ..LoraConfig::new(4, 8.0).with_targets(Targets::names(["query", "value"]))
     };
     (attach(base, DEFAULT_NAME, &lora).expect("attached"), task)

@@ -75,6 +75,12 @@ impl ModelConfig {
         by_number.map(|name| name.map(String::from)).collect()
     }
 
+    /// What a head for labels is for, if the file says it: `regression`, `single_label_classification` or
+    /// `multi_label_classification`.
+    pub fn problem_type(&self) -> Option<&str> {
+        self.kept().get("problem_type")?.as_str()
+    }
+
     fn kept(&self) -> &Map<String, Value> {
         match self {
             Self::Decoder(config) => config.kept(),

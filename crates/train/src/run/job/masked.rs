@@ -4,9 +4,10 @@ use burn_lora_data::{EncoderTokens, Progress, Tokenizer, encode_texts};
 use burn_lora_transformer::{LoadOptions, MaskedLm};
 
 use super::super::config::RunConfig;
+use super::super::data::read_parts;
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Examples, Job, fault, read_all, with_head};
+use super::{Examples, Job, fault, with_head};
 use crate::task::Masked;
 
 /// Hidden tokens, by an encoder.
@@ -37,7 +38,7 @@ impl Job for MaskedJob {
         };
         let options = config.encode_options();
         let share = config.data.mask_share;
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             let set = encode_texts(rows, &tokenizer, &options)?;
             let learned = |ids: &Vec<u32>| (ids.len() as f64 * share).round() as usize;
             let report = set.report(rows.len(), |ids| [ids.len(), learned(ids)]);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
-use burn_lora_data::{EncodeReport, Progress, Rows};
+use burn_lora_data::Progress;
 use burn_lora_transformer::{FolderOptions, LoadOptions, ModelConfig};
 
 pub(crate) use causal::CausalJob;
@@ -22,7 +22,7 @@ pub(crate) use sequence::{ClassificationJob, RegressionJob};
 pub(crate) use tagging::TaggingJob;
 
 use super::config::RunConfig;
-use super::data::{RunData, read_parts};
+use super::data::RunData;
 use super::execute::RunError;
 use super::task::{ModelKind, TaskKind};
 use crate::error::TrainError;
@@ -159,14 +159,6 @@ fn with_head(config: &RunConfig, load: LoadOptions, labels: Option<usize>) -> Fo
         seed: config.training.seed,
         load,
     }
-}
-
-/// Reads all parts: the training rows first, of which `encode` is told that they are.
-fn read_all<E: Clone>(
-    config: &RunConfig,
-    mut encode: impl FnMut(&Rows, bool) -> Result<(Vec<E>, EncodeReport), RunError>,
-) -> Result<RunData<E>, RunError> {
-    read_parts(config, &mut encode)
 }
 
 /// The names of the classes that are known before the rows are read: those of the configuration, or of a checkpoint that has

@@ -4,10 +4,10 @@ use burn_lora_data::{Progress, Tokenizer, encode_preferences};
 use burn_lora_transformer::{Decoder, LoadOptions};
 
 use super::super::config::RunConfig;
-use super::super::data::read_tokenizer;
+use super::super::data::{read_parts, read_tokenizer};
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Examples, Job, read_all};
+use super::{Examples, Job};
 use crate::task::{Preference, PreferenceLoss};
 
 /// Preferences, by a decoder.
@@ -30,7 +30,7 @@ impl Job for PreferenceJob {
     ) -> Result<(Self, Examples<Self>), RunError> {
         let tokenizer = read_tokenizer(config, folder)?;
         let options = config.encode_options();
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             Ok(encode_preferences(rows, &tokenizer, &options)?)
         })?;
         let task = Preference {

@@ -5,9 +5,10 @@ use burn_lora_data::{Progress, Tokenizer, encode_seq2seq};
 use burn_lora_transformer::{LoadOptions, T5};
 
 use super::super::config::RunConfig;
+use super::super::data::read_parts;
 use super::super::execute::RunError;
 use super::super::task::{ModelKind, TaskKind};
-use super::{Examples, Job, Measured, no_recompute, read_all};
+use super::{Examples, Job, Measured, no_recompute};
 use crate::evaluate::evaluate_task;
 use crate::task::Seq2Seq;
 
@@ -33,7 +34,7 @@ impl Job for Seq2SeqJob {
         no_recompute(config, ModelKind::EncoderDecoder)?;
         let tokenizer = Tokenizer::from_encoder_folder(folder)?;
         let options = config.encode_options();
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             let set = encode_seq2seq(rows, &tokenizer, &options)?;
             let report = set.report(rows.len(), |one| {
                 let written = one.target.len();

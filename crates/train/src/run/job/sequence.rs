@@ -9,9 +9,10 @@ use burn_lora_transformer::{
 };
 
 use super::super::config::RunConfig;
+use super::super::data::read_parts;
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Examples, Job, fault, known_classes, read_all, with_head};
+use super::{Examples, Job, fault, known_classes, with_head};
 use crate::task::{Classification, Regression, SequenceModel};
 
 /// A model with a head for sequences, as it is loaded.
@@ -94,7 +95,7 @@ impl<M: SequenceFolder> Job for ClassificationJob<M> {
     ) -> Result<(Self, Examples<Self>), RunError> {
         let tokenizer = Tokenizer::from_encoder_folder(folder)?;
         let mut classes = known_classes(config, folder, "ForSequenceClassification")?;
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             let set = encoded(config, &tokenizer, rows, classes.as_deref())?;
             if set.classes.is_empty() {
                 let reason = "the labels are values: name the classes, or take task: regression";
@@ -163,7 +164,7 @@ impl<M: SequenceFolder> Job for RegressionJob<M> {
                 "data.labels names classes, which regression has none of",
             ));
         }
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             let has_names = rows.iter().any(|(_, row)| {
                 use burn_lora_data::Label::Name;
                 matches!(row, Row::Classification { label: Name(_), .. })

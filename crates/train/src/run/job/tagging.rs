@@ -4,9 +4,10 @@ use burn_lora_data::{Progress, TaggedExample, Tokenizer, encode_tagged};
 use burn_lora_transformer::{LoadOptions, TokenClassifier};
 
 use super::super::config::RunConfig;
+use super::super::data::read_parts;
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Examples, Job, known_classes, read_all, with_head};
+use super::{Examples, Job, known_classes, with_head};
 use crate::task::Tagging;
 
 /// Tags of words, by an encoder.
@@ -29,7 +30,7 @@ impl Job for TaggingJob {
         let tokenizer = Tokenizer::from_encoder_folder(folder)?;
         let options = config.encode_options();
         let mut classes = known_classes(config, folder, "ForTokenClassification")?;
-        let data = read_all(config, |rows, _| {
+        let data = read_parts(config, |rows| {
             let set = encode_tagged(rows, &tokenizer, &options, classes.as_deref())?;
             let learned = |one: &TaggedExample| one.tags.iter().flatten().count();
             let report = set.report(rows.len(), |one| [one.ids.len(), learned(one)]);
