@@ -42,8 +42,9 @@ pub const METHOD_CASES: [(&str, &str); 25] = [
 ];
 
 /// The cases whose factors are over a base without what they started from, which PEFT takes out of it again on loading.
-pub const START_CASES: [(&str, &str); 4] = [
+pub const START_CASES: [(&str, &str); 5] = [
     ("pissa", "llama"),
+    ("pissa_dora", "llama"),
     ("pissa_gpt2", "gpt2"),
     ("pissa_wide", "vision"),
     ("olora", "llama"),

@@ -429,7 +429,8 @@ fn m_a_folder_of_pissa_or_olora_becomes_a_plain_one_over_the_base_as_it_is() {
 #[test]
 fn m_a_folder_of_pissa_or_olora_is_read_over_the_files_of_its_base() {
     let device = Device::flex();
-    for case in MethodCase::starts().filter(|case| case.base != "vision") {
+    let is_lora = |case: &MethodCase| case.base != "vision" && case.name != "pissa_dora";
+    for case in MethodCase::starts().filter(is_lora) {
         let folder = case.adapter_folder();
         let error = FactorSet::load(&folder).unwrap_err().to_string();
         assert!(error.contains("mean nothing without the base"), "{error}");

@@ -1,6 +1,7 @@
 //! Adapters over a weight that lost what their factors started from, as LoRA for the weight as it was: so files have them.
 
 use std::collections::HashMap;
+use std::f64::consts::SQRT_2;
 
 use burn::module::Module;
 use burn_lora_linalg::{LinalgError, Matrix};
@@ -33,15 +34,16 @@ pub(crate) fn plain_of(
     plan: &[Planned],
     pairs: HashMap<String, [Factors; 2]>,
 ) -> Result<Plain, AdapterError> {
-    let (factor, growth) = match config.use_rslora {
-        true => (2, 2.0_f64.sqrt()),
-        false => (2, 2.0),
+    // The alpha that leaves the scale as it is.
+    let growth = match config.use_rslora {
+        true => SQRT_2,
+        false => 2.0,
     };
     let mut wide = config.clone();
-    wide.rank *= factor;
+    wide.rank *= 2;
     wide.alpha *= growth;
     for (_, rank) in &mut wide.rank_pattern {
-        *rank *= factor;
+        *rank *= 2;
     }
     for (_, alpha) in &mut wide.alpha_pattern {
         *alpha *= growth;
@@ -62,9 +64,9 @@ pub(crate) fn plain_of(
         };
         let rank = plain.rank();
         site.alpha *= growth;
-        if rank != site.rank * factor {
+        if rank != site.rank * 2 {
             // The layer has no more directions than its smaller side.
-            let share = rank as f64 / (site.rank * factor) as f64;
+            let share = rank as f64 / (site.rank * 2) as f64;
             site.alpha *= if config.use_rslora {
                 share.sqrt()
             } else {

@@ -3,6 +3,7 @@
 
 mod card;
 mod config;
+mod contents;
 mod describe;
 mod fields;
 mod folder;
