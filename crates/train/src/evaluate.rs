@@ -114,7 +114,7 @@ fn total_loss<M: CausalLm>(model: &M, batches: &[Batch]) -> Result<f64, TrainErr
     let device: Device = model.devices().remove(0);
     let losses: Vec<Tensor<1>> = batches
         .iter()
-        .map(|batch| loss_sum(model, &batch.to_device(&device)))
+        .map(|batch| loss_sum(model, &batch.to_device(&device)).0)
         .collect();
     let losses = Tensor::cat(losses, 0).try_into_data();
     let losses = losses.map_err(|error| TrainError::Evaluation(error.to_string()))?;

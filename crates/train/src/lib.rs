@@ -25,7 +25,7 @@
 //! - [`DeviceChoice`]: the device, from an option, from `BURN_DEVICE`, or the fastest backend of the build;
 //! - [`TrainConfig`]: every setting, checked as a whole before anything runs;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
-//! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own;
+//! - [`gradients`] and [`adamw`]: one step of that loop, for a loop of the caller's own; [`LossScale`] for one in f16, [`Pages`] for one on a GPU;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
 //! - [`evaluate`]: loss, perplexity and the share of prompts that are completed exactly.
@@ -42,10 +42,12 @@ mod error;
 mod evaluate;
 mod lines;
 mod loader;
+mod loss_scale;
 mod metrics;
 mod model;
 mod observer;
 mod output;
+mod pages;
 mod recipe;
 mod run;
 mod schedule;
@@ -59,15 +61,17 @@ pub use device::{Backend, DeviceChoice, DeviceError, require_dtype};
 pub use error::TrainError;
 pub use evaluate::{Completion, EvaluateOptions, Evaluation, evaluate};
 pub use lines::LineRenderer;
+pub use loss_scale::LossScale;
 pub use model::CausalLm;
 pub use observer::Observer;
+pub use pages::Pages;
 pub use recipe::{Outcome, adamw, finetune, learning_rates, train};
 pub use run::{
     AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, RunConfig, RunData, RunError,
     RunPart, RunResult, RunWatcher, read_data, read_tokenizer, run,
 };
 pub use schedule::{Decay, Schedule};
-pub use step::gradients;
+pub use step::{gradients, scaled_gradients};
 pub use warmup::Warmup;
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ pub fn train<M: CausalLm>(
     let schedule = learning_rates(&trainee, config);
 
     let device = trainee.devices().remove(0);
+    let trainee = trainee.on(&device);
     let with_validation = !data.valid.is_empty();
     let (train_loader, valid_loader) = data.into_loaders(config, first_step, &device)?;
 
@@ -127,7 +128,7 @@ pub fn train<M: CausalLm>(
         None => training.with_metric_logger(InMemoryMetricLogger::new()),
     };
     if let Some(checkpoints) = &checkpoints {
-        let part = |name| checkpoints.part(name, &watch);
+        let part = |name| checkpoints.part(name, &watch, trainee.loss_scale());
         training = training
             .with_custom_checkpointers(part(MODEL), part(OPTIMIZER), part(SCHEDULER))
             .with_checkpointing_strategy(checkpoints.strategy());

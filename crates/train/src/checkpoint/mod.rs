@@ -14,6 +14,7 @@ use strategy::EverySteps;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::loss_scale::LossScale;
 use crate::watch::Watch;
 
 /// The files of one checkpoint.
@@ -24,6 +25,9 @@ pub(crate) const SCHEDULER: &str = "scheduler";
 
 /// The settings of the run, beside its checkpoints.
 const RUN: &str = "run.json";
+
+/// The loss scale of a model in f16, in the folder of a checkpoint.
+const LOSS_SCALE: &str = "loss_scale.json";
 
 /// Settings that a resumed run may change.
 const FREE: [&str; 4] = ["keep", "log_every", "output_dir", "resume"];
@@ -116,12 +120,13 @@ impl Checkpoints {
             .map_err(|source| TrainError::Checkpoint { path, source })
     }
 
-    /// Writes and reads one part of all checkpoints.
-    pub(crate) fn part(&self, part: &'static str, watch: &Watch) -> Part {
+    /// Writes and reads one part of all checkpoints; with that of the model goes the loss scale.
+    pub(crate) fn part(&self, part: &'static str, watch: &Watch, loss_scale: &LossScale) -> Part {
         Part {
             checkpoints: self.clone(),
             part,
             watch: watch.clone(),
+            loss_scale: (part == MODEL).then(|| loss_scale.clone()),
         }
     }
 
