@@ -11,11 +11,12 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_lora::adapter::ParameterSummary;
 use burn_lora::kernels::adamw_together;
 use burn_lora::prelude::*;
-use burn_lora::train::{CausalLm, gradients, optimizer};
+use burn_lora::train::{CausalLm, LossScale, Pages, optimizer, scaled_gradients};
 use burn_lora::transformer::{DecoderConfig, EncoderBatch, EncoderConfig, SequenceClassifier};
 use serde_json::{Value, json};
 
 use crate::memory::{Memory, reset_peak};
+use crate::pools::Watch;
 use crate::shape::Shape;
 use crate::{Method, Options};
 
@@ -61,6 +62,7 @@ pub(crate) fn steps(
         "first_loss": run.losses.first(),
         "last_loss": run.losses.last(),
         "losses": run.losses,
+        "pools": run.pools,
     }))
 }
 
@@ -115,8 +117,11 @@ fn decoder_steps<M: CausalLm>(
         .map(|batch| batch.to_device(&device))
         .collect();
     let mut next = batches.chunks(1).cycle();
-    Ok(run(model, options.steps, &device, |model| {
-        gradients(model, next.next().expect("there is a batch"))
+    let scale = LossScale::new();
+    Ok(run(model, options, &device, |model| {
+        let batches = next.next().expect("there is a batch");
+        let (grads, loss) = scaled_gradients(model, batches, &scale);
+        (scale.unscale(model, grads).unwrap_or_default(), loss)
     }))
 }
 
@@ -128,7 +133,6 @@ fn encoder(
 ) -> Result<(ParameterSummary, Run), Box<dyn Error>> {
     let config = EncoderConfig::from_json(&shape.config.to_string())?;
     let base = SequenceClassifier::init(config, device, SEED)?.with_recompute(options.recompute);
-    let steps = options.steps;
     let model = match options.method {
         Method::Lora => {
             let mut model = attach(base, DEFAULT_NAME, &shape.lora)?;
@@ -145,7 +149,7 @@ fn encoder(
     let labels = Tensor::<1, Int>::from_data(shape.labels()?.as_slice(), &device);
     let cross_entropy = CrossEntropyLossConfig::new().init(&device);
     let rows = EncoderBatch::new(batch.ids, batch.lengths);
-    let run = run(model, steps, &device, |model| {
+    let run = run(model, options, &device, |model| {
         let logits = model.forward(&rows); // [batch, labels]
         let loss = cross_entropy.forward(logits, labels.clone());
         let grads = GradientsParams::from_grads(loss.backward(), model);
@@ -162,15 +166,18 @@ struct Run {
     loaded_rss_bytes: Option<u64>,
     build_peak_bytes: Option<u64>,
     step_peak_bytes: Option<u64>,
+    /// What the device's allocator says.
+    pools: Option<Value>,
 }
 
 /// Runs steps against the clock.
 fn run<M: Module>(
     mut model: M,
-    steps: usize,
+    options: &Options,
     device: &Device,
     mut gradients: impl FnMut(&M) -> (GradientsParams, Tensor<1>),
 ) -> Run {
+    let steps = options.steps;
     let config = TrainConfig {
         learning_rate: LEARNING_RATE,
         ..TrainConfig::default()
@@ -182,17 +189,27 @@ fn run<M: Module>(
         loaded_rss_bytes: Memory::Now.bytes(),
         build_peak_bytes: Memory::Peak.bytes(),
         step_peak_bytes: None,
+        pools: None,
     };
+    let mut pages = match options.plain_pages {
+        true => None,
+        false => Some(Pages::new(device)),
+    };
+    let watch = options.pools.then(|| Watch::start(device));
     reset_peak();
     for _ in 0..steps {
         let started = Instant::now();
         let (grads, loss) = gradients(&model);
         model = adamw_together(|| optimizer.step(config.learning_rate, model, grads));
+        if let Some(pages) = &mut pages {
+            pages.stepped(device);
+        }
         device.sync().expect("the steps ran");
         run.step_ms.push(started.elapsed().as_secs_f64() * 1e3);
         run.losses.push(loss.into_scalar());
     }
     run.step_peak_bytes = Memory::Peak.bytes();
+    run.pools = watch.map(Watch::stop);
     run
 }
 

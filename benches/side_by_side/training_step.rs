@@ -11,6 +11,7 @@
 
 mod measure;
 mod memory;
+mod pools;
 mod shape;
 
 use std::error::Error;
@@ -46,6 +47,12 @@ struct Options {
     /// Of the prepared weights.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// Also say what the device's allocator holds, and the most that was in use, which slows the steps.
+    #[arg(long)]
+    pools: bool,
+    /// Leave the pages of the device's allocator as it makes them.
+    #[arg(long)]
+    plain_pages: bool,
     /// Measure one large product on the device instead of steps.
     #[arg(long)]
     floor: bool,

@@ -29,8 +29,6 @@ pub struct AttentionMask {
 enum Form {
     All,
     Visible(Arc<Visible>),
-    /// As `Visible`, with starts of their own: what only some implementations know.
-    Documents(Arc<Visible>),
     Bias(Box<Tensor<4>>),
 }
 
@@ -90,6 +88,12 @@ impl Visible {
     #[cfg(feature = "cube")]
     pub(crate) fn is_padded(&self) -> bool {
         !self.left.is_empty() || !self.lengths.is_empty()
+    }
+
+    /// Whether the ranges follow from nothing shorter than themselves.
+    #[cfg(feature = "cube")]
+    pub(crate) fn is_ranged(&self) -> bool {
+        self.reach.is_some() || !self.starts.is_empty()
     }
 
     #[cfg(feature = "cube")]
@@ -245,7 +249,7 @@ impl AttentionMask {
             starts,
             ..Visible::default()
         };
-        Self::of(Form::Documents(Arc::new(visible)), Some(device))
+        Self::of(Form::Visible(Arc::new(visible)), Some(device))
     }
 
     /// Any bias of shape `[batch or 1, 1, queries, keys]`, added to the scores.
@@ -265,7 +269,7 @@ impl AttentionMask {
     pub(crate) fn bias(&self) -> Option<Tensor<4>> {
         match (&self.form, &self.device) {
             (Form::Bias(bias), _) => Some(Tensor::clone(bias)),
-            (Form::Visible(visible) | Form::Documents(visible), Some(device)) => {
+            (Form::Visible(visible), Some(device)) => {
                 Some(self.bias.get_or_init(|| visible.bias(device)).clone())
             }
             _ => None,
@@ -339,7 +343,7 @@ pub fn attention_with(
     if host::takes(&q) {
         match &mask.form {
             Form::All => return host::attention(q, k, v, None, scores),
-            Form::Visible(visible) | Form::Documents(visible) => {
+            Form::Visible(visible) => {
                 return host::attention(q, k, v, Some(visible.clone()), scores);
             }
             Form::Bias(_) => {}
@@ -349,9 +353,8 @@ pub fn attention_with(
     {
         let visible = match &mask.form {
             Form::All => Some(None),
-            Form::Visible(visible) if visible.reach.is_none() => Some(Some(visible.clone())),
-            // What the GPU forms do not know.
-            _ => None,
+            Form::Visible(visible) => Some(Some(visible.clone())),
+            Form::Bias(_) => None,
         };
         if let Some(visible) = visible {
             #[cfg(feature = "cuda")]

@@ -239,6 +239,7 @@ impl Fit {
             return;
         };
         moving.state.counts = self.watch.counts();
+        moving.state.loss_scale = model.loss_scale();
         moving.state.position = self.position.as_ref().map(|position| position.state());
         let best = moving.state.standing.best.filter(|_| self.config.keep_best);
         let saved = checkpoints

@@ -27,7 +27,8 @@
 //! - [`attach_adapter`]: an adapter whose factors may start from the data that it will be trained on;
 //! - [`finetune`] trains adapters, [`train`] whatever a model shows, by one loop;
 //! - [`Task`] says what is learned: [`finetune_task`], [`train_task`] and [`evaluate_task`] do it for any;
-//! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own;
+//! - [`gradients`] and [`optimizer()`]: one step of that loop, for a loop of the caller's own; [`LossScale`] for one in f16,
+//!   [`Pages`] for one on a GPU;
 //! - [`Observer`]: the dashboard, or plain lines to a sink of the caller's;
 //! - [`Stop`]: ends a run after the step that it is at, with a checkpoint;
 //! - [`RunConfig`] and [`run()`]: a whole run as data, as a configuration file has it;
@@ -50,12 +51,14 @@ mod fit;
 mod initialize;
 mod lines;
 mod loader;
+mod loss_scale;
 pub mod measures;
 mod metrics;
 mod model;
 mod observer;
 mod optimizer;
 mod output;
+mod pages;
 mod plan;
 mod recipe;
 mod report;
@@ -81,12 +84,14 @@ pub use evaluate::{
 pub use facts::{EVENTS_FOLDER, FACTS_FILE, Fact, FactKind, read_facts};
 pub use initialize::{attach_adapter, attach_task_adapter};
 pub use lines::LineRenderer;
+pub use loss_scale::LossScale;
 pub use model::CausalLm;
 pub use observer::Observer;
 pub use optimizer::{
     AdafactorOptions, AdamWOptions, LionOptions, MuonOptions, OptimizerChoice, SgdOptions,
     optimizer,
 };
+pub use pages::Pages;
 pub use plan::{
     Fit, FitAtLength, MeasuredRate, MemoryParts, Plan, PlanError, PlanOptions, PlanParameters,
     Planner, StepFlops, measure_rate,
@@ -103,7 +108,7 @@ pub use run::{
 };
 pub use schedule::{Decay, Schedule};
 pub use source::ExampleSource;
-pub use step::{gradients, task_gradients};
+pub use step::{gradients, scaled_gradients, task_gradients};
 pub use stop::{Stop, Stopped};
 pub use task::{
     Causal, Classification, Counts, Masked, MaskedBatch, ModelLimits, Notes, Preference,

@@ -220,7 +220,7 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     };
     let (trainee, optimizer_record, state) = restore(trainee, resumed)?;
     let first_step = state.step;
-    let trainee = trainee.after(first_step);
+    let trainee = trainee.after(first_step).scaled(state.loss_scale);
     // Of the parameters as they are now: those of a checkpoint bring their ids along.
     let optimizer = optimizer(&trainee, config);
     let optimizer = match optimizer_record {
@@ -234,6 +234,7 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     }
 
     let device = trainee.devices().remove(0);
+    let trainee = trainee.on(&device);
     let with_validation = !data.valid.is_empty();
     let (mut train_loader, valid_loader) = data.into_loaders(task, config, first_step, &device)?;
     let mut position = None;

@@ -4,7 +4,7 @@ use std::time::Instant;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_lora_adapter::AdapterError;
 use burn_lora_adapter::budget::{AllocatorRecord, RankAllocator, orthogonality_penalty};
@@ -12,8 +12,10 @@ use burn_lora_data::BatchTensors;
 use burn_lora_kernels::{LossTerms, adamw_together};
 
 use crate::clip::clip_global_norm;
+use crate::loss_scale::{LossScale, State as LossScaleState};
 use crate::model::CausalLm;
 use crate::output::StepOutput;
+use crate::pages::Pages;
 use crate::task::{Causal, Counts, Task};
 
 /// A model with what its steps need, as burn-train's learner takes it.
@@ -29,6 +31,8 @@ pub(crate) struct Trainee<W, M, T> {
     terms: LossTerms,
     /// Gives away the rank of AdaLoRA adapters, if the model has such.
     allocator: Option<RankAllocator>,
+    loss_scale: LossScale,
+    pages: Pages,
     /// Optimizer steps done.
     steps: usize,
 }
@@ -48,6 +52,8 @@ impl<W: Module, M, T> Trainee<W, M, T> {
             task,
             clip_norm,
             terms: LossTerms::default(),
+            loss_scale: LossScale::new(),
+            pages: Pages::default(),
             steps: 0,
         }
     }
@@ -60,6 +66,22 @@ impl<W: Module, M, T> Trainee<W, M, T> {
     /// The same after steps of an earlier run.
     pub(crate) fn after(self, steps: usize) -> Self {
         Self { steps, ..self }
+    }
+
+    /// The same with the loss scale of an earlier run.
+    pub(crate) fn scaled(self, state: Option<LossScaleState>) -> Self {
+        if let Some(state) = state {
+            self.loss_scale.restore(state);
+        }
+        self
+    }
+
+    /// The same on a device that is readied for its first step.
+    pub(crate) fn on(self, device: &Device) -> Self {
+        Self {
+            pages: Pages::new(device),
+            ..self
+        }
     }
 }
 
@@ -82,12 +104,21 @@ pub(crate) trait Memory {
     fn memory(&self) -> Option<AllocatorRecord> {
         None
     }
+
+    /// The loss scale of a model in f16.
+    fn loss_scale(&self) -> Option<LossScaleState> {
+        None
+    }
 }
 
 impl<W: Module, M, T> Memory for Trainee<W, M, T> {
     fn memory(&self) -> Option<AllocatorRecord> {
         let allocator = self.allocator.as_ref();
         allocator.map(|allocator| allocator.record(&self.shown))
+    }
+
+    fn loss_scale(&self) -> Option<LossScaleState> {
+        self.loss_scale.state()
     }
 }
 
@@ -119,15 +150,43 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
     counter.0
 }
 
+/// What a model computes in: the dtype of its first floats, which are its embeddings.
+fn dtype_of<M: Module>(model: &M) -> DType {
+    struct First(Option<DType>);
+    impl ModuleVisitor for First {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.get_or_insert_with(|| param.val().dtype());
+        }
+    }
+    let mut first = First(None);
+    model.visit(&mut first);
+    first.0.unwrap_or(DType::F32)
+}
+
 /// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
 ///
-/// As [`task_gradients`] of [`Causal`].
+/// As [`task_gradients`] of [`Causal`]. Those of a model in f16 underflow where they are small: [`scaled_gradients`] keeps them.
 ///
 /// # Shapes
 /// - batches: ids `[batch_size, seq_len]`, any number of them and each with sizes of its own
 /// - loss: `[1]`, f32, without autodiff
 pub fn gradients<M: CausalLm>(model: &M, batches: &[BatchTensors]) -> (GradientsParams, Tensor<1>) {
     task_gradients(model, &Causal { pad: 0 }, batches, LossTerms::default())
+}
+
+/// [`gradients`], multiplied by the factor of a [`LossScale`] if the model computes in f16: [`LossScale::unscale`] has to
+/// follow. The loss is as it is.
+///
+/// # Shapes
+/// As [`gradients`].
+pub fn scaled_gradients<M: CausalLm>(
+    model: &M,
+    batches: &[BatchTensors],
+    scale: &LossScale,
+) -> (GradientsParams, Tensor<1>) {
+    let factor = scale.factor(dtype_of(model));
+    let task = Causal { pad: 0 };
+    shown_gradients(model, model, &task, batches, LossTerms::default(), factor)
 }
 
 /// The gradients of one optimizer step, and its loss: the mean over what the task learns of all its batches.
@@ -144,36 +203,42 @@ pub fn task_gradients<M: Module, T: Task<M>>(
     batches: &[T::Batch],
     terms: LossTerms,
 ) -> (GradientsParams, Tensor<1>) {
-    shown_gradients(model, model, task, batches, terms)
+    shown_gradients(model, model, task, batches, terms, 1.0)
 }
 
-/// The gradients of what is shown of a model.
+/// The gradients of what is shown of a model, times a factor.
 fn shown_gradients<W: Module, M, T: Task<M>>(
     shown: &W,
     model: &M,
     task: &T,
     batches: &[T::Batch],
     terms: LossTerms,
+    factor: f64,
 ) -> (GradientsParams, Tensor<1>) {
     let counts = Counts::sum(batches.iter().map(|batch| task.counts(batch)));
     let mut grads = GradientsAccumulator::new();
     let mut losses = Vec::with_capacity(batches.len());
     if let Some(penalty) = orthogonality_penalty(shown) {
-        grads.accumulate(
-            shown,
-            GradientsParams::from_grads(penalty.backward(), shown),
-        );
+        let penalty = times(penalty, factor).backward();
+        grads.accumulate(shown, GradientsParams::from_grads(penalty, shown));
     }
     for batch in batches {
         let [objective, loss] = task.objective(model, batch, terms);
         losses.push(loss.div_scalar(counts.learned as f64));
-        let objective = objective.div_scalar(counts.learned as f64);
+        let objective = times(objective.div_scalar(counts.learned as f64), factor);
         grads.accumulate(
             shown,
             GradientsParams::from_grads(objective.backward(), shown),
         );
     }
     (grads.grads(), Tensor::cat(losses, 0).sum())
+}
+
+fn times(loss: Tensor<1>, factor: f64) -> Tensor<1> {
+    match factor == 1.0 {
+        true => loss,
+        false => loss.mul_scalar(factor),
+    }
 }
 
 impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee<W, M, T> {
@@ -184,9 +249,15 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
         let started = Instant::now();
         let batches = &input.batches;
         let model = (self.model)(&self.shown);
-        let (grads, loss) = shown_gradients(&self.shown, model, &self.task, batches, self.terms);
+        let (shown, task) = (&self.shown, &self.task);
+        let factor = self.loss_scale.factor(dtype_of(model));
+        let (grads, loss) = shown_gradients(shown, model, task, batches, self.terms, factor);
         // Here and not before the optimizer's step, since what the dashboard shows leaves from here.
-        let (grads, norm) = clip_global_norm(&self.shown, grads, self.clip_norm);
+        let (grads, norm) = match self.loss_scale.unscale(shown, grads) {
+            Some(grads) => clip_global_norm(shown, grads, self.clip_norm),
+            // A step that is left out.
+            None => (GradientsParams::new(), None),
+        };
         let counts = Counts::sum(batches.iter().map(|batch| self.task.counts(batch)));
         let item = StepOutput::new(loss, counts, Vec::new(), started);
         TrainOutput {
@@ -196,12 +267,30 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
     }
 
     fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        learning_rate: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let mut stepped = self.optimized(optim, learning_rate, grads);
+        if let Some(device) = stepped.shown.devices().first() {
+            stepped.pages.stepped(device);
+        }
+        stepped
+    }
+}
+
+impl<W: Module + 'static, M: Module + 'static, T: Task<M>> Trainee<W, M, T> {
+    fn optimized(
         mut self,
         optim: &mut ModuleOptimizer,
         learning_rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
         self.steps += 1;
+        if grads.is_empty() {
+            return self;
+        }
         let Some(mut allocator) = self.allocator.take() else {
             return adamw_together(|| optim.step(learning_rate, self, grads));
         };
@@ -270,6 +359,8 @@ impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M
             clip_norm: self.clip_norm,
             terms: self.terms,
             allocator: None,
+            loss_scale: self.loss_scale.clone(),
+            pages: self.pages.clone(),
             steps: self.steps,
         }
     }

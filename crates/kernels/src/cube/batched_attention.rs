@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
@@ -12,7 +13,7 @@ use super::memory::{
 };
 use super::product::product;
 use super::reduce::{Team, cube_max, cube_sum};
-use super::softcap::{bounded, tanh_of};
+use super::softcap::{bounded, slope_of};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::attention::{Scores, Visible};
 
@@ -106,16 +107,25 @@ impl Sizes {
 }
 
 impl Attention {
-    /// Where the keys of each row of the batch start and end, if they differ.
+    /// Where the keys start and end: of each query of each row of the batch, or of each row; nothing if they are all.
     fn bounds(&self, sizes: Sizes, beside: &CubeTensor) -> Option<CubeTensor> {
-        let visible = self
-            .visible
-            .as_ref()
-            .filter(|visible| visible.is_padded())?;
-        let bounds: Vec<u32> = (0..sizes.batch)
-            .map(|row| visible.keys_of(row, sizes.keys))
-            .flat_map(|keys| [keys.start as u32, keys.end as u32])
-            .collect();
+        let visible = self.visible.as_ref()?;
+        let pair = |keys: Range<usize>| [keys.start as u32, keys.end as u32];
+        let rows = 0..sizes.batch;
+        let bounds: Vec<u32> = if visible.is_ranged() {
+            let queries = 0..sizes.queries;
+            let of_row = |row| {
+                let range = move |query| visible.range(row, query, sizes.keys);
+                queries.clone().map(range)
+            };
+            rows.flat_map(of_row).flat_map(pair).collect()
+        } else if visible.is_padded() {
+            rows.map(|row| visible.keys_of(row, sizes.keys))
+                .flat_map(pair)
+                .collect()
+        } else {
+            return None;
+        };
         let handle = beside
             .client
             .create_from_slice(bytemuck::cast_slice(&bounds));
@@ -130,24 +140,28 @@ impl Attention {
         ))
     }
 
-    /// Turns scores `[rows, heads, queries, keys]` into probabilities where they lie, and, where the gradient of the
-    /// probabilities is given, that into the scores' own.
+    /// The probabilities of scores `[rows, heads, queries, keys]` in `f32`, in this dtype, and where their gradient is
+    /// given in `f32` that of the scores.
     fn softmax(
         &self,
         scores: &CubeTensor,
-        d_scores: Option<&CubeTensor>,
+        d_probabilities: Option<&CubeTensor>,
         bounds: Option<&CubeTensor>,
         sizes: Sizes,
         chunk: Chunk,
-    ) {
-        let size = vector_size(&[scores, d_scores.unwrap_or(scores)], sizes.keys);
+        dtype: DType,
+    ) -> (CubeTensor, Option<CubeTensor>) {
+        let new = || empty(scores, scores.meta.shape(), dtype);
+        let (probabilities, d_scores) = (new(), d_probabilities.map(|_| new()));
+        let size = vector_size(&[scores, &probabilities], sizes.keys);
         let vectors = sizes.keys / size;
         let team = Team::new(&scores.client, vectors);
-        let causal = self
-            .visible
-            .as_ref()
-            .and_then(|visible| visible.causal_from());
-        let window = self.visible.as_ref().and_then(|visible| visible.window());
+        let visible = self.visible.as_deref();
+        let ranged = visible.is_some_and(Visible::is_ranged);
+        // What ranges have in them already.
+        let rule = visible.filter(|_| !ranged);
+        let causal = rule.and_then(Visible::causal_from);
+        let window = rule.and_then(Visible::window);
         let count = rows(scores);
         // SAFETY: a cube stays in its row, and those beyond the last one write nothing.
         unsafe {
@@ -157,32 +171,34 @@ impl Attention {
                 team.dim(),
                 size,
                 buffer(scores),
-                buffer(d_scores.unwrap_or(scores)),
+                buffer(d_probabilities.unwrap_or(scores)),
                 buffer(bounds.unwrap_or(scores)),
+                buffer(&probabilities),
+                buffer(d_scores.as_ref().unwrap_or(&probabilities)),
                 count,
                 vectors,
                 chunk.queries,
                 sizes.heads * chunk.queries,
                 chunk.row,
-                chunk.query + causal.unwrap_or(0) + 1,
+                chunk.query,
+                sizes.queries,
+                causal.unwrap_or(0),
                 window.unwrap_or(0),
                 self.scores.scale as f32,
                 self.scores.softcap.unwrap_or(1.0) as f32,
                 Kind {
                     causal: causal.is_some(),
                     windowed: window.is_some(),
-                    padded: bounds.is_some(),
+                    padded: bounds.is_some() && !ranged,
+                    ranged,
                     capped: self.scores.softcap.is_some(),
                     backward: d_scores.is_some(),
                 },
                 team,
-                [
-                    elem(scores),
-                    elem(d_scores.unwrap_or(scores)),
-                    elem(bounds.unwrap_or(scores)),
-                ],
+                [elem(&probabilities), elem(bounds.unwrap_or(scores))],
             );
         }
+        (probabilities, d_scores)
     }
 }
 
@@ -196,12 +212,16 @@ impl Operation<OnDevice> for Attention {
             [sizes.batch, sizes.queries, sizes.heads, sizes.d],
             q.dtype,
         );
-        for chunk in sizes.chunks(q.dtype.size()) {
+        // In f32 until they are probabilities: half a unit of bf16's last place is some percent of an exponential, and f16
+        // does not reach far.
+        for chunk in sizes.chunks(DType::F32.size() + q.dtype.size()) {
             let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
             let queries = folded(queries_of(&q, chunk), sizes);
-            let scores = product(queries, transposed(keys(&k)), q.dtype);
-            self.softmax(&scores, None, bounds.as_ref(), sizes, chunk);
-            let result = product(scores, keys(&v), q.dtype);
+            let scores = product(queries, transposed(keys(&k)), DType::F32);
+            let (probabilities, _) =
+                self.softmax(&scores, None, bounds.as_ref(), sizes, chunk, q.dtype);
+            drop(scores);
+            let result = product(probabilities, keys(&v), q.dtype);
             store(result, &y, sizes, chunk);
         }
         let mut saved = Saved::default();
@@ -224,7 +244,7 @@ impl Operation<OnDevice> for Attention {
         let grad = cast(grad, dtype);
         let sizes = Sizes::of(q, k);
         let bounds = self.bounds(sizes, q);
-        let chunks = sizes.chunks(dtype.size());
+        let chunks = sizes.chunks(2 * (DType::F32.size() + dtype.size()));
         let all = chunks.iter().all(|chunk| chunk.queries == sizes.queries);
         // Keys and values add up over the chunks of their row, in f32 where there are some.
         let sum_type = if all { dtype } else { DType::F32 };
@@ -238,9 +258,18 @@ impl Operation<OnDevice> for Attention {
             let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
             let queries = folded(queries_of(q, chunk), sizes);
             let grads = folded(queries_of(&grad, chunk), sizes);
-            let scores = product(queries.clone(), transposed(keys(k)), dtype);
-            let d_scores = product(grads.clone(), transposed(keys(v)), dtype);
-            self.softmax(&scores, Some(&d_scores), bounds.as_ref(), sizes, chunk);
+            let scores = product(queries.clone(), transposed(keys(k)), DType::F32);
+            let d_probabilities = product(grads.clone(), transposed(keys(v)), DType::F32);
+            let (probabilities, d_scores) = self.softmax(
+                &scores,
+                Some(&d_probabilities),
+                bounds.as_ref(),
+                sizes,
+                chunk,
+                dtype,
+            );
+            drop((scores, d_probabilities));
+            let d_scores = d_scores.expect("given that of the probabilities");
             if let Some(dq) = &dq {
                 store(product(d_scores.clone(), keys(k), dtype), dq, sizes, chunk);
             }
@@ -254,7 +283,7 @@ impl Operation<OnDevice> for Attention {
                 heads: sizes.kv_heads,
                 ..sizes
             };
-            let sides = [(&dk, d_scores, queries), (&dv, scores, grads)];
+            let sides = [(&dk, d_scores, queries), (&dv, probabilities, grads)];
             for ((target, left, right), sum) in sides.into_iter().zip(&mut sums) {
                 let Some(target) = target else { continue };
                 let more = product(transposed(left), right, sum_type);
@@ -362,6 +391,8 @@ struct Kind {
     causal: bool,
     windowed: bool,
     padded: bool,
+    /// Every query has bounds of its own.
+    ranged: bool,
     capped: bool,
     backward: bool,
 }
@@ -387,23 +418,26 @@ fn seen<N: Size>(z: Vector<f32, N>, key: usize, from: usize, end: usize) -> Vect
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
-    scores: &mut [Vector<X, N>],
-    d_scores: &mut [Vector<D, N>],
+fn softmax<P: Float, B: Numeric, N: Size>(
+    scores: &[Vector<f32, N>],
+    d_probabilities: &[Vector<f32, N>],
     bounds: &[B],
+    probabilities: &mut [Vector<P, N>],
+    d_scores: &mut [Vector<P, N>],
     count: usize,
     vectors: usize,
     queries: usize,
     of_row: usize,
     first_row: usize,
-    // One behind the last key that the first query sees.
-    causal_end: usize,
+    first_query: usize,
+    all_queries: usize,
+    causal_from: usize,
     window: usize,
     scale: f32,
     cap: f32,
     #[comptime] kind: Kind,
     #[comptime] team: Team,
-    #[define(X, D, B)] _types: [ElemType; 3],
+    #[define(P, B)] _types: [ElemType; 2],
 ) {
     let exists = CUBE_POS < count;
     let at = min(CUBE_POS, count - 1);
@@ -415,7 +449,7 @@ fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
     let mut from = 0usize;
     let mut end = vectors * lanes;
     if comptime!(kind.causal) {
-        let limit = causal_end + at % queries;
+        let limit = causal_from + first_query + at % queries + 1;
         end = min(end, limit);
         if comptime!(kind.windowed) {
             from = limit - min(window, limit);
@@ -426,11 +460,17 @@ fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
         from = max(from, usize::cast_from(bounds[2 * row]));
         end = min(end, usize::cast_from(bounds[2 * row + 1]));
     }
+    if comptime!(kind.ranged) {
+        let row = first_row + at / of_row;
+        let query = row * all_queries + first_query + at % queries;
+        from = usize::cast_from(bounds[2 * query]);
+        end = usize::cast_from(bounds[2 * query + 1]);
+    }
 
     let mut largest = Vector::<f32, N>::new(HIDDEN);
     let mut sums = Vector::<f32, N>::new(0.0f32);
     for i in range_stepped(unit, vectors, units) {
-        let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+        let raw = scores[start + i] * Vector::new(scale);
         let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
         let larger = max(largest, z);
         sums = sums * (largest - larger).exp() + (z - larger).exp();
@@ -455,26 +495,25 @@ fn softmax<X: Float, D: Float, B: Numeric, N: Size>(
     if comptime!(kind.backward) {
         let mut products = Vector::<f32, N>::new(0.0f32);
         for i in range_stepped(unit, vectors, units) {
-            let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+            let raw = scores[start + i] * Vector::new(scale);
             let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
             let p = (z - Vector::new(top)).exp() * Vector::new(factor);
-            products += p * Vector::<f32, N>::cast_from(d_scores[start + i]);
+            products += p * d_probabilities[start + i];
         }
         product = cube_sum(Vector::vector_sum(products), team);
     }
 
     if exists {
         for i in range_stepped(unit, vectors, units) {
-            let raw = Vector::<f32, N>::cast_from(scores[start + i]) * Vector::new(scale);
+            let raw = scores[start + i] * Vector::new(scale);
             let z = seen::<N>(bounded::<N>(raw, cap, kind.capped), i * lanes, from, end);
             let p = (z - Vector::new(top)).exp() * Vector::new(factor);
-            scores[start + i] = Vector::cast_from(p);
+            probabilities[start + i] = Vector::cast_from(p);
             if comptime!(kind.backward) {
-                let d = Vector::<f32, N>::cast_from(d_scores[start + i]);
+                let d = d_probabilities[start + i];
                 let mut result = p * (d - Vector::new(product)) * Vector::new(scale);
                 if comptime!(kind.capped) {
-                    let t = tanh_of::<N>(raw, cap);
-                    result *= Vector::new(1.0f32) - t * t;
+                    result *= slope_of::<N>(raw, cap);
                 }
                 d_scores[start + i] = Vector::cast_from(result);
             }

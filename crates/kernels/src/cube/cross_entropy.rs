@@ -11,10 +11,10 @@ use super::memory::{
 };
 use super::product::{product, product_into};
 use super::reduce::{Team, cube_max, cube_sum};
-use super::softcap::{bounded, tanh_of};
+use super::softcap::{bounded, slope_of};
 use super::{OnDevice, Operation, Saved, apply};
 
-/// Logits that exist at a time: few in tests, so that small ones have more than one chunk.
+/// Logits that exist at a time, in `f32`: few in tests, so that small ones have more than one chunk.
 const CHUNK_BYTES: usize = if cfg!(test) { 8 << 20 } else { 128 << 20 };
 
 /// Fewer rows at a time would not fill a GPU.
@@ -47,7 +47,8 @@ struct CrossEntropy {
 
 impl Operation<OnDevice> for CrossEntropy {
     /// The loss has one gradient but for a factor, so the forward computes it while it has the logits: they never exist
-    /// again, and never all at once (Hsu et al., 2024, arXiv:2410.10989).
+    /// again, and never all at once (Hsu et al., 2024, arXiv:2410.10989). Logits are not rounded to the dtype of the model:
+    /// where they are large, half a unit of its last place is some percent of a probability.
     fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
         let hidden = contiguous(inputs[0].clone());
         let weight = inputs[1].clone();
@@ -57,28 +58,31 @@ impl Operation<OnDevice> for CrossEntropy {
         let mut d_hidden: Option<CubeTensor> = None;
         let mut d_weight: Option<CubeTensor> = None;
 
-        let step = CHUNK_BYTES / (vocab * hidden.dtype.size());
+        let step = CHUNK_BYTES / (vocab * DType::F32.size());
         let step = (step / FEWEST_ROWS * FEWEST_ROWS).max(FEWEST_ROWS);
         for from in (0..n).step_by(step) {
             let count = step.min(n - from);
             let part = rows_of(&hidden, from, count);
-            let logits = product(part.clone(), weight.clone(), hidden.dtype);
-            self.gradient_in_place(&logits, &losses, from, tracked.contains(&true));
+            let logits = product(part.clone(), weight.clone(), DType::F32);
+            let wanted = tracked.contains(&true).then_some(hidden.dtype);
+            let Some(d_logits) = self.lose(logits, &losses, from, wanted) else {
+                continue;
+            };
             if tracked[0] {
-                let (logits, turned) = (logits.clone(), transposed(weight.clone()));
+                let (d_logits, turned) = (d_logits.clone(), transposed(weight.clone()));
                 if count == n {
-                    d_hidden = Some(product(logits, turned, hidden.dtype));
+                    d_hidden = Some(product(d_logits, turned, hidden.dtype));
                 } else {
                     let all = || empty(&hidden, hidden.meta.shape(), hidden.dtype);
                     let all = d_hidden.get_or_insert_with(all);
-                    product_into(logits, turned, &rows_of(all, from, count));
+                    product_into(d_logits, turned, &rows_of(all, from, count));
                 }
             }
             if tracked[1] {
                 // In the layout of the weight, and its sum over the chunks in f32.
                 let more = match by_columns {
-                    true => product(transposed(logits), part, DType::F32),
-                    false => product(transposed(part), logits, DType::F32),
+                    true => product(transposed(d_logits), part, DType::F32),
+                    false => product(transposed(part), d_logits, DType::F32),
                 };
                 d_weight = Some(match d_weight {
                     Some(sum) => add(sum, &more),
@@ -122,17 +126,22 @@ impl Operation<OnDevice> for CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// Writes the weighted losses of some rows, and over their logits its gradient, `weight (softmax(z) - target)`;
-    /// logits bounded by `c tanh(z / c)` have the further factor `1 - tanh(z / c)^2`.
-    fn gradient_in_place(
+    /// Writes the weighted losses of some rows, and gives if wanted, in this dtype, the gradient of their logits,
+    /// `weight (softmax(z) - target)`; logits bounded by `c tanh(z / c)` have the further factor `1 - tanh(z / c)^2`.
+    fn lose(
         &self,
-        logits: &CubeTensor,
+        logits: CubeTensor,
         losses: &CubeTensor,
         first: usize,
-        gradient: bool,
-    ) {
-        let (count, vocab) = (rows(logits), width(logits));
-        let size = vector_size(&[logits], vocab);
+        wanted: Option<DType>,
+    ) -> Option<CubeTensor> {
+        let (count, vocab) = (rows(&logits), width(&logits));
+        let shape = match wanted {
+            Some(_) => vec![count, vocab],
+            None => vec![1],
+        };
+        let gradient = empty(&logits, &shape, wanted.unwrap_or(DType::F32));
+        let size = vector_size(&[&logits, &gradient], vocab);
         let vectors = vocab / size;
         let team = Team::new(&logits.client, vectors);
         // SAFETY: a cube stays in its row, and those beyond the last one write nothing.
@@ -142,7 +151,8 @@ impl CrossEntropy {
                 cubes(&logits.client, count),
                 team.dim(),
                 size,
-                buffer(logits),
+                buffer(&logits),
+                buffer(&gradient),
                 buffer(&self.targets),
                 buffer(&self.weights),
                 buffer(losses),
@@ -151,18 +161,20 @@ impl CrossEntropy {
                 vectors,
                 self.softcap.unwrap_or(1.0),
                 self.softcap.is_some(),
-                gradient,
+                wanted.is_some(),
                 team,
-                [elem(logits), elem(&self.targets)],
+                [elem(&gradient), elem(&self.targets)],
             );
         }
+        wanted.map(|_| gradient)
     }
 }
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn lose<X: Float, I: Numeric, N: Size>(
-    logits: &mut [Vector<X, N>],
+    logits: &[Vector<f32, N>],
+    gradients: &mut [Vector<X, N>],
     targets: &[I],
     weights: &[f32],
     losses: &mut [f32],
@@ -187,7 +199,7 @@ fn lose<X: Float, I: Numeric, N: Size>(
     let mut largest = lowest;
     let mut sums = Vector::<f32, N>::new(0.0f32);
     for i in range_stepped(unit, vectors, units) {
-        let z = bounded::<N>(Vector::cast_from(logits[from + i]), cap, capped);
+        let z = bounded::<N>(logits[from + i], cap, capped);
         let larger = max(largest, z);
         sums = sums * (largest - larger).exp() + (z - larger).exp();
         largest = larger;
@@ -205,9 +217,8 @@ fn lose<X: Float, I: Numeric, N: Size>(
 
     let target = usize::cast_from(targets[first + row]);
     let weight = weights[first + row];
-    // Every unit has the value before one of them overwrites it.
     let place = min(target / lanes, vectors - 1);
-    let z = bounded::<N>(Vector::cast_from(logits[from + place]), cap, capped);
+    let z = bounded::<N>(logits[from + place], cap, capped);
     let hit = target % lanes;
     let mut chosen = z.extract(0usize);
     #[unroll]
@@ -216,7 +227,6 @@ fn lose<X: Float, I: Numeric, N: Size>(
             chosen = z.extract(lane);
         }
     }
-    sync_cube();
 
     if exists {
         if unit == 0 {
@@ -232,7 +242,7 @@ fn lose<X: Float, I: Numeric, N: Size>(
         if comptime!(gradient) {
             let factor = weight / total;
             for i in range_stepped(unit, vectors, units) {
-                let raw = Vector::<f32, N>::cast_from(logits[from + i]);
+                let raw = logits[from + i];
                 let z = bounded::<N>(raw, cap, capped);
                 let mut d = (z - Vector::new(top)).exp() * Vector::new(factor);
                 if i == place {
@@ -245,10 +255,9 @@ fn lose<X: Float, I: Numeric, N: Size>(
                     }
                 }
                 if comptime!(capped) {
-                    let t = tanh_of::<N>(raw, cap);
-                    d *= Vector::new(1.0f32) - t * t;
+                    d *= slope_of::<N>(raw, cap);
                 }
-                logits[from + i] = Vector::cast_from(d);
+                gradients[from + i] = Vector::cast_from(d);
             }
         }
     }

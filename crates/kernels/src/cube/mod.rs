@@ -28,6 +28,7 @@ mod rope;
 mod select_rows;
 mod silu;
 mod softcap;
+mod tuned;
 
 pub(crate) use crate::operation::Operation;
 pub(crate) use adamw::{adamw, together};

@@ -1,5 +1,7 @@
 //! The seam through which every matrix product of the GPU forms goes.
 
+use std::ops::Range;
+
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
@@ -9,12 +11,15 @@ use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-#[cfg(feature = "cuda")]
-use super::elementwise::copy;
+use super::elementwise::{add, copy, times};
 #[cfg(feature = "cuda")]
 use super::hopper;
 use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
 use super::memory::{contiguous, elem, empty, transposed, width};
+use super::tuned::product_by_fastest;
+
+/// What one kernel sums in `f32`, number after number.
+const LONGEST_SUM: usize = 1024;
 
 /// `a b` in this dtype, of two matrices or as many of each, or views of them.
 ///
@@ -27,17 +32,76 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
         if hopper::takes_thin(&a, &b) {
             return hopper::thin(&a, &b, 1.0, dtype);
         }
-        if dtype == a.dtype && hopper::takes(&a, &b, None, None) {
-            return hopper::product(&a, &b, None, None);
+        if hopper::takes(&a, &b, None, None) {
+            if dtype == a.dtype {
+                return hopper::product(&a, &b, None, None);
+            }
+            if dtype == DType::F32 {
+                return hopper::unrounded(&a, &b);
+            }
         }
     }
+    if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
+        return cast(by_parts(&a, &b), dtype);
+    }
+    let out = result(&a, &b, dtype);
+    by_cubek(&a, &b, &out);
+    out
+}
+
+/// Where `a b` goes.
+fn result(a: &CubeTensor, b: &CubeTensor, dtype: DType) -> CubeTensor {
     let mut shape = a.meta.shape().to_vec();
     if let (Some(last), Some(n)) = (shape.last_mut(), b.meta.shape().last()) {
         *last = *n;
     }
-    let out = empty(&a, &shape, dtype);
-    by_cubek(&a, &b, &out);
-    out
+    empty(a, &shape, dtype)
+}
+
+/// `a b` in `f32`, where more is summed than one sum in order can hold: small numbers are lost beside a large sum, as those of
+/// a vocabulary's probabilities beside the one of the target.
+fn by_parts(a: &CubeTensor, b: &CubeTensor) -> CubeTensor {
+    let last = a.meta.rank() - 1;
+    let mut total: Option<CubeTensor> = None;
+    for from in (0..width(a)).step_by(LONGEST_SUM) {
+        let range = from..width(a).min(from + LONGEST_SUM);
+        let (a, b) = (part(a, last, range.clone()), part(b, last - 1, range));
+        let sum = result(&a, &b, DType::F32);
+        by_cubek(&a, &b, &sum);
+        total = Some(match total {
+            Some(total) => add(total, &sum),
+            None => sum,
+        });
+    }
+    total.expect("a sum of more than none")
+}
+
+/// Some of one dimension of a tensor, sharing its memory.
+fn part(tensor: &CubeTensor, dim: usize, range: Range<usize>) -> CubeTensor {
+    let size = tensor.dtype.size();
+    let mut part = tensor.clone();
+    let start = range.start * tensor.meta.strides()[dim] * size;
+    part.handle = part.handle.offset_start(start as u64);
+    part.meta.shape_mut()[dim] = range.len();
+    part
+}
+
+/// `scale * a b` in this dtype, scaled before it is rounded.
+///
+/// # Shapes
+/// As [`product`].
+pub(crate) fn product_times(a: CubeTensor, b: CubeTensor, scale: f32, dtype: DType) -> CubeTensor {
+    #[cfg(feature = "cuda")]
+    {
+        let b = cast(b.clone(), a.dtype);
+        if hopper::takes_thin(&a, &b) {
+            return hopper::thin(&a, &b, scale, dtype);
+        }
+    }
+    match scale == 1.0 {
+        true => product(a, b, dtype),
+        false => times(product(a, b, DType::F32), scale, dtype),
+    }
 }
 
 /// `a b`, written to a matrix without gaps.
@@ -49,6 +113,9 @@ pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
     #[cfg(feature = "cuda")]
     if out.dtype == a.dtype && hopper::takes(&a, &b, None, None) {
         return copy(&hopper::product(&a, &b, None, None), out);
+    }
+    if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
+        return copy(&by_parts(&a, &b), out);
     }
     by_cubek(&a, &b, out);
 }
@@ -101,6 +168,14 @@ pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTens
 
 /// By one of CubeK's kernels.
 fn by_cubek(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
+    match on_tensor_cores(a) && is_large(a, b) {
+        true => product_by_fastest(a, b, out),
+        false => first_that_fits(a, b, out),
+    }
+}
+
+/// By the first kernel that the device and the layouts allow.
+pub(super) fn first_that_fits(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
     let wanted = strategies(a, b);
     let last = wanted.len() - 1;
     for (index, strategy) in wanted.iter().enumerate() {
@@ -113,7 +188,7 @@ fn by_cubek(a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
     }
 }
 
-fn launch(
+pub(super) fn launch(
     strategy: &Strategy,
     a: &CubeTensor,
     b: &CubeTensor,
@@ -137,9 +212,8 @@ fn launch(
 
 /// What to try, the best first: a kernel refuses what its device or its layout cannot do.
 fn strategies(a: &CubeTensor, b: &CubeTensor) -> Vec<Strategy> {
-    let tensor_cores = |a: &CubeTensor| matches!(a.dtype, DType::F16 | DType::BF16);
     let mut wanted: Vec<MultiLevel> = Vec::new();
-    if tensor_cores(a) {
+    if on_tensor_cores(a) {
         if is_large(a, b) {
             wanted.push(MultiLevel::SpecializedTmaMma(Default::default()));
             wanted.push(MultiLevel::DoubleCyclicMma(Default::default()));
@@ -153,6 +227,11 @@ fn strategies(a: &CubeTensor, b: &CubeTensor) -> Vec<Strategy> {
     wanted.push(MultiLevel::SimpleUnit(Default::default()));
     wanted.push(MultiLevel::Naive);
     wanted.into_iter().map(Strategy::MultiLevel).collect()
+}
+
+/// Whether tensor cores multiply numbers of this type as they are.
+fn on_tensor_cores(a: &CubeTensor) -> bool {
+    matches!(a.dtype, DType::F16 | DType::BF16)
 }
 
 /// Whether two buffers of a tile pay: all sides are long.

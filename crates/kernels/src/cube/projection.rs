@@ -3,9 +3,8 @@ use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::columns::column_sums;
-use super::elementwise::times;
 use super::memory::{contiguous, reshaped, rows, transposed, width};
-use super::product::{outer, product, product_plus};
+use super::product::{outer, product, product_plus, product_times};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::projection::LowRank;
 
@@ -57,13 +56,14 @@ impl Operation<OnDevice> for Projection {
         let x = as_matrix(x);
         let (a_at, b_at) = self.factors();
 
+        // The factors as the products take them, for the backward too.
+        let factor = |index: usize| cast(contiguous(inputs[index].clone()), dtype);
+        let factors = self.scale.map(|_| (factor(a_at), factor(b_at)));
         // s (x A): [m, rank]
-        let low = self.scale.map(|scale| {
-            let a = times(contiguous(inputs[a_at].clone()), scale, dtype);
-            product(x.clone(), a, dtype)
-        });
+        let low = self.scale.zip(factors.as_ref());
+        let low = low.map(|(scale, (a, _))| product_times(x.clone(), a.clone(), scale, dtype));
         let bias = self.bias.then(|| inputs[2].clone());
-        let change = low.clone().map(|low| (low, inputs[b_at].clone()));
+        let change = low.clone().zip(factors.as_ref().map(|(_, b)| b.clone()));
         let y = product_plus(x.clone(), weight, change, bias);
 
         if let Some(last) = shape.last_mut() {
@@ -71,15 +71,17 @@ impl Operation<OnDevice> for Projection {
         }
         let mut saved = Saved::default();
         if tracked.contains(&true) {
-            let keep = |index: usize, wanted: bool| wanted.then(|| inputs[index].clone());
             let wants_a = low.is_some() && tracked[a_at];
-            saved.inputs = vec![(tracked[1] || wants_a).then_some(x), keep(1, tracked[0])];
+            saved.inputs = vec![
+                (tracked[1] || wants_a).then_some(x),
+                tracked[0].then(|| inputs[1].clone()),
+            ];
             if self.bias {
                 saved.inputs.push(None);
             }
-            if let Some(low) = low {
-                saved.inputs.push(keep(a_at, tracked[0]));
-                saved.inputs.push(keep(b_at, tracked[0] || wants_a));
+            if let Some((low, (a, b))) = low.zip(factors) {
+                saved.inputs.push(tracked[0].then_some(a));
+                saved.inputs.push((tracked[0] || wants_a).then_some(b));
                 if tracked[b_at] {
                     saved.extra = vec![low];
                 }
@@ -115,8 +117,8 @@ impl Operation<OnDevice> for Projection {
         let mut d_low = None;
         if let Some(scale) = self.scale {
             if tracked[0] || tracked[a_at] {
-                let b = times(contiguous(saved.input(b_at).clone()), scale, g.dtype);
-                d_low = Some(product(g.clone(), transposed(b), g.dtype));
+                let b = transposed(saved.input(b_at).clone());
+                d_low = Some(product_times(g.clone(), b, scale, g.dtype));
             }
             if tracked[b_at] {
                 grads[b_at] = Some(outer(&g, &saved.extra[0], true));

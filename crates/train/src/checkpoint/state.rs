@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files::Mark;
+use crate::loss_scale::State as LossScaleState;
 use crate::standing::Standing;
 use crate::watch::Counts;
 
@@ -20,6 +21,9 @@ pub(crate) struct RunState {
     pub(crate) standing: Standing,
     /// What was counted.
     pub(crate) counts: Counts,
+    /// The loss scale of a model in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_scale: Option<LossScaleState>,
     /// Where the data stands, if it is streamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) position: Option<Value>,

@@ -29,6 +29,12 @@ static BACKWARD_QUERIES: CudaText =
 static BACKWARD_KEYS: CudaText =
     CudaText::new(&[include_str!("tile.cu"), include_str!("backward_keys.cu")]);
 
+#[cfg(test)]
+thread_local! {
+    /// The forwards that this thread launched: tests see who computed.
+    static LAUNCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Whether [`attention`] computes it: halves, on an NVIDIA GPU from Ampere on, heads of a width that fits the tiles.
 ///
 /// q, k and v must be of one device.
@@ -50,6 +56,7 @@ pub(crate) fn takes(
         && positive(scale)
         && softcap.is_none_or(positive)
         && (!padded || batch <= PADDED_ROWS)
+        && !visible.is_some_and(Visible::is_ranged)
         && batch * heads <= i32::MAX as usize
         && on_cuda(q.device().as_dispatch())
 }
@@ -110,6 +117,8 @@ impl Operation<OnDevice> for Attention {
             (&log_sums, Access::Writes),
         ];
         let numbers = shape.numbers([&q, &k, &v, &q]);
+        #[cfg(test)]
+        LAUNCHED.set(LAUNCHED.get() + 1);
         // SAFETY: the kernel looks where queries and keys end.
         unsafe { kernel.launch(shape.query_blocks(), &tensors, numbers) };
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
+use super::LAUNCHED;
 use crate::{AttentionMask, Scores, attention_with, portable};
 
 struct Case {
@@ -75,7 +76,14 @@ impl Case {
             random(keys, kv_heads),
             random(queries, heads),
         ];
+        let before = LAUNCHED.get();
         let ours = self.run(&inputs, &gpu, dtype, attention_with);
+        assert_eq!(
+            LAUNCHED.get(),
+            before + 1,
+            "{:?}: by other kernels",
+            self.sizes
+        );
         let portable = self.run(&inputs, &cpu, DType::F32, portable::attention_with);
         for (index, (ours, portable)) in ours.into_iter().zip(portable).enumerate() {
             let norm = |x: Tensor<4>| x.powi_scalar(2).sum().sqrt().into_scalar::<f32>();

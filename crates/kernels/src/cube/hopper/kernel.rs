@@ -80,13 +80,13 @@ pub(super) fn wide<E: Float>(
     }
 }
 
-/// `out = scale * left right`, results by plain stores: for few columns or rows, of any number.
+/// `out = scale * left right`, results by plain stores: of any number of columns, and of any type.
 ///
 /// The cubes of a cluster divide the summed dimension among themselves and send their sums to the first; a cluster of more
 /// than one has one tile.
 #[cube(launch_unchecked, cluster_dim = CubeDim::new_1d(plan.parts))]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn thin<E: Float>(
+pub(super) fn stored<E: Float>(
     left: &TensorMap<u16, Tiled>,
     right: &TensorMap<u16, Tiled>,
     out: &mut [E],

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use cubecl::zspace::{Shape, Strides};
 
 use super::extent::ExtentLaunch;
-use super::kernel::{thin, wide};
+use super::kernel::{stored, wide};
 use super::plan::{Plan, STEP};
 use crate::cube::memory::{buffer, elem, empty};
 
@@ -172,6 +172,8 @@ pub(super) fn run_wide(
         DType::F16 => wide::launch_unchecked::<f16>,
         _ => wide::launch_unchecked::<bf16>,
     };
+    #[cfg(test)]
+    super::count_launch(0);
     // SAFETY: the copy engine keeps within the tensors, and the bias is read up to the result's columns.
     unsafe {
         launch(
@@ -195,32 +197,66 @@ pub(super) fn run_wide(
 pub(super) fn run_thin(left: &Side<'_>, right: &Side<'_>, scale: f32, dtype: DType) -> CubeTensor {
     let ([m, k], _) = pairs(left.tensor);
     let ([_, n], _) = pairs(right.tensor);
-    let out = empty(left.tensor, &[m, n], dtype);
-    let cubes = multiprocessors(&out);
+    let cubes = multiprocessors(left.tensor);
     let columns = match n <= MOST_COLUMNS {
         true => n.next_multiple_of(16),
         false => OUT_BOX,
     };
-    let size = [
-        m,
-        n,
-        m.div_ceil(64),
-        n.div_ceil(columns),
-        k.div_ceil(STEP),
-        0,
-    ];
-    let (tiles, steps) = (size[2] * size[3], size[4]);
+    let tiles = m.div_ceil(64) * n.div_ceil(columns);
     // A cluster has one tile. More than two parts lose more on their sums' way to the first than they gain.
-    let parts = if 2 * tiles <= cubes && steps >= 8 {
-        2
-    } else {
-        1
+    let split = 2 * tiles <= cubes && k.div_ceil(STEP) >= 8;
+    run_stored(
+        left,
+        right,
+        scale,
+        dtype,
+        Tile {
+            groups: 1,
+            parts: if split { 2 } else { 1 },
+            columns: columns as u32,
+            most_stages: 16,
+        },
+    )
+}
+
+/// `left right` in `f32`.
+pub(super) fn run_unrounded(left: &Side<'_>, right: &Side<'_>) -> CubeTensor {
+    let ([m, _], _) = pairs(left.tensor);
+    let ([_, n], _) = pairs(right.tensor);
+    let (columns, most_stages) = tile(m, n, multiprocessors(left.tensor));
+    let tile = Tile {
+        groups: 2,
+        parts: 1,
+        columns,
+        most_stages,
     };
+    run_stored(left, right, 1.0, DType::F32, tile)
+}
+
+/// How [`run_stored`] divides a product; see [`Plan`].
+struct Tile {
+    groups: u32,
+    parts: u32,
+    columns: u32,
+    most_stages: u32,
+}
+
+/// `scale * left right` in this dtype, by plain stores.
+fn run_stored(
+    left: &Side<'_>,
+    right: &Side<'_>,
+    scale: f32,
+    dtype: DType,
+    tile: Tile,
+) -> CubeTensor {
+    let ([m, k], _) = pairs(left.tensor);
+    let ([_, n], _) = pairs(right.tensor);
+    let out = empty(left.tensor, &[m, n], dtype);
     let mut plan = Plan {
-        groups: 1,
-        parts: parts as u32,
-        columns: columns as u32,
-        stages: 16,
+        groups: tile.groups,
+        parts: tile.parts,
+        columns: tile.columns,
+        stages: tile.most_stages,
         left_transposed: left.transposed,
         right_transposed: right.transposed,
         second: 0,
@@ -230,12 +266,24 @@ pub(super) fn run_thin(left: &Side<'_>, right: &Side<'_>, scale: f32, dtype: DTy
     while plan.shared_bytes(false) as usize > SHARED_BYTES {
         plan.stages -= 1;
     }
+    let size = [
+        m,
+        n,
+        m.div_ceil(plan.rows() as usize),
+        n.div_ceil(plan.columns as usize),
+        k.div_ceil(STEP),
+        0,
+    ];
+    let (cubes, parts) = (multiprocessors(&out), plan.parts as usize);
+    let tiles = size[2] * size[3];
     let count = CubeCount::Static((tiles * parts).min(cubes / parts * parts) as u32, 1, 1);
     let launch = match dtype {
-        DType::F16 => thin::launch_unchecked::<f16>,
-        DType::BF16 => thin::launch_unchecked::<bf16>,
-        _ => thin::launch_unchecked::<f32>,
+        DType::F16 => stored::launch_unchecked::<f16>,
+        DType::BF16 => stored::launch_unchecked::<bf16>,
+        _ => stored::launch_unchecked::<f32>,
     };
+    #[cfg(test)]
+    super::count_launch(1);
     // SAFETY: the copy engine keeps within the sides, and results are written within the rows and columns.
     unsafe {
         launch(

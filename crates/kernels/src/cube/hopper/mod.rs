@@ -17,7 +17,20 @@ mod tests;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 
-use launch::{MOST_COLUMNS, Side, is_hopper, pairs, run_thin, run_wide};
+use launch::{MOST_COLUMNS, Side, is_hopper, pairs, run_thin, run_unrounded, run_wide};
+
+#[cfg(test)]
+thread_local! {
+    /// The products that this thread launched, by the copy engine's stores and by plain ones: tests see who computed.
+    static LAUNCHED: std::cell::Cell<[usize; 2]> = const { std::cell::Cell::new([0; 2]) };
+}
+
+#[cfg(test)]
+fn count_launch(kind: usize) {
+    let mut all = LAUNCHED.get();
+    all[kind] += 1;
+    LAUNCHED.set(all);
+}
 
 /// A second product that is added to the first.
 pub(crate) type Term<'a> = (&'a CubeTensor, &'a CubeTensor);
@@ -68,6 +81,18 @@ pub(crate) fn product(
     let more = more.map(|(c, d)| sides(c, d).expect("a second term that it takes"));
     let more = more.as_ref().map(|(left, right)| (left, right));
     run_wide(&left, &right, more, bias)
+}
+
+/// `a b` in `f32`, of operands that [`takes`] knows: the sums as they are.
+///
+/// # Shapes
+/// As [`product`].
+///
+/// # Panics
+/// Where [`takes`] is false.
+pub(crate) fn unrounded(a: &CubeTensor, b: &CubeTensor) -> CubeTensor {
+    let (left, right) = sides(a, b).expect("a product that it takes");
+    run_unrounded(&left, &right)
 }
 
 /// Whether [`thin`] computes it: as [`takes`], but for any number of columns, at most 128 of them or at most 64 rows.

@@ -144,6 +144,82 @@ fn thin_products_are_those_of_the_portable_form() {
     }
 }
 
+/// What a model computes in 16 bits comes here, forward and backward, and not to the kernels of other devices.
+#[test]
+fn projections_and_losses_are_computed_by_these_kernels() {
+    for gpu in hoppers() {
+        let gpu = gpu.autodiff();
+        for dtype in [DType::BF16, DType::F16] {
+            let random = |rows: usize, columns: usize, dtype: DType| {
+                let shape = [rows, columns];
+                Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &gpu).cast(dtype)
+            };
+            let counted = |run: &dyn Fn()| {
+                let before = LAUNCHED.get();
+                run();
+                let after = LAUNCHED.get();
+                [after[0] - before[0], after[1] - before[1]]
+            };
+            let (rows, k, n, rank) = (4 * 96, 512, 1024, 16);
+            for turned in [false, true] {
+                let launches = counted(&|| {
+                    let x = random(rows, k, dtype).require_grad().reshape([4, 96, k]);
+                    let weight = match turned {
+                        false => random(k, n, dtype),
+                        true => random(n, k, dtype).transpose(),
+                    };
+                    let low_rank = crate::LowRank {
+                        a: random(k, rank, DType::F32).require_grad(),
+                        b: random(rank, n, DType::F32).require_grad(),
+                        scale: 0.3,
+                    };
+                    let y = crate::projection::<3>(x, weight, None, Some(low_rank));
+                    drop(y.cast(DType::F32).sum().backward());
+                });
+                // y and dx; x A, g B^T, dA and dB.
+                assert_eq!(launches, [2, 4], "{dtype:?}, turned: {turned}");
+            }
+            let launches = counted(&|| {
+                let hidden = random(rows, k, dtype).require_grad();
+                let head = random(n, k, dtype).transpose();
+                let targets = Tensor::<1, burn::tensor::Int>::zeros([rows], &gpu.clone().inner());
+                let weights = Tensor::<1>::ones([rows], &gpu.clone().inner());
+                drop(crate::linear_cross_entropy(hidden, head, targets, weights).backward());
+            });
+            // The gradient of the hidden states; logits, which stay f32.
+            assert_eq!(launches, [1, 1], "{dtype:?}");
+        }
+    }
+}
+
+/// Sums as they are, of sizes that no tile divides.
+#[test]
+fn unrounded_products_are_those_of_the_portable_form() {
+    for gpu in hoppers() {
+        for (case, (m, k, n)) in [
+            (8, 8, 8),
+            (1000, 200, 328),
+            (264, 2048, 1032),
+            (2104, 64, 4096),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let dtype = [DType::BF16, DType::F16][case % 2];
+            let (a, b) = (matrix(m, k, dtype), matrix(k, n, dtype));
+            let expected = a.clone().matmul(b.clone()).flatten(0, 1);
+            for (left, right) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (ga, gb) = (there(&a, &gpu, dtype, left), there(&b, &gpu, dtype, right));
+                assert!(takes(&ga, &gb, None, None));
+                let y = unrounded(&ga, &gb);
+                assert_eq!(y.dtype, DType::F32);
+                let name = format!("{m}x{k}x{n} {left} {right}");
+                near(&here(y), &expected, 1e-4, &name);
+            }
+        }
+    }
+}
+
 /// What the choice of tiles rests on.
 #[test]
 #[ignore = "a measurement"]
