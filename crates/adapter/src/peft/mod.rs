@@ -12,6 +12,7 @@ mod save;
 pub(crate) mod tensors;
 mod write;
 
+pub use card::card_of;
 pub use config::{PeftConfig, TargetModules};
 pub(crate) use folder::write_folder;
 pub use load::{hot_swap, load, read_config};
