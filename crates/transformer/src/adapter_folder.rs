@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn_lora_adapter::peft::{
+    CARD_FILE, CONFIG_FILE as CONFIG, OLD_WEIGHTS_FILE as OLD_WEIGHTS, WEIGHTS_FILE as WEIGHTS,
+    card_of,
+};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value};
@@ -11,11 +15,6 @@ use serde_json::{Map, Value};
 use crate::nearest::{hint, nearest};
 use crate::pickle;
 use crate::save::write_text;
-
-pub(crate) const CONFIG: &str = "adapter_config.json";
-pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
-/// What PEFT wrote before it wrote safetensors.
-const OLD_WEIGHTS: &str = "adapter_model.bin";
 
 /// Tensors by their keys: shape and numbers, row by row.
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -70,8 +69,13 @@ pub(crate) fn not_finite(tensors: &Tensors) -> Vec<String> {
         .collect()
 }
 
-/// Writes a folder, each file aside first, and returns the size of the weights in bytes. Tensors are f32.
-pub(crate) fn write(dir: &Path, tensors: &Tensors, config: Value) -> Result<u64, Trouble> {
+/// Writes a folder, each file aside first, and returns the size of the weights in bytes. Tensors are f32. A model card that is there is
+/// brought up to date, not written over.
+pub(crate) fn write(
+    dir: &Path,
+    tensors: &Tensors,
+    config: &Map<String, Value>,
+) -> Result<u64, Trouble> {
     let path = dir.join(WEIGHTS);
     let bytes: BTreeMap<&String, (&Vec<usize>, Vec<u8>)> = tensors
         .iter()
@@ -95,9 +99,22 @@ pub(crate) fn write(dir: &Path, tensors: &Tensors, config: Value) -> Result<u64,
     let partial = dir.join(format!("{WEIGHTS}.partial"));
     fs::write(&partial, &written).map_err(Trouble::io(&partial))?;
     fs::rename(&partial, &path).map_err(Trouble::io(&path))?;
-    let path = dir.join(CONFIG);
-    write_text(&path, &format!("{config:#}\n"))
-        .map_err(|error| Trouble::io(path)(std::io::Error::other(error)))?;
+    let card = dir.join(CARD_FILE);
+    let old = match fs::read_to_string(&card) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Trouble::io(card)(error)),
+    };
+    let word = |field: &str| config.get(field).and_then(Value::as_str);
+    let kind = word("peft_type").unwrap_or_default().to_ascii_lowercase();
+    let base = word("base_model_name_or_path");
+    let parameters = tensors.values().map(|(_, numbers)| numbers.len()).sum();
+    let new = card_of(old.as_deref(), base, &kind, &kind, parameters);
+    let text = format!("{:#}\n", Value::Object(config.clone()));
+    for (path, text) in [(dir.join(CONFIG), text), (card, new)] {
+        write_text(&path, &text)
+            .map_err(|error| Trouble::io(path)(std::io::Error::other(error)))?;
+    }
     Ok(written.len() as u64)
 }
 

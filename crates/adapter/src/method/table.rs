@@ -141,8 +141,13 @@ pub const METHODS: [MethodInfo; 11] = [
 ];
 
 impl MethodInfo {
-    /// A table of methods, as it stands in the documentation.
-    pub fn markdown(methods: &[Self]) -> String {
+    /// The table of all methods, as it stands in the documentation.
+    pub fn markdown() -> String {
+        Self::markdown_of(&METHODS)
+    }
+
+    /// A table of these methods.
+    pub fn markdown_of(methods: &[Self]) -> String {
         let mut text = String::from(
             "| word | change | paper | layers | merges | trains | PEFT | tested |\n|---|---|---|---|---|---|---|---|\n",
         );

@@ -16,12 +16,30 @@ pub(super) fn model_card(
     metadata: &PeftMetadata,
     parameters: usize,
 ) -> String {
+    let base = metadata.base_model_name_or_path.as_deref();
+    let tag = peft_type(&config.method).to_ascii_lowercase();
+    let rank = match config.method.has_rank() {
+        true => format!(", rank {}", config.rank),
+        false => String::new(),
+    };
+    let method = format!("{}{rank}", config.method);
+    card_of(old, base, &tag, &method, parameters)
+}
+
+/// The card of what `method` names, with the tag `kind` on the hub; of a card that is there, what the hub reads is brought up to date and all else is
+/// left.
+pub fn card_of(
+    old: Option<&str>,
+    base: Option<&str>,
+    kind: &str,
+    method: &str,
+    parameters: usize,
+) -> String {
     let (head, body) = match old {
         Some(old) => split(old),
-        None => (Vec::new(), fresh_body(config, metadata, parameters)),
+        None => (Vec::new(), fresh_body(base, method, parameters)),
     };
     let mut head: Vec<String> = head.into_iter().map(str::to_string).collect();
-    let base = metadata.base_model_name_or_path.as_deref();
     if let Some(base) = base {
         set(&mut head, "base_model", base);
     }
@@ -29,7 +47,7 @@ pub(super) fn model_card(
     if let Some(base) = base {
         tag(&mut head, &format!("base_model:adapter:{base}"));
     }
-    tag(&mut head, &peft_type(&config.method).to_ascii_lowercase());
+    tag(&mut head, kind);
     let mut text = format!("{FENCE}\n");
     for line in head {
         // Writing to a string cannot fail.
@@ -90,17 +108,9 @@ fn tag(head: &mut Vec<String>, tag: &str) {
     }
 }
 
-fn fresh_body(config: &LoraConfig, metadata: &PeftMetadata, parameters: usize) -> String {
-    let base = metadata.base_model_name_or_path.as_deref();
+fn fresh_body(base: Option<&str>, method: &str, parameters: usize) -> String {
     let base = base.unwrap_or("its base model");
-    let rank = match config.method.has_rank() {
-        true => format!(", rank {}", config.rank),
-        false => String::new(),
-    };
-    format!(
-        "\n# An adapter of {base}\n\nMethod: {}{rank}. Numbers saved: {parameters}.\n",
-        config.method
-    )
+    format!("\n# An adapter of {base}\n\nMethod: {method}. Numbers saved: {parameters}.\n")
 }
 
 #[cfg(test)]

@@ -71,18 +71,23 @@ pub(super) fn save<M: Host>(
     let placement = PLACEMENTS
         .iter()
         .find(|(_, known)| *known == config.placement);
-    let config = json!({
-        "peft_type": PEFT_TYPE,
-        "task_type": model.task_type(),
-        "base_model_name_or_path": base_model,
-        "inference_mode": true,
-        "bottleneck_size": config.width,
-        "placement": placement.map(|(word, _)| word),
-        "non_linearity": config.activation.name(),
-        "scaling": config.scale,
-        "modules_to_save": if heads.is_empty() { Value::Null } else { json!(heads) },
-    });
-    Ok(adapter_folder::write(dir, &tensors, config)?)
+    let fields = [
+        ("peft_type", json!(PEFT_TYPE)),
+        ("task_type", json!(model.task_type())),
+        ("base_model_name_or_path", json!(base_model)),
+        ("inference_mode", json!(true)),
+        ("bottleneck_size", json!(config.width)),
+        ("placement", json!(placement.map(|(word, _)| word))),
+        ("non_linearity", json!(config.activation.name())),
+        ("scaling", json!(config.scale)),
+        (
+            "modules_to_save",
+            json!((!heads.is_empty()).then_some(heads)),
+        ),
+    ];
+    let fields = fields.map(|(field, value)| (field.to_string(), value));
+    let fields: Map<String, Value> = fields.into_iter().collect();
+    Ok(adapter_folder::write(dir, &tensors, &fields)?)
 }
 
 pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, BottleneckConfig), Error> {

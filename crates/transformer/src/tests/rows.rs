@@ -33,10 +33,10 @@ fn check(name: &str, base: Encoder) {
                 None => &base,
             };
             let expected = hidden(alone, &ROWS[row..=row]);
-            let found = together.clone().slice([row..row + 1]);
+            let found = together.clone().narrow(0, row, 1);
             assert_close(name, found, expected, 2e-5);
         }
-        let moved = together.slice([2..3]) - hidden(&base, &ROWS[2..]);
+        let moved = together.narrow(0, 2, 1) - hidden(&base, &ROWS[2..]);
         let moved: f32 = moved.abs().max().into_scalar();
         assert!(moved > 1e-2, "{name}: {moved}");
     }

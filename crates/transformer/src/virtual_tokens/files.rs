@@ -54,7 +54,7 @@ pub(super) fn save<M: Host>(
     if !faults.is_empty() {
         return Err(Error::Config { faults });
     }
-    Ok(adapter_folder::write(dir, &tensors, Value::Object(config))?)
+    Ok(adapter_folder::write(dir, &tensors, &config)?)
 }
 
 pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, Map<String, Value>), Error> {

@@ -4,47 +4,16 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use burn_lora_adapter::DEFAULT_NAME;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
+use super::slot::Slot;
 use super::{
     PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
 };
-use crate::named::{Named, unnamed_module};
-use crate::part_methods::PART_MODULES;
 use crate::task::PeftTask;
-
-/// PEFT's name of the part that holds virtual tokens.
-const PROMPT_ENCODER: &str = PART_MODULES[0];
-
-/// Where a model holds its virtual tokens.
-#[derive(Debug, Clone)]
-pub struct Slot {
-    tokens: Option<Named<VirtualTokens>>,
-    enabled: bool,
-}
-
-unnamed_module!(Slot { tokens } with { enabled });
-
-impl Slot {
-    pub(crate) fn empty() -> Self {
-        Self {
-            tokens: None,
-            enabled: true,
-        }
-    }
-
-    /// The virtual tokens that are computed with.
-    pub(crate) fn active(&self) -> Option<&VirtualTokens> {
-        self.tokens.as_deref().filter(|_| self.enabled)
-    }
-
-    /// How many they are.
-    pub(crate) fn count(&self) -> usize {
-        self.active().map_or(0, VirtualTokens::count)
-    }
-}
 
 /// What of a model its virtual tokens depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,9 +72,12 @@ pub trait Host: Module + PeftTask {
 /// Hidden states and logits are those of the real tokens only. What pools a sequence pools the embeddings of virtual tokens with the
 /// others, and takes one of these where it takes the first; a [prefix](VirtualTokensConfig::Prefix) it does not see. An encoder with a
 /// decoder has embeddings in front of what the encoder reads, and a prefix in front of what the decoder writes. Both as in PEFT.
+///
+/// A model holds several under different names, of which one acts: [`Self::add_virtual_tokens`] and what follows it. Those that are given
+/// no name are [`DEFAULT_NAME`]'s.
 pub trait WithVirtualTokens: Host {
-    /// Puts fresh virtual tokens in front of every sequence, in the place of those that there were. They are trainable f32 parameters
-    /// under the path `prompt_encoder`; the same seed gives the same ones on every device.
+    /// Puts fresh virtual tokens in front of every sequence, in the place of those of [`DEFAULT_NAME`]. They are trainable f32 parameters
+    /// under the path `prompt_encoder.NAME`; the same seed gives the same ones on every device.
     ///
     /// # Errors
     ///
@@ -115,66 +87,88 @@ pub trait WithVirtualTokens: Host {
         config: &VirtualTokensConfig,
         seed: u64,
     ) -> Result<Self, VirtualTokensError> {
-        let sizes = self.sizes();
-        let faults = config.faults(sizes.vocab_size, sizes.max_positions);
-        if !faults.is_empty() {
-            return Err(VirtualTokensError::Config { faults });
-        }
-        let (words, rng) = (self.words(), &mut ChaCha8Rng::seed_from_u64(seed));
-        let device = words.device();
-        let tokens = match config {
-            VirtualTokensConfig::Prompt { tokens, init } => {
-                VirtualTokens::Prompt(PromptTuning::init(*tokens, init, words, rng))
-            }
-            VirtualTokensConfig::PTuning {
-                tokens,
-                encoder,
-                d_hidden,
-            } => {
-                let shape = [*tokens, sizes.d_embedding, *d_hidden];
-                VirtualTokens::PTuning(PTuning::init(shape, *encoder, &device, rng))
-            }
-            VirtualTokensConfig::Prefix { tokens, projection } => {
-                let shape = [*tokens, sizes.prefix_layers, sizes.kv()];
-                let prefix = PrefixTuning::init(shape, *projection, &device, rng);
-                VirtualTokens::Prefix(prefix)
-            }
-        };
-        Ok(put(self, tokens))
+        let tokens = fresh(&self, config, seed)?;
+        Ok(self.map_slot(|slot| slot.with(DEFAULT_NAME, tokens)))
     }
 
-    /// Puts these virtual tokens in front of every sequence, in the place of those that there were.
+    /// Puts these virtual tokens in front of every sequence, in the place of those of [`DEFAULT_NAME`].
     ///
     /// # Errors
     ///
     /// When they are none, too many for the model's positions, or of another width than the model's.
     fn with_these_virtual_tokens(self, tokens: VirtualTokens) -> Result<Self, VirtualTokensError> {
-        let faults = tokens.faults(self.sizes());
-        match faults.is_empty() {
-            true => Ok(put(self, tokens)),
-            false => Err(VirtualTokensError::Config { faults }),
-        }
+        check(&self, &tokens)?;
+        Ok(self.map_slot(|slot| slot.with(DEFAULT_NAME, tokens)))
     }
 
-    /// Takes the virtual tokens away.
+    /// Adds fresh virtual tokens under a name, which act from now on in the place of those that did.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the configuration, a name that is taken, and one that is empty or has a dot.
+    fn add_virtual_tokens(
+        self,
+        name: &str,
+        config: &VirtualTokensConfig,
+        seed: u64,
+    ) -> Result<Self, VirtualTokensError> {
+        self.slot().check_new(name)?;
+        let tokens = fresh(&self, config, seed)?;
+        Ok(self.map_slot(|slot| slot.with(name, tokens)))
+    }
+
+    /// The names of all virtual tokens, in the order in which they came.
+    fn virtual_token_names(&self) -> Vec<&str> {
+        self.slot().names()
+    }
+
+    /// Lets others act. Switching back reproduces.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not.
+    fn activate_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
+        self.slot().check_known(name)?;
+        Ok(self.map_slot(|slot| slot.activate(name)))
+    }
+
+    /// Gives virtual tokens another name.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not, and a new one that is taken, is empty or has a dot.
+    fn rename_virtual_tokens(self, from: &str, to: &str) -> Result<Self, VirtualTokensError> {
+        self.slot().check_known(from)?;
+        self.slot().check_new(to)?;
+        Ok(self.map_slot(|slot| slot.rename(from, to)))
+    }
+
+    /// Takes virtual tokens away. Where they acted, none do.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not.
+    fn delete_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
+        self.slot().check_known(name)?;
+        Ok(self.map_slot(|slot| slot.delete(name)))
+    }
+
+    /// Takes all virtual tokens away.
     fn without_virtual_tokens(self) -> Self {
-        self.map_slot(|slot| Slot {
-            tokens: None,
-            ..slot
-        })
+        self.map_slot(|slot| slot.emptied())
     }
 
     /// Leaves the virtual tokens out of what is computed, which is then what the model computes without them, or takes them back in.
     fn with_virtual_tokens_enabled(self, enabled: bool) -> Self {
-        self.map_slot(|slot| Slot { enabled, ..slot })
+        self.map_slot(|slot| slot.enabled(enabled))
     }
 
-    /// The virtual tokens, if there are any.
+    /// The virtual tokens that act, or would if they were enabled, if there are any.
     fn virtual_tokens(&self) -> Option<&VirtualTokens> {
-        self.slot().tokens.as_deref()
+        self.slot().chosen()
     }
 
-    /// Writes the virtual tokens as a folder of PEFT, and returns the size of the weights in bytes. Beside them is the head of a model
+    /// Writes the virtual tokens that act as a folder of PEFT, and returns the size of the weights in bytes. Beside them is the head of a model
     /// that classifies, which PEFT trains with them. `other` are fields of a configuration that was read, to be written back.
     ///
     /// # Errors
@@ -189,8 +183,8 @@ pub trait WithVirtualTokens: Host {
         super::files::save(self, dir, base_model, other)
     }
 
-    /// Reads virtual tokens from a folder of PEFT (`PROMPT_TUNING`, `P_TUNING`, `PREFIX_TUNING`), in the place of those that there
-    /// were, and returns the fields of its configuration. What made them in training is in no folder. The head that a folder of a
+    /// Reads virtual tokens from a folder of PEFT (`PROMPT_TUNING`, `P_TUNING`, `PREFIX_TUNING`), in the place of those of
+    /// [`DEFAULT_NAME`], and returns the fields of its configuration. What made them in training is in no folder. The head that a folder of a
     /// model that classifies holds takes the place of the model's.
     ///
     /// # Errors
@@ -206,9 +200,44 @@ pub trait WithVirtualTokens: Host {
 
 impl<M: Host> WithVirtualTokens for M {}
 
-fn put<M: Host>(model: M, tokens: VirtualTokens) -> M {
-    let tokens = Some(Named::new(PROMPT_ENCODER, tokens));
-    model.map_slot(|slot| Slot { tokens, ..slot })
+fn check<M: Host>(model: &M, tokens: &VirtualTokens) -> Result<(), VirtualTokensError> {
+    let faults = tokens.faults(model.sizes());
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(VirtualTokensError::Config { faults }),
+    }
+}
+
+fn fresh<M: Host>(
+    model: &M,
+    config: &VirtualTokensConfig,
+    seed: u64,
+) -> Result<VirtualTokens, VirtualTokensError> {
+    let sizes = model.sizes();
+    let faults = config.faults(sizes.vocab_size, sizes.max_positions);
+    if !faults.is_empty() {
+        return Err(VirtualTokensError::Config { faults });
+    }
+    let (words, rng) = (model.words(), &mut ChaCha8Rng::seed_from_u64(seed));
+    let device = words.device();
+    Ok(match config {
+        VirtualTokensConfig::Prompt { tokens, init } => {
+            VirtualTokens::Prompt(PromptTuning::init(*tokens, init, words, rng))
+        }
+        VirtualTokensConfig::PTuning {
+            tokens,
+            encoder,
+            d_hidden,
+        } => {
+            let shape = [*tokens, sizes.d_embedding, *d_hidden];
+            VirtualTokens::PTuning(PTuning::init(shape, *encoder, &device, rng))
+        }
+        VirtualTokensConfig::Prefix { tokens, projection } => {
+            let shape = [*tokens, sizes.prefix_layers, sizes.kv()];
+            let prefix = PrefixTuning::init(shape, *projection, &device, rng);
+            VirtualTokens::Prefix(prefix)
+        }
+    })
 }
 
 /// Tokens with places in front for virtual ones.

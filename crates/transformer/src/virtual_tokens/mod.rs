@@ -8,6 +8,7 @@ mod host;
 mod p_tuning;
 mod prefix;
 mod prompt;
+mod slot;
 
 use burn::tensor::Tensor;
 
@@ -15,10 +16,11 @@ pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};
 pub use error::VirtualTokensError;
 pub(crate) use front::{Front, LayerPrefix};
 pub use host::WithVirtualTokens;
-pub(crate) use host::{Host, Sizes, Slot, with_places};
+pub(crate) use host::{Host, Sizes, with_places};
 pub use p_tuning::{PTuning, PromptEncoder};
 pub use prefix::{PrefixProjection, PrefixTuning};
 pub use prompt::PromptTuning;
+pub(crate) use slot::Slot;
 
 use crate::named::one_of;
 

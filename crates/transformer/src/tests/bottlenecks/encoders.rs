@@ -38,7 +38,7 @@ fn check<M: WithBottlenecks>(
         let flex = Device::flex();
         let logits = Tensor::<3>::from_data(outputs(&moved).into_data(), &flex);
         let distance = logits - Tensor::from_data(expected.clone(), &flex);
-        let distance: f32 = distance.slice([0..1]).abs().max().into_scalar();
+        let distance: f32 = distance.narrow(0, 0, 1).abs().max().into_scalar();
         assert!(distance > 1e-2, "{name} {placement:?}: {distance}");
         assert_eq!(
             outputs(&moved.without_bottlenecks()).into_data(),
@@ -46,7 +46,7 @@ fn check<M: WithBottlenecks>(
             "{name}"
         );
         let gradients = |model: &M| {
-            let gradients = outputs(model).slice([0..1]).powi_scalar(2).mean();
+            let gradients = outputs(model).narrow(0, 0, 1).powi_scalar(2).mean();
             let gradients = gradients.backward();
             let mut reader = Gradients {
                 gradients: &gradients,

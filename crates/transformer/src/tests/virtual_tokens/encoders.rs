@@ -165,6 +165,21 @@ fn the_head_goes_along() {
     trained
         .save_virtual_tokens(folder, None, &Map::new())
         .expect("saved");
+    // The card of the folder is brought up to date, and keeps its words.
+    let card = folder.join("README.md");
+    std::fs::write(&card, "---\nlicense: mit\n---\n# Mine\n").expect("written");
+    trained
+        .save_virtual_tokens(folder, Some("org/base"), &Map::new())
+        .expect("saved");
+    let text = std::fs::read_to_string(&card).expect("there");
+    for line in [
+        "license: mit",
+        "base_model: org/base",
+        "- prompt_tuning",
+        "# Mine",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
     let (loaded, fields) = model(3).load_virtual_tokens(folder).expect("read");
     assert_eq!(fields["task_type"], "TOKEN_CLS");
     assert_eq!(
@@ -256,7 +271,7 @@ fn t5_generates_what_whole_sequences_say() {
         let prompts = [vec![7, 8, 9], vec![4]];
         let answers = generate(&model, &prompts, &options).expect("generated");
         for (prompt, answer) in prompts.iter().zip(answers) {
-            let read = model.encode(&model.batch(&[prompt.clone()]).expect("valid"));
+            let read = model.encode(&model.batch(std::slice::from_ref(prompt)).expect("valid"));
             let mut row = vec![0];
             for token in answer {
                 let logits = model.logits_of(model.decode(ids(&[&row]), &read));

@@ -326,3 +326,69 @@ fn every_fault_is_named() {
         Err(VirtualTokensError::Io { .. })
     ));
 }
+
+#[test]
+fn several_are_held_under_names_and_one_of_them_acts() {
+    let (_, base) = decoders().remove(0);
+    let rows = ids(&[&[1, 2, 3, 4]]);
+    let logits = |decoder: &Decoder| decoder.logits(rows.clone()).into_data();
+    let alone: Vec<Decoder> = kinds()
+        .iter()
+        .map(|kind| base.clone().with_virtual_tokens(kind, 5).expect("valid"))
+        .collect();
+    let mut all = base.clone();
+    let names: Vec<String> = (0..kinds().len()).map(|n| format!("task_{n}")).collect();
+    for (name, kind) in names.iter().zip(kinds()) {
+        all = all.add_virtual_tokens(name, &kind, 5).expect("valid");
+    }
+    assert_eq!(all.virtual_token_names(), names);
+    // The last to come acts; switching back reproduces.
+    for round in [
+        names.iter().rev().collect::<Vec<_>>(),
+        names.iter().collect(),
+    ] {
+        for name in round {
+            let place = names.iter().position(|known| known == name).expect("known");
+            all = all.activate_virtual_tokens(name).expect("known");
+            assert_eq!(logits(&all), logits(&alone[place]), "{name}");
+        }
+    }
+    let renamed = all.clone().rename_virtual_tokens("task_5", "mine");
+    let renamed = renamed.expect("known");
+    assert_eq!(logits(&renamed), logits(&alone[5]));
+    let other = renamed.clone().delete_virtual_tokens("task_0");
+    assert_eq!(logits(&other.expect("known")), logits(&alone[5]));
+    let deleted = renamed.delete_virtual_tokens("mine").expect("known");
+    assert_eq!(logits(&deleted), logits(&base));
+    assert_eq!(deleted.virtual_token_names(), names[..5]);
+    let fault = |result: Result<Decoder, VirtualTokensError>| match result {
+        Err(VirtualTokensError::Config { faults }) => faults.concat(),
+        other => panic!("{other:?}"),
+    };
+    let unknown = fault(all.clone().activate_virtual_tokens("task_9"));
+    assert!(
+        unknown.contains("nearest") && unknown.contains("task_3"),
+        "{unknown}"
+    );
+    for result in [
+        all.clone().add_virtual_tokens("task_1", &kinds()[0], 0),
+        all.clone().rename_virtual_tokens("task_1", "task_2"),
+        all.clone().rename_virtual_tokens("task_1", "a.b"),
+        all.clone().rename_virtual_tokens("task_9", "x"),
+        all.clone().delete_virtual_tokens("task_9"),
+        all.clone().add_virtual_tokens("", &kinds()[0], 0),
+    ] {
+        assert!(!fault(result).is_empty());
+    }
+    // Those that do not act are not trained.
+    let device = Device::flex().autodiff();
+    let mut model = Decoder::init(llama(), &device, 3).expect("valid");
+    for (name, kind) in [("one", &kinds()[0]), ("two", &kinds()[4])] {
+        model = model.add_virtual_tokens(name, kind, 5).expect("valid");
+    }
+    let row = Tensor::from_data(ids(&[&[1, 2, 3, 4]]).into_data(), &device);
+    let gradients = model.logits(row).powi_scalar(2).mean().backward();
+    let found = Seen::of(&model, &gradients);
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["prompt_encoder.two.embedding"]);
+}
