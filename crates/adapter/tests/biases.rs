@@ -47,7 +47,7 @@ fn trained(golden: &Golden, config: &LoraConfig) -> Two {
     let device = Device::flex().autodiff();
     let model = attach(golden.model(&device), DEFAULT_NAME, config).unwrap();
     let mut model = AdapterOnly::new(model);
-    let mut sgd: ModuleOptimizer = SgdConfig::new().init().into();
+    let mut sgd: ModuleOptimizer = SgdConfig::new().init();
     for _ in 0..3 {
         let error =
             model.inner().forward(golden.tensor("x", &device)) - golden.tensor("target", &device);

@@ -36,7 +36,7 @@ fn steps(
     steps: std::ops::Range<usize>,
 ) -> Two {
     let device = Device::flex().autodiff();
-    let mut sgd: ModuleOptimizer = SgdConfig::new().init().into();
+    let mut sgd: ModuleOptimizer = SgdConfig::new().init();
     for step in steps {
         let error = model.forward(golden.tensor("x", &device)) - golden.tensor("target", &device);
         let loss = (error.clone() * error).mean() + orthogonality_penalty(&model).unwrap();
