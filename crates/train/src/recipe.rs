@@ -380,11 +380,14 @@ fn with_noise<M, T: Task<M>>(model: M, task: &T, config: &TrainConfig) -> Result
     })
 }
 
+/// A module where a run begins, the optimizer's state there, and the place in the run.
+type Restored<W, M, T> = (Trainee<W, M, T>, Option<OptimizerRecord>, RunState);
+
 /// Where a run begins: with the module as it is, or with what a checkpoint says.
 fn restore<W: Module, M: Module, T: Task<M>>(
     trainee: Trainee<W, M, T>,
     resumed: Option<Resumed>,
-) -> Result<(Trainee<W, M, T>, Option<OptimizerRecord>, RunState), TrainError> {
+) -> Result<Restored<W, M, T>, TrainError> {
     let Some(resumed) = resumed else {
         return Ok((trainee, None, RunState::default()));
     };
