@@ -65,7 +65,7 @@ impl MethodCase {
         Self::open(METHOD_CASES)
     }
 
-    /// The cases of [`START_CASES`].
+    /// The cases of `START_CASES`.
     pub fn starts() -> impl Iterator<Item = Self> {
         Self::open(START_CASES)
     }

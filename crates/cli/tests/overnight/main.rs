@@ -262,6 +262,7 @@ fn control_c_saves_and_a_second_one_ends_at_once() {
 
 /// The dashboard has the terminal in a mode in which Ctrl-C is a key like others.
 #[test]
+#[allow(clippy::print_stderr, reason = "says that nothing was looked at")]
 fn control_c_saves_under_the_dashboard() {
     if Command::new("tmux").arg("-V").output().is_err() {
         eprintln!("no tmux here (apt-get install tmux): the dashboard was not stopped");
