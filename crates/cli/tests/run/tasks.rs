@@ -138,6 +138,12 @@ const SHORT: [&str; 5] = [
 fn a_head_is_trained_saved_evaluated_and_scored() {
     let (dir, _) = setup();
     write_data(dir.path());
+    // A folder that names no token to end what is written.
+    let shown = lines(
+        dir.path(),
+        &["inspect", "classes.jsonl", "--model", "bert_masked"],
+    );
+    assert!(shown.contains("30"), "{shown}");
     lines(dir.path(), &["recipes", "copy", "classification"]);
     let run = [
         "train",

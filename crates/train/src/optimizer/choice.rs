@@ -24,6 +24,18 @@ pub enum OptimizerChoice {
     Muon(MuonOptions),
 }
 
+impl OptimizerChoice {
+    /// Numbers that are kept for each parameter, at most: Adafactor keeps a row and a column of a matrix, and Muon's vectors have
+    /// AdamW's two.
+    pub fn moments(&self) -> usize {
+        match self {
+            Self::AdamW(_) => 2,
+            Self::Adafactor(_) | Self::Lion(_) | Self::Muon(_) => 1,
+            Self::Sgd(options) => usize::from(options.momentum > 0.0),
+        }
+    }
+}
+
 /// Numbers of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

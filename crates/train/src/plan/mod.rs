@@ -66,7 +66,7 @@ pub struct PlanOptions {
     pub grad_accumulation: usize,
     /// Of the first blocks, how many are computed again in the backward.
     pub recompute: usize,
-    /// Numbers that the optimizer keeps for each trained parameter; 2 for AdamW.
+    /// Numbers that the optimizer keeps for each trained parameter, at most ([`moments`](crate::OptimizerChoice::moments)); 2 for AdamW.
     pub moments: usize,
     /// Share of the tokens that are learned, and for which there are logits.
     pub learned: f64,
@@ -123,6 +123,7 @@ impl From<&RunConfig> for PlanOptions {
             seq_len: config.training.max_seq_len,
             grad_accumulation: config.training.grad_accumulation,
             recompute: config.recompute,
+            moments: config.training.optimizer.moments(),
             ..Self::default()
         }
     }

@@ -224,3 +224,16 @@ fn whatever_is_asked_for_is_counted() {
     assert_eq!(planner.plan(&none).flops.total, 0);
     assert_eq!(planner.fit(&none, u64::MAX).batch_size, 1 << 20);
 }
+
+#[test]
+fn an_optimizer_that_keeps_less_takes_less() {
+    let (planner, _) = planner("llama");
+    let memory = |optimizer: &str| {
+        let text = "model: m\ndata: {path: d}\n";
+        let setting = format!("training.optimizer={optimizer}");
+        let config = RunConfig::parse(text, &[setting]).expect("a configuration");
+        planner.plan(&PlanOptions::from(&config)).memory.optimizer
+    };
+    assert_eq!(memory("adamw"), 2 * memory("lion"));
+    assert_eq!(memory("{name: sgd, momentum: 0.0}"), 0);
+}

@@ -11,6 +11,7 @@ use burn_lora::data::{
     read_files,
 };
 use burn_lora::train::{RunConfig, read_tokenizer};
+use burn_lora::transformer::ModelConfig;
 use burn_lora_hub::Wanted;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -77,7 +78,13 @@ const ADAPTER: &str = "adapter_config.json";
 fn data(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let config = config(options)?;
     let folder = source::folder(&config.model, config.revision.as_deref(), Wanted::Tokenizer)?;
-    let tokenizer = read_tokenizer(&config, &folder)?;
+    let tokenizer = match ModelConfig::read(&folder) {
+        // Of models that do not write, a folder need not name a token that ends what is written.
+        Ok(ModelConfig::Encoder(_) | ModelConfig::T5(_)) => {
+            Tokenizer::from_encoder_folder(&folder)?
+        }
+        _ => read_tokenizer(&config, &folder)?,
+    };
     let found = DataFiles::find(&config.data.path)?;
     let files = match options.part {
         Part::Train => found.train,
