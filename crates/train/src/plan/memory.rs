@@ -12,9 +12,10 @@ const F32: u128 = 4;
 const CPU_CHUNK: (u128, u128) = (8 << 20, 128);
 /// The same on GPUs.
 const GPU_CHUNK: (u128, u128) = (128 << 20, 1);
-/// What CubeCL's pools hold on a GPU beside what the tensors of a step take, as a multiple of that: measured at 1.3 on one
-/// H100, with and without recomputation (docs/measurements.md).
-const POOLS: f64 = 1.3;
+/// What a GPU holds beyond the tensors: the pages of CubeCL's pools that are not full, as a share of the tensors, and the context of
+/// the driver with its compiled kernels, in bytes. Eight steps on one H100 were within 2% of this (docs/measurements.md).
+const PAGES: f64 = 0.03;
+const CONTEXT: u128 = 410 << 20;
 
 /// Bytes at the peak of a step.
 ///
@@ -36,7 +37,7 @@ pub struct MemoryParts {
     pub logits: u64,
     /// What a block needs for a moment.
     pub workspace: u64,
-    /// What the pools of a GPU hold for reuse.
+    /// What the pools and the driver of a GPU hold beyond the tensors.
     pub pools: u64,
     /// All of these.
     pub total: u64,
@@ -72,16 +73,33 @@ impl Planner {
         let added = self.outline.added() as u128;
         let activations = self.activations(options);
         let (logits, workspace) = (self.logits(options), self.workspace(options));
-        let passing = (activations + logits + workspace) as f64;
-        let pools = match is_gpu(options.backend) {
-            true => (POOLS * passing) as u128,
-            false => 0,
-        };
-        let parts = [
+        let tensors = [
             base * size,
             (added + self.outline.shared_parameters as u128) * F32,
             trained * own * sets,
             trained * own * options.moments as u128,
+            activations,
+            logits,
+            workspace,
+        ];
+        let pools = match is_gpu(options.backend) {
+            true => (PAGES * tensors.iter().sum::<u128>() as f64) as u128 + CONTEXT,
+            false => 0,
+        };
+        let [
+            base,
+            added,
+            gradients,
+            moments,
+            activations,
+            logits,
+            workspace,
+        ] = tensors;
+        let parts = [
+            base,
+            added,
+            gradients,
+            moments,
             activations,
             logits,
             workspace,

@@ -70,7 +70,7 @@ pub struct PlanOptions {
     pub moments: usize,
     /// Share of the tokens that are learned, and for which there are logits.
     pub learned: f64,
-    /// The device. On a GPU, what CubeCL's memory pools hold beyond the tensors is counted, too.
+    /// The device. On a GPU, what CubeCL's memory pools and the driver hold beyond the tensors is counted, too.
     pub backend: Option<Backend>,
     /// Floating-point operations per second of a matrix product, if known.
     pub flops_per_second: Option<f64>,

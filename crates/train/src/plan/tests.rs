@@ -126,22 +126,29 @@ fn the_memory_is_near_what_was_measured() {
 #[test]
 fn a_gpu_is_counted_with_its_pools() {
     const GIB: f64 = (1u64 << 30) as f64;
-    // What the driver of an H100 said: docs/measurements.md.
-    for (recompute, measured) in [(0, 10.70), (16, 4.12)] {
-        let (planner, options) = planner("llama_1b");
-        let memory = planner
-            .plan(&PlanOptions {
-                dtype: DType::BF16,
-                backend: Some(Backend::Cuda),
-                recompute,
-                ..options
-            })
-            .memory;
-        let ratio = memory.total as f64 / GIB / measured;
-        assert!(
-            (0.85..1.15).contains(&ratio),
-            "{recompute}: {ratio}, {memory:?}"
-        );
+    // What the driver of an H100 said, without and with all blocks computed again: docs/measurements.md.
+    for (name, measured) in [
+        ("llama_1b", [6.39, 3.35]),
+        ("llama_1b_long", [10.17, 4.12]),
+        ("llama_1b_all", [7.67, 3.59]),
+        ("llama_7b", [17.09, 14.08]),
+    ] {
+        for (recompute, measured) in [0, 32].into_iter().zip(measured) {
+            let (planner, options) = planner(name);
+            let memory = planner
+                .plan(&PlanOptions {
+                    dtype: DType::BF16,
+                    backend: Some(Backend::Cuda),
+                    recompute,
+                    ..options
+                })
+                .memory;
+            let ratio = memory.total as f64 / GIB / measured;
+            assert!(
+                (0.96..1.04).contains(&ratio),
+                "{name}, {recompute}: {ratio}, {memory:?}"
+            );
+        }
     }
 }
 
@@ -215,7 +222,8 @@ fn whatever_is_asked_for_is_counted() {
     };
     // Not even then does a number wrap around.
     let plan = planner.plan(&most);
-    assert_eq!((plan.memory.total, plan.tokens), (u64::MAX, u64::MAX));
+    assert_eq!(plan.tokens, u64::MAX);
+    assert!(plan.memory.total > u64::MAX / 2, "{:?}", plan.memory);
     let none = PlanOptions {
         batch_size: 0,
         seq_len: 0,
