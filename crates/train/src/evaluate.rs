@@ -209,7 +209,7 @@ fn judge<M: Module, T: Task<M>>(
 }
 
 /// Completes the prompts of all examples.
-fn complete(
+pub(crate) fn complete(
     model: &Decoder,
     tokenizer: &Tokenizer,
     examples: &[Example],

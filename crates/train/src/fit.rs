@@ -16,6 +16,7 @@ use crate::checkpoint::{Checkpoints, RunState};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::output::StepOutput;
+use crate::samples::SampleFile;
 use crate::source::Position;
 use crate::step::Memory;
 use crate::stop::{Stop, Stopped};
@@ -33,6 +34,7 @@ pub(crate) struct Fit {
     pub(crate) stop: Stop,
     /// Where the data stands, if it is streamed.
     position: Option<Arc<dyn Position>>,
+    samples: Option<SampleFile>,
     moving: Mutex<Moving>,
 }
 
@@ -76,6 +78,7 @@ impl Fit {
             watch,
             stop,
             position: None,
+            samples: None,
             moving: Mutex::new(Moving {
                 optimizer: Some(optimizer),
                 schedule,
@@ -90,6 +93,11 @@ impl Fit {
     /// With data whose position goes into checkpoints.
     pub(crate) fn with_position(self, position: Option<Arc<dyn Position>>) -> Self {
         Self { position, ..self }
+    }
+
+    /// With a file for what the model makes of prompts.
+    pub(crate) fn with_samples(self, samples: Option<SampleFile>) -> Self {
+        Self { samples, ..self }
     }
 
     /// How it ended.
@@ -251,6 +259,15 @@ impl Fit {
         }
     }
 
+    /// Writes down what the model makes of the prompts of the run, if it has such.
+    fn sample<M: Memory>(&self, model: &M, step: usize) {
+        let Some(samples) = &self.samples else { return };
+        match model.samples() {
+            Ok(made) => samples.write(step, made),
+            Err(error) => self.watch.failed(error),
+        }
+    }
+
     /// Takes note of a validation; the result is whether it was the best.
     fn judge(&self, moving: &mut Moving) -> bool {
         let step = moving.state.step;
@@ -306,6 +323,9 @@ impl Fit {
             let is_whole = self.validate(&model, &valid, interval, shown);
             if self.watch.has_failed() {
                 break;
+            }
+            if is_whole && has_validation {
+                self.sample(&model, moving.state.step);
             }
             let is_best = is_whole && has_validation && self.judge(moving);
             let is_done = is_whole && moving.state.step == config.steps;

@@ -63,6 +63,7 @@ mod plan;
 mod recipe;
 mod report;
 mod run;
+mod samples;
 mod schedule;
 mod source;
 mod standing;
@@ -106,6 +107,7 @@ pub use run::{
     RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,
     evaluate_run, preview, read_data, read_tokenizer, run,
 };
+pub use samples::{SAMPLES_FILE, Sample, read_samples};
 pub use schedule::{Decay, Schedule};
 pub use source::ExampleSource;
 pub use step::{gradients, scaled_gradients, task_gradients};

@@ -30,6 +30,7 @@ use crate::metrics::{LossMetric, Measure, PerplexityMetric, SpeedMetric, TaskMet
 use crate::model::CausalLm;
 use crate::observer::Observer;
 use crate::optimizer::optimizer;
+use crate::samples::{SampleFile, Sampler};
 use crate::source::{ExampleSource, Position, Streamed};
 use crate::step::{Trainee, trainable_parameters};
 use crate::stop::Stopped;
@@ -97,7 +98,7 @@ pub fn finetune_task<M: Module + 'static, T: Task<M>>(
     data: TaskData<T::Example>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
-    finetune_learned(model, task, config, data.into(), observer)
+    finetune_learned(model, task, config, data.into(), None, observer)
 }
 
 /// As [`finetune_task`], of examples that are not all in memory. Each is drawn when its batch is made, and must not be longer
@@ -118,27 +119,31 @@ pub fn finetune_stream<M: Module + 'static, T: Task<M>>(
         valid,
     };
     let stream = Some(stream);
-    finetune_learned(model, task, config, Learned { data, stream }, observer)
+    let learned = Learned { data, stream };
+    finetune_learned(model, task, config, learned, None, observer)
 }
 
-fn finetune_learned<M: Module + 'static, T: Task<M>>(
+/// [`finetune_task`] and [`finetune_stream`], with prompts that are completed after each validation.
+pub(crate) fn finetune_learned<M: Module + 'static, T: Task<M>>(
     model: M,
     task: &T,
     config: &TrainConfig,
     learned: Learned<T::Example>,
+    sampler: Option<Sampler<M>>,
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
     let model = with_noise(model, task, config)?;
     let saved = task.saved_modules().iter().map(String::as_str);
     let shown = AdapterOnly::new(model).with_saved_modules(saved.chain(PART_MODULES));
-    let outcome = train_shown(shown, AdapterOnly::inner, task, config, learned, observer)?;
+    let model = AdapterOnly::inner;
+    let outcome = train_shown(shown, model, task, config, learned, sampler, observer)?;
     Ok(outcome.map(AdapterOnly::into_inner))
 }
 
 /// What is learned: examples, or a stream of them.
-struct Learned<E> {
-    data: TaskData<E>,
-    stream: Option<Box<dyn ExampleSource<E>>>,
+pub(crate) struct Learned<E> {
+    pub(crate) data: TaskData<E>,
+    pub(crate) stream: Option<Box<dyn ExampleSource<E>>>,
 }
 
 impl<E> From<TaskData<E>> for Learned<E> {
@@ -186,7 +191,15 @@ pub fn train_task<M: Module + 'static, T: Task<M>>(
     observer: Observer,
 ) -> Result<Outcome<M>, TrainError> {
     let model = with_noise(model, task, config)?;
-    train_shown(model, |model| model, task, config, data.into(), observer)
+    train_shown(
+        model,
+        |model| model,
+        task,
+        config,
+        data.into(),
+        None,
+        observer,
+    )
 }
 
 /// Trains what `W` shows of its model.
@@ -196,6 +209,7 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     task: &T,
     config: &TrainConfig,
     learned: Learned<T::Example>,
+    sampler: Option<Sampler<M>>,
     observer: Observer,
 ) -> Result<Outcome<W>, TrainError> {
     config.validate()?;
@@ -205,7 +219,8 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     observer.check()?;
     let stop = observer.stop();
     let trainee = Trainee::new(shown.train(), model, task.clone(), config.grad_clip_norm)
-        .with_terms(config.terms());
+        .with_terms(config.terms())
+        .with_sampler(sampler);
     if trainable_parameters(&trainee) == 0 {
         return Err(TrainError::NothingTrainable);
     }
@@ -248,6 +263,10 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     }
 
     let logs = log_folder(config)?;
+    let samples = match &logs {
+        Some(logs) if trainee.has_sampler() => Some(SampleFile::open(logs, first_step)?),
+        _ => None,
+    };
 
     let interrupter = Interrupter::new();
     let watch = Watch::new(first_step, interrupter.clone()).with_counts(state.counts.clone());
@@ -292,7 +311,7 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
     let learner = Learner::new(trainee, optimizer.clone(), schedule.clone());
     let moving = (optimizer, schedule, state);
     let fit = Fit::new(config, checkpoints.clone(), watch.clone(), stop, moving);
-    let fit = Arc::new(fit.with_position(position));
+    let fit = Arc::new(fit.with_position(position).with_samples(samples));
     let training = training.with_training_strategy(TrainingStrategy::Custom(fit.clone()));
 
     let started = Instant::now();

@@ -12,10 +12,13 @@ use burn_lora_data::BatchTensors;
 use burn_lora_kernels::{LossTerms, adamw_together};
 
 use crate::clip::clip_global_norm;
+use crate::error::TrainError;
+use crate::evaluate::Completion;
 use crate::loss_scale::{LossScale, State as LossScaleState};
 use crate::model::CausalLm;
 use crate::output::StepOutput;
 use crate::pages::Pages;
+use crate::samples::Sampler;
 use crate::task::{Causal, Counts, Task};
 
 /// A model with what its steps need, as burn-train's learner takes it.
@@ -31,6 +34,7 @@ pub(crate) struct Trainee<W, M, T> {
     terms: LossTerms,
     /// Gives away the rank of AdaLoRA adapters, if the model has such.
     allocator: Option<RankAllocator>,
+    sampler: Option<Sampler<M>>,
     loss_scale: LossScale,
     pages: Pages,
     /// Optimizer steps done.
@@ -52,6 +56,7 @@ impl<W: Module, M, T> Trainee<W, M, T> {
             task,
             clip_norm,
             terms: LossTerms::default(),
+            sampler: None,
             loss_scale: LossScale::new(),
             pages: Pages::default(),
             steps: 0,
@@ -61,6 +66,15 @@ impl<W: Module, M, T> Trainee<W, M, T> {
     /// The same with something added to the loss in training.
     pub(crate) fn with_terms(self, terms: LossTerms) -> Self {
         Self { terms, ..self }
+    }
+
+    /// The same with prompts to complete.
+    pub(crate) fn with_sampler(self, sampler: Option<Sampler<M>>) -> Self {
+        Self { sampler, ..self }
+    }
+
+    pub(crate) fn has_sampler(&self) -> bool {
+        self.sampler.is_some()
     }
 
     /// The same after steps of an earlier run.
@@ -109,9 +123,14 @@ pub(crate) trait Memory {
     fn loss_scale(&self) -> Option<LossScaleState> {
         None
     }
+
+    /// What it makes of the prompts of the run.
+    fn samples(&self) -> Result<Vec<Completion>, TrainError> {
+        Ok(Vec::new())
+    }
 }
 
-impl<W: Module, M, T> Memory for Trainee<W, M, T> {
+impl<W: Module, M: Module, T> Memory for Trainee<W, M, T> {
     fn memory(&self) -> Option<AllocatorRecord> {
         let allocator = self.allocator.as_ref();
         allocator.map(|allocator| allocator.record(&self.shown))
@@ -119,6 +138,13 @@ impl<W: Module, M, T> Memory for Trainee<W, M, T> {
 
     fn loss_scale(&self) -> Option<LossScaleState> {
         self.loss_scale.state()
+    }
+
+    fn samples(&self) -> Result<Vec<Completion>, TrainError> {
+        match &self.sampler {
+            Some(sampler) => sampler.complete(&(self.model)(&self.shown).valid()),
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -359,6 +385,7 @@ impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M
             clip_norm: self.clip_norm,
             terms: self.terms,
             allocator: None,
+            sampler: None,
             loss_scale: self.loss_scale.clone(),
             pages: self.pages.clone(),
             steps: self.steps,

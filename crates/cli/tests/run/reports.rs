@@ -3,7 +3,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{lines, object, setup};
+use crate::{lines, object, refused, setup};
 
 /// A run of six steps with a validation after each third.
 fn trained(dir: &Path, model: &str) -> Value {
@@ -80,6 +80,48 @@ fn a_run_leaves_its_facts_and_a_page() {
         assert_eq!(open, close, "{tag}");
     }
     browser(&output.join("report.html"));
+}
+
+#[test]
+fn prompts_are_completed_after_each_validation() {
+    let (dir, model) = setup();
+    let run = [
+        "train",
+        "run.yaml",
+        &model,
+        "rank=4",
+        "evaluation.samples=2",
+    ];
+    let bare = trained(dir.path(), &model);
+    let adapter = |_: ()| fs::read(dir.path().join("output/adapter/adapter_model.safetensors"));
+    let without = adapter(()).expect("an adapter");
+    let result = object(dir.path(), &run);
+    // To look changes nothing.
+    assert_eq!(result["valid_loss"], bare["valid_loss"]);
+    assert_eq!(adapter(()).expect("an adapter"), without);
+
+    let text = fs::read_to_string(dir.path().join("output/logs/samples.jsonl")).expect("samples");
+    let samples: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let steps: Vec<&Value> = samples.iter().map(|sample| &sample["step"]).collect();
+    assert_eq!(steps, [3, 3, 6, 6]);
+    assert_eq!(samples[0]["prompt"], samples[2]["prompt"]);
+    for sample in &samples {
+        let prompt = sample["prompt"].as_str().expect("a text");
+        assert!(prompt.starts_with("ship "), "{sample}");
+        assert!(sample["generated"].is_string(), "{sample}");
+    }
+    let page = fs::read_to_string(dir.path().join("output/report.html")).expect("a page");
+    assert!(page.contains("<h2>Samples on the way</h2>"));
+
+    let texts = [&run[..], &["data.path=book.txt"]].concat();
+    let error = refused(2, dir.path(), &texts);
+    assert!(
+        error.contains("no row to validate with has a prompt"),
+        "{error}"
+    );
 }
 
 /// Where there is a Chromium, the page is what it makes of it.

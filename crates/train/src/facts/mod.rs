@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use events::EventFile;
-use json_lines::JsonLines;
+
+pub(crate) use json_lines::{JsonLines, Stepped, read_lines};
 
 pub(crate) use gradient_norm::GradientNormMetric;
 pub(crate) use memory::{MemoryMetric, peak_memory_bytes};
@@ -50,6 +51,12 @@ pub struct Fact {
     pub metrics: BTreeMap<String, Option<f64>>,
 }
 
+impl Stepped for Fact {
+    fn step(&self) -> usize {
+        self.step
+    }
+}
+
 /// What a fact is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,12 +81,12 @@ impl FactKind {
 /// # Errors
 /// [`TrainError::Io`].
 pub fn read_facts(path: &Path) -> Result<Vec<Fact>, TrainError> {
-    json_lines::read(path)
+    read_lines(path)
 }
 
 /// Both files.
 pub(crate) struct FactFiles {
-    lines: JsonLines,
+    lines: JsonLines<Fact>,
     events: EventFile,
     clock: Clock,
 }

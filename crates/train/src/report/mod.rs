@@ -13,6 +13,7 @@ use burn_lora_adapter::LayerChange;
 use crate::evaluate::Completion;
 use crate::facts::{Fact, FactKind};
 use crate::run::{RunConfig, RunPart, RunResult};
+use crate::samples::Sample;
 use chart::{Chart, Series};
 use html::Page;
 
@@ -21,6 +22,9 @@ pub const REPORT_FILE: &str = "report.html";
 
 /// Completions that are shown.
 const SAMPLES: usize = 20;
+
+/// Samples on the way that are shown.
+const MADE: usize = 200;
 
 /// What a report is made of.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub struct Report<'a> {
     pub parts: &'a [RunPart],
     /// Prompts that the trained model completed.
     pub samples: &'a [Completion],
+    /// What the model made of prompts on its way.
+    pub made: &'a [Sample],
     /// What the adapter does to each layer.
     pub changes: &'a [LayerChange],
 }
@@ -56,6 +62,7 @@ impl Report<'_> {
         self.curves(&mut page);
         self.data(&mut page);
         self.samples(&mut page);
+        self.made(&mut page);
         self.adapter(&mut page);
         page.heading("Configuration");
         page.preformatted(&self.config.to_yaml());
@@ -175,6 +182,25 @@ impl Report<'_> {
             ]
         });
         page.table(["prompt", "wanted", "made", "exact"], rows);
+    }
+
+    /// Prompt by prompt, so that one sees how its completion changes.
+    fn made(&self, page: &mut Page) {
+        if self.made.is_empty() {
+            return;
+        }
+        let mut made: Vec<&Sample> = self.made.iter().collect();
+        made.sort_by(|left, right| (&left.prompt, left.step).cmp(&(&right.prompt, right.step)));
+        page.heading("Samples on the way");
+        let rows = made.into_iter().take(MADE).map(|sample| {
+            [
+                sample.step.to_string(),
+                sample.prompt.clone(),
+                sample.expected.clone(),
+                sample.generated.clone(),
+            ]
+        });
+        page.table(["step", "prompt", "wanted", "made"], rows);
     }
 
     fn adapter(&self, page: &mut Page) {

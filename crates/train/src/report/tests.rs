@@ -71,6 +71,12 @@ fn page() -> String {
         facts: &facts,
         parts: &parts,
         samples: &samples,
+        made: &[Sample {
+            step: 3,
+            prompt: NASTY.into(),
+            expected: NASTY.into(),
+            generated: NASTY.into(),
+        }],
         changes: &changes,
     }
     .html()

@@ -163,6 +163,9 @@ pub struct EvaluationSettings {
     pub rows: usize,
     /// Complete the prompts and compare; `None`: if the rows are prompts with completions.
     pub generate: Option<bool>,
+    /// How many of the validation rows that are prompts with completions the model completes after each validation, into
+    /// `logs/samples.jsonl` and the report. Of decoders.
+    pub samples: usize,
     /// Beams of the search for a completion; 1 takes the most likely token each time.
     pub num_beams: usize,
     /// The exponent of a completion's length, by which its score is divided.
@@ -287,6 +290,7 @@ impl Default for EvaluationSettings {
         Self {
             rows: 200,
             generate: None,
+            samples: 0,
             num_beams: 1,
             length_penalty: 1.0,
             no_repeat_ngram_size: None,

@@ -21,8 +21,9 @@ use crate::evaluate::Completion;
 use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
 use crate::initialize::{attach_with, evidence, needs_gradients};
 use crate::observer::Observer;
-use crate::recipe::{finetune_stream, finetune_task, resume_facts};
+use crate::recipe::{Learned, finetune_learned, resume_facts};
 use crate::report::{REPORT_FILE, Report};
+use crate::samples::{SAMPLES_FILE, read_samples};
 use crate::stop::Stopped;
 use crate::task::{Task, lies_in};
 
@@ -138,6 +139,7 @@ fn run_as<J: Job>(
     if !job.classes().is_empty() {
         tell("labels", &job.classes().join(", "));
     }
+    let sampler = job.sampler(config, &data)?;
     let written = settled(config, task, job.classes()).to_yaml();
     write(&config.output.join("config.yaml"), &written)?;
 
@@ -185,13 +187,11 @@ fn run_as<J: Job>(
         };
         tell(name, &fact);
     }
-    let trained = match job.stream(config)? {
-        Some(stream) => finetune_stream(model, &task, &training, stream, valid, observer)?,
-        None => {
-            let examples = TaskData { train, valid };
-            finetune_task(model, &task, &training, examples, observer)?
-        }
+    let learned = Learned {
+        data: TaskData { train, valid },
+        stream: job.stream(config)?,
     };
+    let trained = finetune_learned(model, &task, &training, learned, sampler, observer)?;
     if let Some(stopped) = trained.stopped {
         tell(
             "stopped",
@@ -263,6 +263,7 @@ fn run_as<J: Job>(
     result.adapter = Some(adapter);
     // What the run is for is there; a page that cannot be written is no reason to fail.
     let facts = read_facts(&config.output.join("logs").join(FACTS_FILE)).unwrap_or_default();
+    let made = read_samples(&config.output.join("logs").join(SAMPLES_FILE)).unwrap_or_default();
     let report = Report {
         config,
         result: &result,
@@ -270,6 +271,7 @@ fn run_as<J: Job>(
         facts: &facts,
         parts: &data.parts,
         samples: &samples,
+        made: &made,
         changes: &changes(&trained.model, DEFAULT_NAME),
     };
     let page = config.output.join(REPORT_FILE);

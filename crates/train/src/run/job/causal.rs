@@ -1,16 +1,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn_lora_data::{Progress, RowFormat, Tokenizer, check_vocab};
+use burn_lora_data::{Example, Progress, RowFormat, Tokenizer, check_vocab};
 use burn_lora_transformer::{Decoder, LoadOptions};
 
 use super::super::config::RunConfig;
 use super::super::data::{RunData, read_data, read_tokenizer, stream_data};
 use super::super::execute::RunError;
 use super::super::task::TaskKind;
-use super::{Job, Measured, Stream};
-use crate::evaluate::evaluate;
+use super::{Job, Measured, Stream, fault};
+use crate::evaluate::{complete, evaluate};
 use crate::measures::{bleu, rouge_l};
+use crate::samples::Sampler;
 use crate::task::Causal;
 
 /// The next token, by a decoder.
@@ -63,6 +64,30 @@ impl Job for CausalJob {
             true => Some(Box::new(stream_data(config, &self.tokenizer)?)),
             false => None,
         })
+    }
+
+    fn sampler(
+        &self,
+        config: &RunConfig,
+        data: &RunData,
+    ) -> Result<Option<Sampler<Decoder>>, RunError> {
+        let count = config.evaluation.samples;
+        let have_prompts = data.format != RowFormat::Text;
+        let prompts = data.valid.iter().filter(|_| have_prompts);
+        let chosen: Vec<Example> = prompts.take(count).cloned().collect();
+        if count == 0 {
+            return Ok(None);
+        }
+        if chosen.is_empty() {
+            return Err(fault(
+                "evaluation.samples: no row to validate with has a prompt",
+            ));
+        }
+        let options = config.evaluation.options(chosen.len(), true);
+        let tokenizer = self.tokenizer.clone();
+        Ok(Some(Sampler::new(move |model: &Decoder| {
+            complete(model, &tokenizer, &chosen, &options)
+        })))
     }
 
     fn measure(

@@ -27,6 +27,7 @@ use super::execute::RunError;
 use super::task::{ModelKind, TaskKind};
 use crate::error::TrainError;
 use crate::evaluate::{Completion, evaluate_task};
+use crate::samples::Sampler;
 use crate::source::ExampleSource;
 use crate::task::Task;
 
@@ -89,6 +90,20 @@ pub(crate) trait Job: Sized {
                 faults: vec!["data.stream is for tasks that predict the next token".into()],
             }
             .into()),
+        }
+    }
+
+    /// What completes the prompts of a run after each validation, if that is asked for.
+    fn sampler(
+        &self,
+        config: &RunConfig,
+        _data: &Examples<Self>,
+    ) -> Result<Option<Sampler<Self::Model>>, RunError> {
+        match config.evaluation.samples {
+            0 => Ok(None),
+            _ => Err(fault(
+                "evaluation.samples is for decoders that complete prompts",
+            )),
         }
     }
 
