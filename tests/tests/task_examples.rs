@@ -57,3 +57,9 @@ fn preferences_are_learned() {
     let [before, after] = change("prefer", "rewards/margins");
     assert!(after > before + 0.05, "{before} {after}");
 }
+
+#[test]
+fn answers_are_learned() {
+    let [before, after] = change("chat", "loss");
+    assert!(before > 1.0 && after < 0.2, "{before} {after}");
+}
