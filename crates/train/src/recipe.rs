@@ -11,7 +11,7 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::{Module, ParamGroup};
 use burn::optim::OptimizerRecord;
 use burn::store::ModuleRecord;
-use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
+use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LearningRateMetric;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
@@ -301,10 +301,8 @@ fn train_shown<W: Module + 'static, M: Module + 'static, T: Task<M>>(
             training = training.metric_valid_numeric(metric);
         }
     }
-    training = match logs {
-        Some(logs) => training.with_metric_logger(FileMetricLogger::new(logs)),
-        None => training.with_metric_logger(InMemoryMetricLogger::new()),
-    };
+    // burn-train's own files would hold what the facts hold, and a full disk would be a panic in their thread.
+    training = training.with_metric_logger(InMemoryMetricLogger::new());
     if let Some(interval) = interval {
         training = training.checkpoint(interval);
     }
@@ -499,7 +497,7 @@ fn rates_after<M: Module>(module: &M, config: &TrainConfig, step: usize) -> Modu
     }
 }
 
-/// The folder of the metric logs, made here because burn-train would panic where it cannot be.
+/// The folder of the facts and the samples.
 fn log_folder(config: &TrainConfig) -> Result<Option<PathBuf>, TrainError> {
     let Some(dir) = &config.output_dir else {
         return Ok(None);
