@@ -36,9 +36,9 @@ pub struct GenerateOptions {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
 
-    /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub max_new_tokens: usize,
+    /// Most tokens of an answer; without it 256, or what the prompt leaves of the model's positions
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
 
     /// End an answer before this text; may be repeated
     #[arg(long, value_name = "TEXT")]
@@ -108,7 +108,6 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
     let loaded = options.model.load()?;
     let tokenizer = Tokenizer::from_folder(&loaded.folder)?;
     let request = Request {
-        max_new_tokens: options.max_new_tokens,
         eos: tokenizer.stop_ids().to_vec(),
         decoding: match options.temperature {
             Some(temperature) => Decoding::Sample(Sampling {
@@ -143,6 +142,7 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
             None => tokenizer.encode_prompt(prompt),
         });
         let ids: Vec<Vec<u32>> = ids.collect::<Result<_, _>>()?;
+        let request = within(options, &loaded, &request, &ids);
         let texts = generate_text(&loaded.model, &ids, &request, &detokenizer).map_err(refused)?;
         answers.extend(texts.into_iter().flatten().map(|answer| answer.text));
     }
@@ -160,6 +160,27 @@ pub fn run(options: &GenerateOptions, output: &Output) -> Result<(), Failure> {
     });
     output.done(&lines, &object);
     Ok(())
+}
+
+/// Tokens of an answer that nobody has said a number for.
+const MAX_NEW_TOKENS: usize = 256;
+
+/// The request with as many tokens as the options say; without a number, as the longest prompt leaves.
+fn within(
+    options: &GenerateOptions,
+    loaded: &Loaded,
+    request: &Request,
+    prompts: &[Vec<u32>],
+) -> Request {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let left = loaded.model.max_positions().saturating_sub(longest);
+    Request {
+        // A prompt that leaves none is told by its length.
+        max_new_tokens: options
+            .max_new_tokens
+            .unwrap_or(left.clamp(1, MAX_NEW_TOKENS)),
+        ..request.clone()
+    }
 }
 
 /// Holds a conversation: reads a line, writes the answer as it grows; where an object is asked for, beside it.
@@ -190,9 +211,10 @@ fn chat(
             break;
         }
         messages.push(Message::new("user", line.trim()));
-        let ids = ids_of(&template, &messages, tokenizer)?;
+        let ids = [ids_of(&template, &messages, tokenizer)?];
+        let request = within(options, loaded, request, &ids);
         let mut answer = String::new();
-        for event in stream_text(&loaded.model, &[ids], request, &detokenizer).map_err(refused)? {
+        for event in stream_text(&loaded.model, &ids, &request, &detokenizer).map_err(refused)? {
             if let TextEvent::Text { text, .. } = event.map_err(refused)? {
                 say(&text);
                 answer.push_str(&text);

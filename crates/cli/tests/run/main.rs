@@ -662,6 +662,8 @@ fn adapters_are_combined() {
         "--model",
         &model[6..],
     ];
+    // Without a number an answer has as many tokens as there are positions for it.
+    lines(dir.path(), &[&["generate"], &prompt[..]].concat());
     let generated = [&["generate"], &prompt[..], &["--max-new-tokens", "4"]].concat();
     assert!(run(dir.path(), &generated).status.success());
 
