@@ -35,6 +35,8 @@ pub(crate) struct Trainee<W, M, T> {
     /// Gives away the rank of AdaLoRA adapters, if the model has such.
     allocator: Option<RankAllocator>,
     sampler: Option<Sampler<M>>,
+    /// What the model computes in, which no step changes.
+    dtype: DType,
     loss_scale: LossScale,
     pages: Pages,
     /// Optimizer steps done.
@@ -47,10 +49,11 @@ pub(crate) struct StepInput<B> {
     pub(crate) batches: Vec<B>,
 }
 
-impl<W: Module, M, T> Trainee<W, M, T> {
+impl<W: Module, M: Module, T> Trainee<W, M, T> {
     pub(crate) fn new(shown: W, model: fn(&W) -> &M, task: T, clip_norm: Option<f64>) -> Self {
         Self {
             allocator: RankAllocator::of(&shown),
+            dtype: dtype_of(model(&shown)),
             shown,
             model,
             task,
@@ -176,17 +179,22 @@ pub(crate) fn trainable_parameters<M: Module>(module: &M) -> usize {
     counter.0
 }
 
-/// What a model computes in: the dtype of its first floats, which are its embeddings.
+/// What a model computes in: f16 if it has any weight of that, whatever is in f32 beside it.
+///
+/// It looks at weights as they are stored: an adapted one would be composed anew otherwise.
 fn dtype_of<M: Module>(model: &M) -> DType {
-    struct First(Option<DType>);
-    impl ModuleVisitor for First {
+    struct Halves(bool);
+    impl ModuleVisitor for Halves {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.get_or_insert_with(|| param.val().dtype());
+            self.0 |= param.base().dtype() == DType::F16;
         }
     }
-    let mut first = First(None);
-    model.visit(&mut first);
-    first.0.unwrap_or(DType::F32)
+    let mut halves = Halves(false);
+    model.visit(&mut halves);
+    match halves.0 {
+        true => DType::F16,
+        false => DType::F32,
+    }
 }
 
 /// The gradients of one optimizer step, and its loss: the mean of `-log p` over the learned tokens of all its batches.
@@ -276,7 +284,7 @@ impl<W: Module + 'static, M: Module + 'static, T: Task<M>> TrainStep for Trainee
         let batches = &input.batches;
         let model = (self.model)(&self.shown);
         let (shown, task) = (&self.shown, &self.task);
-        let factor = self.loss_scale.factor(dtype_of(model));
+        let factor = self.loss_scale.factor(self.dtype);
         let (grads, loss) = shown_gradients(shown, model, task, batches, self.terms, factor);
         // Here and not before the optimizer's step, since what the dashboard shows leaves from here.
         let (grads, norm) = match self.loss_scale.unscale(shown, grads) {
@@ -386,6 +394,7 @@ impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M
             terms: self.terms,
             allocator: None,
             sampler: None,
+            dtype: self.dtype,
             loss_scale: self.loss_scale.clone(),
             pages: self.pages.clone(),
             steps: self.steps,
@@ -400,5 +409,19 @@ impl<W: Module, M: Module, T: Clone + fmt::Debug + Send> Module for Trainee<W, M
 impl<W: Module, M, T> fmt::Display for Trainee<W, M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} trainable parameters", self.shown.num_params())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_computes_in_f16_whatever_stands_before_its_weights() {
+        let device = Device::flex();
+        let factor = || Param::from_tensor(Tensor::<2>::zeros([2, 2], &device));
+        let half = Tensor::<2>::zeros([2, 2], &device).cast(DType::F16);
+        assert_eq!(dtype_of(&(factor(), Param::from_tensor(half))), DType::F16);
+        assert_eq!(dtype_of(&(factor(), factor())), DType::F32);
     }
 }
