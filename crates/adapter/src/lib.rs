@@ -55,7 +55,7 @@ mod targets;
 mod view;
 
 pub use adapter_only::AdapterOnly;
-pub use attach::{DEFAULT_NAME, attach};
+pub use attach::{DEFAULT_NAME, attach, freeze};
 pub use beside::TrainedBiases;
 pub use change::{LayerChange, changes};
 pub use config::{AdapterConfig, LoraConfig};

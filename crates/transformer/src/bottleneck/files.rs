@@ -12,6 +12,7 @@ use super::{BottleneckConfig, BottleneckError as Error, BottleneckPlacement};
 use crate::activation::Activation;
 use crate::adapter_folder::{self, Tensors, not_finite};
 use crate::parameters::{Parameter, fill, parameters};
+use crate::parts::task_of;
 use crate::task::heads_of;
 
 const PREFIX: &str = "base_model.model.";
@@ -41,7 +42,7 @@ pub(super) fn save<M: Host>(
     model: &M,
     dir: &Path,
     config: &BottleneckConfig,
-    base_model: Option<&str>,
+    stated: &Map<String, Value>,
 ) -> Result<u64, Error> {
     let mut faults = Vec::new();
     let found = model.bottlenecks();
@@ -51,7 +52,13 @@ pub(super) fn save<M: Host>(
             config.placement
         ));
     }
-    let heads = heads_of(model.task_type());
+    let heads = match stated.get("modules_to_save").and_then(Value::as_array) {
+        Some(names) => {
+            let names = names.iter().filter_map(Value::as_str);
+            names.map(String::from).collect()
+        }
+        None => heads_of(model.task_type()),
+    };
     let found = parameters_of(model, &heads);
     for (path, parameter) in &found {
         let width = parameter.shape.last().copied();
@@ -73,8 +80,11 @@ pub(super) fn save<M: Host>(
         .find(|(_, known)| *known == config.placement);
     let fields = [
         ("peft_type", json!(PEFT_TYPE)),
-        ("task_type", json!(model.task_type())),
-        ("base_model_name_or_path", json!(base_model)),
+        ("task_type", task_of(model, stated)),
+        (
+            "base_model_name_or_path",
+            json!(stated.get("base_model_name_or_path")),
+        ),
         ("inference_mode", json!(true)),
         ("bottleneck_size", json!(config.width)),
         ("placement", json!(placement.map(|(word, _)| word))),

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value, json};
 
 use super::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
 use crate::named::{Named, unnamed_module};
@@ -146,7 +147,23 @@ pub trait WithBottlenecks: Host {
         config: &BottleneckConfig,
         base_model: Option<&str>,
     ) -> Result<u64, BottleneckError> {
-        super::files::save(self, dir, config, base_model)
+        let base = ("base_model_name_or_path".to_string(), json!(base_model));
+        self.save_bottlenecks_with(dir, config, &Map::from_iter([base]))
+    }
+
+    /// As [`Self::save_bottlenecks`], with fields of the configuration: `base_model_name_or_path`, `task_type`, and
+    /// `modules_to_save`, whose parameters are beside the bottlenecks in the place of the head's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save_bottlenecks`].
+    fn save_bottlenecks_with(
+        &self,
+        dir: &Path,
+        config: &BottleneckConfig,
+        fields: &Map<String, Value>,
+    ) -> Result<u64, BottleneckError> {
+        super::files::save(self, dir, config, fields)
     }
 
     /// Reads bottlenecks from a folder that [`Self::save_bottlenecks`] wrote, in the place of those that there were, and the head that it

@@ -6,6 +6,7 @@ use super::head::{EncoderWithHead, HeadTask};
 use super::spec::Pooling;
 use super::{Encoder, EncoderBatch, EncoderLayer, SentenceEncoder, pool};
 use crate::bottleneck::{self, BlockBottlenecks};
+use crate::parameters::device_of;
 use crate::task::PeftTask;
 use crate::virtual_tokens::{self, Front, Host, Sizes, Slot, with_places};
 use crate::weigh::cast;
@@ -106,7 +107,7 @@ impl bottleneck::Host for Encoder {
     }
 
     fn device_of_base(&self) -> Device {
-        self.device()
+        device_of(&self.embeddings.words.weight)
     }
 
     fn map_blocks(mut self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {
@@ -148,7 +149,7 @@ macro_rules! host_by_encoder {
             }
 
             fn device_of_base(&self) -> Device {
-                self.encoder.device()
+                self.encoder.device_of_base()
             }
 
             fn map_blocks(

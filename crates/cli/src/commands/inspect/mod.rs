@@ -1,7 +1,9 @@
 //! `burn-lora inspect`: a data set as a model will see it, a checkpoint, or an adapter.
 
 mod adapter;
+mod adapters;
 mod checkpoint;
+mod part;
 mod shown;
 
 use std::path::Path;
@@ -11,7 +13,7 @@ use burn_lora::data::{
     read_files,
 };
 use burn_lora::train::{RunConfig, read_tokenizer};
-use burn_lora::transformer::ModelConfig;
+use burn_lora::transformer::{ModelConfig, adapter_folders};
 use burn_lora_hub::Wanted;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -64,10 +66,14 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let place = Path::new(&options.place);
     // An adapter first: some folders hold the configuration of the base beside it.
     if place.join(ADAPTER).is_file() {
-        return adapter::run(place, output);
+        return adapters::run(place, output);
     }
     if place.join("config.json").is_file() {
         return checkpoint::run(place, output);
+    }
+    // What a run with several methods wrote: a folder of folders.
+    if place.is_dir() && adapter_folders(place).is_ok() {
+        return adapters::run(place, output);
     }
     data(options, output)
 }
