@@ -1,3 +1,5 @@
+mod parts;
+
 use burn_lora_adapter::MethodConfig;
 
 use super::*;
