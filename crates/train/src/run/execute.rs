@@ -143,6 +143,7 @@ fn run_as<J: Job>(
     tell("device", &choice.to_string());
     tell("task", task.name());
 
+    let mut adapters = Adapters::read(config, folder)?;
     let (job, data) = J::read(config, task, folder, tokenized)?;
     tell_of(&data, tell);
     check_same(config)?;
@@ -150,7 +151,6 @@ fn run_as<J: Job>(
         tell("labels", &job.classes().join(", "));
     }
     let sampler = job.sampler(config, &data)?;
-    let mut adapters = Adapters::read(config, folder)?;
     let written = settled(config, task, job.classes()).to_yaml();
     write(&config.output.join("config.yaml"), &written)?;
 
@@ -430,6 +430,7 @@ fn preview_as<J: Job>(
     task: TaskKind,
     tokenized: Progress<'_>,
 ) -> Result<RunPreview, RunError> {
+    Adapters::read(config, folder)?;
     let (job, data) = J::read(config, task, folder, tokenized)?;
     Ok(RunPreview {
         task,

@@ -1,3 +1,4 @@
+mod part_runs;
 mod parts;
 
 use burn_lora_adapter::MethodConfig;

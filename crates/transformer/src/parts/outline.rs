@@ -128,6 +128,9 @@ fn bottlenecks<M: WithVirtualTokens + WithBottlenecks>(
     let mut places = 0;
     let own = found.map(|parameter| {
         let name = parameter.path.rsplit('.').next().unwrap_or("");
+        // Between the two may be the name of a set, which no file has.
+        let is_place = |step: &&str| PART_MODULES[1..].contains(step);
+        let place = parameter.path.split('.').find(is_place).unwrap_or("");
         let [d, r] = [model.d_model(), config.width];
         let shape = match name {
             "down" => vec![d, r],
@@ -136,7 +139,11 @@ fn bottlenecks<M: WithVirtualTokens + WithBottlenecks>(
             _ => vec![d],
         };
         places += usize::from(name == "down");
-        (format!("base_model.model.{}", parameter.path), shape)
+        let key = match parameter.path.split_once(&format!(".{place}.")) {
+            Some((block, _)) => format!("{block}.{place}.{name}"),
+            None => parameter.path.clone(),
+        };
+        (format!("base_model.model.{key}"), shape)
     });
     let mut tensors: Shapes = own.collect();
     let count = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();

@@ -13,7 +13,7 @@ use burn_lora::data::{
     read_files,
 };
 use burn_lora::train::{RunConfig, read_tokenizer};
-use burn_lora::transformer::{ModelConfig, adapter_folders};
+use burn_lora::transformer::ModelConfig;
 use burn_lora_hub::Wanted;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
         return checkpoint::run(place, output);
     }
     // What a run with several methods wrote: a folder of folders.
-    if place.is_dir() && adapter_folders(place).is_ok() {
+    if holds_adapters(place) {
         return adapters::run(place, output);
     }
     data(options, output)
@@ -80,6 +80,13 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
 
 /// What an adapter's folder has, and no other.
 const ADAPTER: &str = "adapter_config.json";
+
+/// Whether a folder has folders of adapters in it.
+fn holds_adapters(place: &Path) -> bool {
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    let mut folders = entries.map(|entry| entry.path().join(ADAPTER));
+    folders.any(|config| config.is_file())
+}
 
 fn data(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let config = config(options)?;
