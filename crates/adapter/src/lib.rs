@@ -78,7 +78,7 @@ pub use method::{
     Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera, VeraConfig, trainable_count,
 };
 pub use outline::{BaseParameter, Outline, OutlineLayer, base_parameters, outline};
-pub use project::{embed, project, shared_table};
+pub use project::{embed, per_row, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};
 pub use saved::{PEFT_HEADS, is_saved};

@@ -144,6 +144,16 @@ impl AdapterStack {
         self
     }
 
+    /// The adapter of each row, once one has another name.
+    pub(crate) fn rows_renamed(&self, from: &str, to: &str) -> Option<Arc<Vec<Option<String>>>> {
+        let renamed = |name: &Option<String>| match name.as_deref() == Some(from) {
+            true => Some(to.to_string()),
+            false => name.clone(),
+        };
+        let rows = self.rows.as_ref()?;
+        Some(Arc::new(rows.iter().map(renamed).collect()))
+    }
+
     pub(crate) fn with_merged(mut self, merged: Option<Tensor<2>>) -> Self {
         self.merged = merged;
         self

@@ -57,7 +57,9 @@ mod positions;
 mod reader;
 mod recompute;
 mod resize;
+mod rows;
 mod save;
+mod slot;
 mod t5;
 mod task;
 mod verify;
@@ -103,6 +105,7 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use part_methods::{PART_METHODS, PART_MODULES};
 pub use positions::Padding;
 pub use resize::NewRows;
+pub use rows::WithRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
 pub use virtual_tokens::{
     PTuning, PrefixProjection, PrefixTuning, PromptEncoder, PromptEncoderKind, PromptInit,

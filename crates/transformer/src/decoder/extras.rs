@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::{Decoder, DecoderClassifier};
 use crate::bottleneck::{self, BlockBottlenecks};
 use crate::task::PeftTask;
-use crate::virtual_tokens::{self, Sizes, Slot};
+use crate::virtual_tokens::{self, Sizes, TokenSlot};
 
 impl PeftTask for Decoder {
     fn task_type(&self) -> Option<&'static str> {
@@ -29,11 +29,11 @@ impl virtual_tokens::Host for Decoder {
         }
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         &self.virtual_tokens
     }
 
-    fn map_slot(mut self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(mut self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.virtual_tokens = change(self.virtual_tokens);
         self
     }
@@ -74,11 +74,11 @@ impl virtual_tokens::Host for DecoderClassifier {
         self.decoder.sizes()
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         self.decoder.slot()
     }
 
-    fn map_slot(self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.map_decoder(|decoder| decoder.map_slot(change))
     }
 
