@@ -170,11 +170,12 @@ impl<T: Held> Slot<T> {
         Self { rows, ..self }
     }
 
-    pub(crate) fn check_known(&self, name: &str) -> Result<(), String> {
-        let names = self.names();
-        if names.contains(&name) {
-            return Ok(());
+    /// What has a name, or what is wrong with the name.
+    pub(crate) fn known(&self, name: &str) -> Result<&T, String> {
+        if let Some(held) = self.get(name) {
+            return Ok(held);
         }
+        let names = self.names();
         let near = hint(nearest(name, names.iter().copied()).as_ref());
         let there = match names.is_empty() {
             true => "none".to_string(),

@@ -8,11 +8,12 @@ use burn_lora_adapter::is_saved;
 use serde_json::{Map, Value, json};
 
 use super::host::{Host, put};
-use super::{BottleneckConfig, BottleneckError as Error, BottleneckPlacement};
+use super::{BottleneckConfig, BottleneckError as Error, BottleneckPlacement, BottleneckSet};
 use crate::activation::Activation;
 use crate::adapter_folder::{self, Tensors, not_finite};
 use crate::parameters::{Parameter, fill, parameters};
 use crate::part_methods::PART_MODULES;
+use crate::slot::Held;
 use crate::task::heads_of;
 
 const PREFIX: &str = "base_model.model.";
@@ -56,13 +57,12 @@ fn without_name(path: &str, name: &str) -> Option<String> {
 
 pub(super) fn save<M: Host>(
     model: &M,
-    name: &str,
+    set: &BottleneckSet,
     dir: &Path,
-    config: &BottleneckConfig,
     base_model: Option<&str>,
 ) -> Result<u64, Error> {
-    let heads = heads_of(model.task_type());
-    let tensors = parameters_of(model, name, &heads).into_iter();
+    let (heads, config) = (heads_of(model.task_type()), set.config);
+    let tensors = parameters_of(model, set.name(), &heads).into_iter();
     let tensors: Tensors = tensors
         .map(|(key, Stored { parameter, .. })| (key, (parameter.shape, parameter.values)))
         .collect();

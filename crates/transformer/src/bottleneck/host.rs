@@ -12,7 +12,7 @@ use super::{
     BlockBottlenecks, Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement,
     BottleneckSet,
 };
-use crate::slot::{Held, Slot, check_word};
+use crate::slot::{Slot, check_word};
 use crate::task::PeftTask;
 
 /// A model whose blocks have places for bottlenecks.
@@ -77,7 +77,7 @@ pub trait WithBottlenecks: Host {
     ///
     /// A name that there is not.
     fn activate_bottlenecks(self, name: &str) -> Result<Self, BottleneckError> {
-        checked(&self, |slot| slot.check_known(name))?;
+        checked(&self, |slot| slot.known(name).map(drop))?;
         Ok(self.map_blocks(&mut |slot| slot.activate(name)))
     }
 
@@ -87,7 +87,7 @@ pub trait WithBottlenecks: Host {
     ///
     /// A name that there is not, and a new one that is taken, is empty or has a dot.
     fn rename_bottlenecks(self, from: &str, to: &str) -> Result<Self, BottleneckError> {
-        checked(&self, |slot| slot.check_known(from))?;
+        checked(&self, |slot| slot.known(from).map(drop))?;
         checked(&self, |slot| slot.check_new(to))?;
         Ok(self.map_blocks(&mut |slot| slot.rename(from, to)))
     }
@@ -98,7 +98,7 @@ pub trait WithBottlenecks: Host {
     ///
     /// A name that there is not.
     fn delete_bottlenecks(self, name: &str) -> Result<Self, BottleneckError> {
-        checked(&self, |slot| slot.check_known(name))?;
+        checked(&self, |slot| slot.known(name).map(drop))?;
         Ok(self.map_blocks(&mut |slot| slot.delete(name)))
     }
 
@@ -114,13 +114,13 @@ pub trait WithBottlenecks: Host {
 
     /// Where the bottlenecks are that act, or would if they were enabled, if there are any.
     fn bottlenecks(&self) -> Option<BottleneckPlacement> {
-        let chosen = self.first_block().and_then(Slot::chosen)?;
-        chosen.config().map(|config| config.placement)
+        let chosen = self.first_block().and_then(Slot::chosen);
+        chosen.map(|set| set.config.placement)
     }
 
     /// What the set of a name is, if there is one.
     fn bottleneck_config(&self, name: &str) -> Option<BottleneckConfig> {
-        self.first_block()?.get(name)?.config()
+        Some(self.first_block()?.get(name)?.config)
     }
 
     /// Writes the bottlenecks that act, which `config` made, to a folder, and returns the size of the weights in bytes. Beside them is the
@@ -136,13 +136,12 @@ pub trait WithBottlenecks: Host {
         base_model: Option<&str>,
     ) -> Result<u64, BottleneckError> {
         let chosen = self.first_block().and_then(Slot::chosen);
-        let (name, found) = chosen
-            .and_then(|set| Some((set.name(), set.config()?)))
-            .ok_or_else(|| refused("the model has none to save".to_string()))?;
-        if found != *config {
+        let set = chosen.ok_or_else(|| refused("the model has none to save".to_string()))?;
+        if set.config != *config {
+            let found = set.config;
             return Err(refused(format!("the model has {found:?}, not {config:?}")));
         }
-        super::files::save(self, name, dir, config, base_model)
+        super::files::save(self, set, dir, base_model)
     }
 
     /// As [`Self::save_bottlenecks`], of the set of a name, whichever acts.
@@ -156,10 +155,10 @@ pub trait WithBottlenecks: Host {
         dir: &Path,
         base_model: Option<&str>,
     ) -> Result<u64, BottleneckError> {
-        checked(self, |slot| slot.check_known(name))?;
-        let config = self.bottleneck_config(name);
-        let config = config.ok_or_else(|| refused(name.to_string()))?;
-        super::files::save(self, name, dir, &config, base_model)
+        let none = BlockBottlenecks::default();
+        let block = self.first_block().unwrap_or(&none);
+        let set = block.known(name).map_err(refused)?;
+        super::files::save(self, set, dir, base_model)
     }
 
     /// Reads bottlenecks from a folder that [`Self::save_bottlenecks`] wrote, in the place of those of [`DEFAULT_NAME`], and the head that
@@ -214,6 +213,6 @@ pub(super) fn put<M: Host>(
     let (device, rng) = (model.device_of_base(), &mut ChaCha8Rng::seed_from_u64(seed));
     Ok(model.map_blocks(&mut |slot| {
         let fresh = || Bottleneck::init(d_model, config, &device, rng);
-        slot.with(BottleneckSet::fresh(name, config.placement, fresh))
+        slot.with(BottleneckSet::fresh(name, *config, fresh))
     }))
 }

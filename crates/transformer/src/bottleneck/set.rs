@@ -13,10 +13,11 @@ pub struct BottleneckSet {
     after_attention: Option<Named<Bottleneck>>,
     after_inner: Option<Named<Bottleneck>>,
     beside_inner: Option<Named<Bottleneck>>,
+    pub(super) config: BottleneckConfig,
     name: String,
 }
 
-unnamed_module!(BottleneckSet { after_attention, after_inner, beside_inner } with { name });
+unnamed_module!(BottleneckSet { after_attention, after_inner, beside_inner } with { config, name });
 
 /// Where a block holds its bottlenecks.
 pub(crate) type BlockBottlenecks = Slot<BottleneckSet>;
@@ -24,34 +25,19 @@ pub(crate) type BlockBottlenecks = Slot<BottleneckSet>;
 impl BottleneckSet {
     pub(super) fn fresh(
         name: &str,
-        placement: BottleneckPlacement,
+        config: BottleneckConfig,
         mut fresh: impl FnMut() -> Bottleneck,
     ) -> Self {
         let mut set = |is_there: bool| is_there.then(|| Named::new("", fresh()));
+        let placement = config.placement;
         let set = Self {
             after_attention: set(placement == BottleneckPlacement::Houlsby),
             after_inner: set(placement != BottleneckPlacement::Parallel),
             beside_inner: set(placement == BottleneckPlacement::Parallel),
+            config,
             name: String::new(),
         };
         set.renamed(name)
-    }
-
-    /// What it is.
-    pub(super) fn config(&self) -> Option<BottleneckConfig> {
-        let (one, placement) = match (&self.after_attention, &self.after_inner, &self.beside_inner)
-        {
-            (Some(one), ..) => (one, BottleneckPlacement::Houlsby),
-            (_, Some(one), _) => (one, BottleneckPlacement::Pfeiffer),
-            (.., Some(one)) => (one, BottleneckPlacement::Parallel),
-            _ => return None,
-        };
-        Some(BottleneckConfig {
-            width: one.down.lazy_shape()[1],
-            placement,
-            activation: one.activation,
-            scale: one.scale,
-        })
     }
 }
 
@@ -69,6 +55,7 @@ impl Held for BottleneckSet {
             after_attention: under(after_attention, self.after_attention),
             after_inner: under(after_inner, self.after_inner),
             beside_inner: under(beside_inner, self.beside_inner),
+            config: self.config,
             name: to.to_string(),
         }
     }

@@ -128,7 +128,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not.
     fn activate_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(name).map_err(refused)?;
+        self.slot().known(name).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.activate(name)))
     }
 
@@ -138,7 +138,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not, and a new one that is taken, is empty or has a dot.
     fn rename_virtual_tokens(self, from: &str, to: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(from).map_err(refused)?;
+        self.slot().known(from).map_err(refused)?;
         self.slot().check_new(to).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.rename(from, to)))
     }
@@ -149,7 +149,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not.
     fn delete_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(name).map_err(refused)?;
+        self.slot().known(name).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.delete(name)))
     }
 
@@ -197,9 +197,7 @@ pub trait WithVirtualTokens: Host {
         base_model: Option<&str>,
         other: &Map<String, Value>,
     ) -> Result<u64, VirtualTokensError> {
-        self.slot().check_known(name).map_err(refused)?;
-        let tokens = self.slot().get(name);
-        let tokens = tokens.ok_or_else(|| refused(name.to_string()))?;
+        let tokens = self.slot().known(name).map_err(refused)?;
         super::files::save(self, tokens, dir, base_model, other)
     }
 
