@@ -8,14 +8,17 @@ use crate::bottleneck::WithBottlenecks;
 use crate::slot::Rows;
 use crate::virtual_tokens::WithVirtualTokens;
 
-/// One adapter for each row of a batch, in every model of this crate: of weights, virtual tokens, bottlenecks, or those of one name together.
+/// One adapter for each row of a batch, in every model of this crate: of weights, virtual tokens, bottlenecks, or those of one name
+/// together.
 pub trait WithRows: WithVirtualTokens + WithBottlenecks {
     /// Gives each row of a batch what has its name: an adapter of weights, virtual tokens, bottlenecks, or several of these kinds, which
     /// then act together. Nothing else acts in that row, and `None` is the bare base. With no list, all rows have the active ones again.
     ///
     /// Training and generation go on as usual, and each row is computed as it would be alone; rows may have different numbers of virtual
-    /// tokens, of which the largest is taken from the positions of all. As for [`with_rows`](burn_lora_adapter::with_rows) of
-    /// adapters of weights alone, which leaves the other kinds as they are, the batch may be a multiple of the rows.
+    /// tokens, of which the largest is taken from the positions of all. (Rotary frequencies that follow the length, `dynamic` and `longrope`,
+    /// are those of the longest row, as in any batch.) As for [`with_rows`](burn_lora_adapter::with_rows) of
+    /// adapters of weights alone, which leaves the other kinds as they are, the batch may be a multiple of the rows; any other is a panic,
+    /// and in generation a fault of the request. Rows keep what is renamed, and are the base once it is deleted.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ fn prompts_are_continued_as_alone<M: WithRows + Generative>(what: &str, base: &M
     });
     for names in batches() {
         let mixed = all.clone().with_rows(Some(&names)).expect(what);
-        for options in [options(Decoding::Greedy), options(beams.clone())] {
+        for options in [options(Decoding::Greedy), options(beams)] {
             let together = generate(&mixed, &prompts, &options).expect(what);
             for (row, name) in names.into_iter().enumerate() {
                 let alone = with(base, &Vec::from_iter(name));
