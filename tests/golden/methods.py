@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import peft.tuners.loha.layer
 import torch
 from peft import (
     AdaLoraConfig,
@@ -25,6 +26,21 @@ from peft import (
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+
+
+def make_weight_cp(t1, w1a, w1b, t2, w2a, w2b, scale):
+    """PEFT's formula of LoHa with a core, differentiated by PyTorch.
+
+    The backward that PEFT 0.21.2 wrote by hand takes the second matrix's core and factor for the gradient of the first's
+    `w1a`, and the other way around.
+    """
+    first = torch.einsum("i j k l, j r, i p -> p r k l", t1, w1b, w1a)
+    second = torch.einsum("i j k l, j r, i p -> p r k l", t2, w2b, w2a)
+    return first * second * scale
+
+
+peft.tuners.loha.layer.make_weight_cp = make_weight_cp
 
 STEPS = 8
 LEARNING_RATE = 2e-2
@@ -77,6 +93,10 @@ def method_cases():
         MethodCase("conv_dora", "vision", LoraConfig(r=2, lora_alpha=6, use_dora=True, target_modules=["line", "plane"])),
         MethodCase("conv_loha", "vision", LoHaConfig(r=2, alpha=6, target_modules=["line", "plane"])),
         MethodCase("conv_lokr", "vision", LoKrConfig(r=1, alpha=2, target_modules=["line", "plane", "head"])),
+        MethodCase("conv_loha_core", "vision", LoHaConfig(r=2, alpha=6, use_effective_conv2d=True, target_modules=["line", "plane", "head"])),
+        MethodCase("conv_lokr_core", "vision", LoKrConfig(r=2, alpha=4, use_effective_conv2d=True, decompose_factor=1, target_modules=["line", "plane"])),
+        MethodCase("conv_lokr_plane", "vision", LoKrConfig(r=1, alpha=2, use_effective_conv2d=True, target_modules=["plane", "head"])),
+        MethodCase("conv_lokr_whole", "vision", LoKrConfig(r=4, alpha=4, use_effective_conv2d=True, target_modules=["line", "plane", "head"])),
         MethodCase("conv_ia3", "vision", IA3Config(target_modules=["plane", "head"], feedforward_modules=["head"])),
     ]
 

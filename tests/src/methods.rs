@@ -7,13 +7,14 @@ use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig1d};
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::relu};
 use burn_lora::adapter::{
-    Ia3Config, LoKrConfig, LoraConfig, LoraInit, MethodConfig, Targets, VeraConfig, project,
+    Ia3Config, LoHaConfig, LoKrConfig, LoraConfig, LoraInit, MethodConfig, Targets, VeraConfig,
+    project,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The cases of `golden/methods.py`, each with the case or module that is its base.
-pub const METHOD_CASES: [(&str, &str); 25] = [
+pub const METHOD_CASES: [(&str, &str); 29] = [
     ("dora", "llama"),
     ("dora_gpt2", "gpt2"),
     ("lora_bias", "gpt2"),
@@ -38,6 +39,10 @@ pub const METHOD_CASES: [(&str, &str); 25] = [
     ("conv_dora", "vision"),
     ("conv_loha", "vision"),
     ("conv_lokr", "vision"),
+    ("conv_loha_core", "vision"),
+    ("conv_lokr_core", "vision"),
+    ("conv_lokr_plane", "vision"),
+    ("conv_lokr_whole", "vision"),
     ("conv_ia3", "vision"),
 ];
 
@@ -212,16 +217,33 @@ pub fn methods_for(config: &LoraConfig, feedforward: &str) -> Vec<LoraConfig> {
             save_projection: false,
             d_initial: 0.3,
         })),
-        with(MethodConfig::LoHa),
+        with(MethodConfig::LoHa(LoHaConfig::default())),
         with(MethodConfig::LoKr(LoKrConfig::default())),
         with(MethodConfig::LoKr(LoKrConfig {
             decompose_both: true,
             decompose_factor: Some(2),
+            ..LoKrConfig::default()
         })),
         with("adalora".parse().unwrap()),
         with(ia3(None)),
         with(ia3(Some(Targets::names([feedforward])))),
         with(MethodConfig::Full),
+    ]
+}
+
+/// Those of the methods that see more than a matrix in a kernel.
+pub fn methods_for_kernels(config: &LoraConfig) -> Vec<LoraConfig> {
+    let with = |method: MethodConfig| config.clone().with_method(method);
+    vec![
+        with(MethodConfig::LoHa(LoHaConfig {
+            use_effective_conv2d: true,
+            ..LoHaConfig::default()
+        })),
+        with(MethodConfig::LoKr(LoKrConfig {
+            use_effective_conv2d: true,
+            decompose_factor: Some(1),
+            ..LoKrConfig::default()
+        })),
     ]
 }
 

@@ -222,6 +222,10 @@ impl LoraConfig {
                 self.trained_biases != TrainedBiases::None && self.method.biases_word().is_none(),
             ),
             (
+                "dropout of inputs",
+                self.dropout > 0.0 && !self.method.has_input_dropout(),
+            ),
+            (
                 "columns of fused projections",
                 !self.parts.is_empty() && (self.method != MethodConfig::Lora || self.lora_bias),
             ),
@@ -238,6 +242,17 @@ impl LoraConfig {
         }
         for pattern in &self.layers_pattern {
             compile("layers_pattern", pattern, faults);
+        }
+        let dropout = self.method.delta_dropout();
+        for (name, probability) in [
+            ("rank_dropout", dropout.outputs),
+            ("module_dropout", dropout.whole),
+        ] {
+            if !(0.0..1.0).contains(&probability) {
+                faults.push(format!(
+                    "{name} is {probability}; it must be at least 0 and less than 1"
+                ));
+            }
         }
         match &self.method {
             MethodConfig::AdaLora(config) => config.check(faults),

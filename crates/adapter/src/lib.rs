@@ -74,8 +74,9 @@ pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projecti
 pub use lora::Lora;
 pub use merge::{MergeOptions, merge, merge_and_unload, merge_and_unload_with, unmerge};
 pub use method::{
-    AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoKr, LoKrConfig, METHODS,
-    Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera, VeraConfig, trainable_count,
+    AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoHaConfig, LoKr,
+    LoKrConfig, METHODS, Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera,
+    VeraConfig, trainable_count,
 };
 pub use outline::{BaseParameter, Outline, OutlineLayer, base_parameters, outline};
 pub use project::{embed, project, shared_table};

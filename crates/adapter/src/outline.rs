@@ -195,7 +195,7 @@ impl Planned {
             Blueprint::Lora { .. } => "Lora",
             Blueprint::Dora => "Dora",
             Blueprint::Vera { .. } => "Vera",
-            Blueprint::LoHa => "LoHa",
+            Blueprint::LoHa { .. } => "LoHa",
             Blueprint::LoKr(_) => "LoKr",
             Blueprint::AdaLora { .. } => "AdaLora",
             Blueprint::Ia3 { .. } => "Ia3",

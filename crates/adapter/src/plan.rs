@@ -112,7 +112,7 @@ fn is_candidate(site: &Site, method: &MethodConfig) -> bool {
 fn check_kinds(selected: &[Site], config: &LoraConfig) -> Result<(), AdapterError> {
     let takes = |kind: Kind| match &config.method {
         MethodConfig::Vera(_) => matches!(kind, Kind::Linear | Kind::Other),
-        MethodConfig::LoHa
+        MethodConfig::LoHa(_)
         | MethodConfig::LoKr(_)
         | MethodConfig::AdaLora(_)
         | MethodConfig::Ia3(_) => kind != Kind::Embedding,
@@ -173,10 +173,12 @@ fn planned_site(
         MethodConfig::Vera(vera) => Blueprint::Vera {
             d_initial: vera.d_initial,
         },
-        MethodConfig::LoHa => Blueprint::LoHa,
+        MethodConfig::LoHa(loha) => Blueprint::LoHa {
+            has_core: loha.use_effective_conv2d && site.view.kernel() > 1,
+        },
         MethodConfig::LoKr(lokr) => {
-            let channels = d_in / site.view.kernel().max(1);
-            Blueprint::LoKr(LoKrShape::new(channels, d_out, rank, lokr))
+            let (channels, kernel) = (site.view.channels(), site.view.kernel());
+            Blueprint::LoKr(LoKrShape::new([channels, kernel, d_out], rank, lokr))
         }
         MethodConfig::AdaLora(adalora) => {
             let start_rank = rank;

@@ -5,7 +5,7 @@ use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::error::nearest;
 use crate::initial::{INITIALIZATIONS, Initialization};
-use crate::method::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
+use crate::method::{AdaLoraConfig, Ia3Config, LoHaConfig, LoKrConfig, MethodConfig, VeraConfig};
 use crate::targets::Targets;
 
 /// `adapter_config.json`, in PEFT's words.
@@ -98,7 +98,7 @@ const PEFT_TYPES: [&str; 9] = [
 ];
 
 /// Fields of PEFT that change what an adapter computes and that are not supported, with the values that are harmless.
-const UNSUPPORTED: [(&str, &[&str]); 11] = [
+const UNSUPPORTED: [(&str, &[&str]); 9] = [
     ("target_parameters", &["null", "[]"]),
     ("layer_replication", &["null"]),
     ("megatron_config", &["null"]),
@@ -108,8 +108,6 @@ const UNSUPPORTED: [(&str, &[&str]); 11] = [
     ("arrow_config", &["null"]),
     ("monteclora_config", &["null"]),
     ("kappa_tune_config", &["null"]),
-    ("use_effective_conv2d", &["false", "null"]),
-    ("rank_dropout_scale", &["false", "null"]),
 ];
 
 /// Initializations that leave the base as it is, so that an adapter alone says what was trained.
@@ -257,9 +255,20 @@ fn read_method(
             adapter.alpha = fields.number("alpha", 8.0);
             adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
             adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
+            let use_effective_conv2d = fields.flag("use_effective_conv2d", false);
+            let rank_dropout = fields.number("rank_dropout", 0.0);
+            let module_dropout = fields.number("module_dropout", 0.0);
             adapter.method = match peft_type {
-                "LOHA" => MethodConfig::LoHa,
+                "LOHA" => MethodConfig::LoHa(LoHaConfig {
+                    use_effective_conv2d,
+                    rank_dropout,
+                    module_dropout,
+                }),
                 _ => MethodConfig::LoKr(LoKrConfig {
+                    use_effective_conv2d,
+                    rank_dropout,
+                    rank_dropout_scale: fields.flag("rank_dropout_scale", false),
+                    module_dropout,
                     decompose_both: fields.flag("decompose_both", false),
                     decompose_factor: fields
                         .optional("decompose_factor", "a whole number", Value::as_i64)
