@@ -2,7 +2,7 @@ use crate::beside::TrainedBiases;
 use crate::error::AdapterError;
 use crate::init::LoraInit;
 use crate::method::{Columns, MethodConfig};
-use crate::targets::{Pattern, Targets};
+use crate::targets::{Pattern, Targets, is_suffix};
 
 /// What an adapter of any method is to be.
 pub type AdapterConfig = LoraConfig;
@@ -49,6 +49,9 @@ pub struct LoraConfig {
     pub trained_biases: TrainedBiases,
     /// Fused projections of which only some columns are adapted: the end of a layer's path, and which. Of LoRA.
     pub parts: Vec<(String, Columns)>,
+    /// Convolutions in groups, by the ends of their paths, and how many groups each has, which a kernel alone does not tell. Of LoRA:
+    /// a folder then has its factors as PEFT lays them out for a convolution in groups, of as many times the rank.
+    pub conv_groups: Vec<(String, usize)>,
     /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single layers, matched like [`rank_pattern`](Self::rank_pattern).
@@ -82,6 +85,7 @@ impl LoraConfig {
             trained_biases: TrainedBiases::None,
             trainable_tokens: Vec::new(),
             parts: Vec::new(),
+            conv_groups: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             modules_to_save: Vec::new(),
@@ -112,6 +116,19 @@ impl LoraConfig {
     pub fn with_parts(mut self, name: impl Into<String>, columns: Columns) -> Self {
         self.parts.push((name.into(), columns));
         self
+    }
+
+    /// Says of the convolutions whose path ends with a name how many groups they have.
+    pub fn with_conv_groups(mut self, name: impl Into<String>, groups: usize) -> Self {
+        self.conv_groups.push((name.into(), groups));
+        self
+    }
+
+    /// How many groups the layer of a path has: 1 where nothing says otherwise.
+    pub(crate) fn groups_of(&self, path: &str) -> usize {
+        let mut named = self.conv_groups.iter();
+        let found = named.find(|(name, _)| is_suffix(path, name));
+        found.map_or(1, |(_, groups)| *groups)
     }
 
     /// Sets which layers are adapted.
@@ -220,6 +237,11 @@ impl LoraConfig {
             (
                 "trained biases beside it (bias)",
                 self.trained_biases != TrainedBiases::None && self.method.biases_word().is_none(),
+            ),
+            (
+                "convolutions in groups (conv_groups)",
+                !self.conv_groups.is_empty()
+                    && !matches!(self.method, MethodConfig::Lora | MethodConfig::LoraFa),
             ),
             (
                 "dropout of inputs",

@@ -121,8 +121,9 @@ const PLAIN_INITS: [&str; 6] = [
 ];
 
 impl PeftConfig {
-    /// Reads the fields; all that are of a wrong type, or have a value that none has, at once.
-    pub(super) fn read(map: Map<String, Value>) -> Result<Self, Vec<String>> {
+    /// Reads the fields, and beside them what is wrong with any: a wrong type, or a value that none has. Such fields are read as
+    /// if they were not there.
+    pub(super) fn read(map: Map<String, Value>) -> (Self, Vec<String>) {
         let mut fields = Fields::new(map);
         let mut unsupported = Vec::new();
         let peft_type = fields.text("peft_type").unwrap_or_default();
@@ -174,23 +175,26 @@ impl PeftConfig {
         let inference_mode = fields.flag("inference_mode", false);
         let fan_in_fan_out = fields.flag("fan_in_fan_out", false);
         let (other, faults) = fields.rest();
-        match faults.is_empty() {
-            true => Ok(Self {
-                peft_type,
-                task_type,
-                base_model_name_or_path,
-                inference_mode,
-                target_modules,
-                exclude_modules,
-                modules_to_save,
-                fan_in_fan_out,
-                adapter,
-                start,
-                unsupported,
-                other,
-            }),
-            false => Err(faults),
-        }
+        let config = Self {
+            peft_type,
+            task_type,
+            base_model_name_or_path,
+            inference_mode,
+            target_modules,
+            exclude_modules,
+            modules_to_save,
+            fan_in_fan_out,
+            adapter,
+            start,
+            unsupported,
+            other,
+        };
+        (config, faults)
+    }
+
+    /// Whether its method is one that is read.
+    pub(super) fn has_known_method(&self) -> bool {
+        PEFT_TYPES.contains(&self.peft_type.as_str())
     }
 }
 
@@ -351,8 +355,9 @@ fn read_start(fields: &mut Fields, unsupported: &mut Vec<String>) -> Option<Init
 }
 
 /// What helps against a base that cannot be made again.
-const RESIDUAL: &str = "have PEFT save it with path_initial_model_for_weight_conversion; or, to use it over the base that it was \
-                        trained over, set the field to true";
+const RESIDUAL: &str = "have PEFT save it as plain LoRA: save_pretrained with path_initial_model_for_weight_conversion, the \
+                        folder of the adapter before the training; or, to use it over the base that it was trained over, set \
+                        the field to true";
 
 /// What LoRA and AdaLoRA have in common.
 fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {

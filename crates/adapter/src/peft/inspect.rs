@@ -53,8 +53,8 @@ pub struct AdapterLayer {
 }
 
 /// The two factors of a layer, behind its path.
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
+pub(super) const A: &str = ".lora_A.weight";
+pub(super) const B: &str = ".lora_B.weight";
 const MAGNITUDE: &str = ".lora_magnitude_vector";
 
 /// All that a file may have of a layer, by any method.
@@ -231,7 +231,7 @@ fn layers(
 }
 
 /// The path of a layer and what follows it in a key.
-fn split(key: &str) -> Option<(&str, &str)> {
+pub(super) fn split(key: &str) -> Option<(&str, &str)> {
     ENDINGS
         .into_iter()
         .filter_map(|ending| Some((key.strip_suffix(ending)?, ending)))
