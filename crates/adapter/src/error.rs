@@ -179,24 +179,7 @@ impl AdapterError {
             one => vec![one],
         });
         for error in flat {
-            let mut known = several.iter_mut();
-            let is_added = match &error {
-                Self::Config { faults: more } => known.find_map(|known| match known {
-                    Self::Config { faults } => Some(faults.extend(more.iter().cloned())),
-                    _ => None,
-                }),
-                Self::Tensors {
-                    path: at,
-                    faults: more,
-                } => known.find_map(|known| match known {
-                    Self::Tensors { path, faults } if path == at => {
-                        Some(faults.extend(more.iter().cloned()))
-                    }
-                    _ => None,
-                }),
-                _ => None,
-            };
-            if is_added.is_none() {
+            if !several.iter_mut().any(|known| known.takes_in(&error)) {
                 several.push(error);
             }
         }
@@ -205,6 +188,26 @@ impl AdapterError {
             1 => Err(several.remove(0)),
             _ => Err(Self::Several { errors: several }),
         }
+    }
+
+    /// Takes in the faults of another error, if they are of one kind in one place.
+    fn takes_in(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Config { faults }, Self::Config { faults: more }) => {
+                faults.extend(more.iter().cloned());
+            }
+            (
+                Self::Tensors { path, faults },
+                Self::Tensors {
+                    path: at,
+                    faults: more,
+                },
+            ) if path == at => {
+                faults.extend(more.iter().cloned());
+            }
+            _ => return false,
+        }
+        true
     }
 
     pub(crate) fn no_such_target(targets: Vec<String>, sites: &[Site]) -> Self {

@@ -52,6 +52,7 @@ mod stack;
 mod summary;
 mod switch;
 mod targets;
+mod unmatched;
 mod view;
 
 pub use adapter_only::AdapterOnly;

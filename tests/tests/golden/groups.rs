@@ -67,9 +67,13 @@ fn an_adapter_of_peft_whose_rows_keep_to_their_groups_is_read_merged_and_written
             let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
             let mut tensors: Vec<_> = file
                 .iter()
-                .map(|(key, view)| (key.to_string(), view.shape().to_vec(), view.data().to_vec()))
+                .map(|(key, view)| {
+                    // Numbers and not bytes: a 0 of PEFT's may have a sign.
+                    let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+                    (key.to_string(), view.shape().to_vec(), numbers)
+                })
                 .collect();
-            tensors.sort();
+            tensors.sort_by(|(x, ..), (y, ..)| x.cmp(y));
             tensors
         };
         assert!(read(ours.path()) == read(&theirs), "the tensors");
