@@ -29,7 +29,8 @@ pub struct LoraConfig {
     /// Numerator of the scale; the change is multiplied by `alpha / r`.
     pub alpha: f64,
     /// Probability that an input of the adapter is dropped in training, in `[0, 1)`. It acts where the layer calls
-    /// [`project`](crate::project); a layer that composes the weight has no input of the adapter to drop.
+    /// [`project`](crate::project); a layer that composes the weight has no input of the adapter to drop, and so have methods
+    /// other than LoRA, DoRA, AdaLoRA and VeRA: the same configuration goes with each of them. What LoHa and LoKr drop is their own.
     pub dropout: f64,
     /// Scale by `alpha / sqrt(r)`, which keeps high ranks from learning slowly (rsLoRA).
     pub use_rslora: bool,
@@ -242,10 +243,6 @@ impl LoraConfig {
                 "convolutions in groups (conv_groups)",
                 !self.conv_groups.is_empty()
                     && !matches!(self.method, MethodConfig::Lora | MethodConfig::LoraFa),
-            ),
-            (
-                "dropout of inputs",
-                self.dropout > 0.0 && !self.method.has_input_dropout(),
             ),
             (
                 "columns of fused projections",

@@ -96,11 +96,6 @@ impl MethodConfig {
         }
     }
 
-    /// Whether it has an input of its own that could be dropped in training.
-    pub(crate) fn has_input_dropout(&self) -> bool {
-        self.is_lora() || matches!(self, Self::AdaLora(_) | Self::Vera(_))
-    }
-
     /// Whether a rank belongs to it.
     pub(crate) fn has_rank(&self) -> bool {
         !matches!(
