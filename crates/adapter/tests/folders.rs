@@ -309,3 +309,67 @@ fn an_expression_in_some_layers_is_written_as_paths_which_peft_reads() {
     assert_eq!(written["layers_to_transform"], json!([0, 2]));
     assert!(peft::load(base(), DEFAULT_NAME, folder.path()).is_ok());
 }
+
+/// The shapes that PEFT 0.21.2 gives `Conv2d(4, 6, 1)`, whatever `use_effective_conv2d` says.
+#[test]
+fn a_kernel_of_1_has_no_core() {
+    use burn::module::Module;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn_lora_adapter::{LoHaConfig, LoKrConfig, MethodConfig};
+    #[derive(Module, Debug)]
+    struct One {
+        one: Conv2d,
+    }
+    let device = Device::flex();
+    let loha = MethodConfig::LoHa(LoHaConfig {
+        use_effective_conv2d: true,
+        ..LoHaConfig::default()
+    });
+    let lokr = MethodConfig::LoKr(LoKrConfig {
+        use_effective_conv2d: true,
+        ..LoKrConfig::default()
+    });
+    for (method, rank, expected) in [
+        (
+            loha,
+            2,
+            vec![
+                ("hada_w1_a", vec![6, 2]),
+                ("hada_w1_b", vec![2, 4]),
+                ("hada_w2_a", vec![6, 2]),
+                ("hada_w2_b", vec![2, 4]),
+            ],
+        ),
+        (
+            lokr,
+            1,
+            vec![
+                ("lokr_w1", vec![2, 2]),
+                ("lokr_w2_a", vec![3, 1]),
+                ("lokr_w2_b", vec![1, 2]),
+            ],
+        ),
+    ] {
+        let one = Conv2dConfig::new([4, 6], [1, 1]).init(&device);
+        let config = LoraConfig::new(rank, 4.0)
+            .with_method(method)
+            .with_targets(Targets::names(["one"]));
+        let model = attach(One { one }, DEFAULT_NAME, &config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = PeftMetadata::default();
+        peft::save(&model, DEFAULT_NAME, &config, &metadata, folder.path()).unwrap();
+        let bytes = fs::read(folder.path().join(peft::WEIGHTS_FILE)).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut found: Vec<(String, Vec<usize>)> = file
+            .iter()
+            .map(|(key, view)| (key.to_string(), view.shape().to_vec()))
+            .collect();
+        found.sort();
+        let expected: Vec<(String, Vec<usize>)> = expected
+            .into_iter()
+            .map(|(name, shape)| (format!("base_model.model.one.{name}"), shape))
+            .collect();
+        assert_eq!(found, expected);
+        assert_eq!(fields(folder.path())["use_effective_conv2d"], json!(true));
+    }
+}
