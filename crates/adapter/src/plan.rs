@@ -169,7 +169,7 @@ fn planned_site(
     let mut rank = patterns.rank(path, config.rank);
     if config.method.is_lora() || matches!(config.method, MethodConfig::AdaLora(_)) {
         // As many changes of their own as there are groups.
-        let most = (d_in * config.groups_of(path)).min(d_out);
+        let most = d_in.saturating_mul(config.groups_of(path)).min(d_out);
         if rank > most {
             faults.push(format!(
                 "rank {rank} exceeds {most}, the smaller side of {path} [{d_in}, {d_out}]"

@@ -162,6 +162,7 @@ fn groups_that_are_none_are_refused_before_anything_is_attached() {
     let device = Device::flex();
     let base = case().convolutions_in_groups(&device);
     let wrong = own()
+        .with_conv_groups("plane", usize::MAX)
         .with_conv_groups("line", 3)
         .with_conv_groups("lane", 2);
     let error = attach(base.clone(), DEFAULT_NAME, &wrong).unwrap_err();
@@ -169,11 +170,11 @@ fn groups_that_are_none_are_refused_before_anything_is_attached() {
         panic!("{error}");
     };
     assert!(
-        faults.len() == 2 && faults[0].contains("3 groups, for 8 outputs"),
+        faults.len() == 3 && faults[1].contains("3 groups, for 8 outputs"),
         "{faults:?}"
     );
     assert!(
-        faults[1].contains("\"lane\", no targeted convolution"),
+        faults[2].contains("\"lane\", no targeted convolution"),
         "{faults:?}"
     );
     let other = in_peft_form().with_method("adalora".parse().unwrap());

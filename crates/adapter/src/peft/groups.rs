@@ -45,7 +45,8 @@ impl Sizes {
     /// Of a layer in so many groups.
     fn new(view: &View, rank: usize, groups: usize) -> Option<Self> {
         let [width, d_out] = view.dims();
-        (groups > 1 && d_out.is_multiple_of(groups)).then(|| Self {
+        let is_any = rank > 0 && width > 0;
+        (is_any && groups > 1 && d_out.is_multiple_of(groups)).then(|| Self {
             rank,
             groups,
             width,
@@ -272,6 +273,7 @@ mod tests {
             ([6, 6, 3], [4, 3, 1]),
             ([6, 7, 2], [4, 3, 1]),
             ([6, 9, 2], [4, 2, 1]),
+            ([0, 6, 2], [4, 0, 1]),
         ] {
             assert!(Sizes::of(&view, &a, &b).is_none(), "{a:?} {b:?}");
         }
