@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use burn_lora::prelude::*;
 use burn_lora::train::require_dtype;
 use burn_lora::transformer::{
-    BeamSearch, Decoding, Detokenizer, Sampling, TextEvent, generate_text, stream_text,
+    BeamSearch, Decoding, Detokenizer, Sampling, TextEvent, WithParts, generate_text, stream_text,
 };
 use clap::Parser;
 
@@ -140,7 +140,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_folder(&options.model)?;
     let mut model = Decoder::load(&options.model, &LoadOptions::new(options.dtype, device))?;
     if let Some(folder) = &options.adapter {
-        model = peft::load(model, DEFAULT_NAME, folder)?.0;
+        model = model.load_adapters(folder)?;
     }
 
     let prompts = options

@@ -8,13 +8,17 @@ base's.
     python virtual_tokens.py              # write the files again
     python virtual_tokens.py --verify     # compare with them (1e-4)
     python virtual_tokens.py --check DIR  # load what burn-lora saved to DIR/CASE_METHOD, compare logits (1e-4)
+    python virtual_tokens.py --run MODEL ADAPTER SCORES
+                                          # load the folder that `burn-lora train` wrote for a model, compare logits (1e-4) with those
+                                          # that `burn-lora score --adapter` wrote to a file
 """
 
 import argparse
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from peft import PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft import PeftConfig, PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -135,6 +139,31 @@ def make(case, name):
     return model, {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
 
 
+def check_run(folder, adapter, scores):
+    """Where PEFT makes a prompt of a text itself, it must have read the same tokens as the run did."""
+    config = PeftConfig.from_pretrained(adapter)
+    labels = dict(num_labels=load_file(scores)["logits"].shape[-1]) if config.task_type.endswith("_CLS") else {}
+    model = CLASSES[config.task_type].from_pretrained(folder, dtype=torch.float32, **labels).eval()
+    if getattr(config, "prompt_tuning_init", None) == "TEXT":
+        config.inference_mode = False
+        fresh = get_peft_model(deepcopy(model), config).get_prompt(1)[0]
+        drift = (load_file(adapter / "adapter_model.safetensors")["prompt_embeddings"][: len(fresh)] - fresh).abs().max()
+        print("the prompt moved from its text by at most", drift.item())
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    ours = load_file(scores)
+    inputs = {name: value for name, value in ours.items() if value.dtype == torch.int64 and name != "labels"}
+    logits = model(**inputs).logits
+    kept = ours["logits"]
+    if config.task_type in ("CAUSAL_LM", "TOKEN_CLS"):
+        mask = inputs["attention_mask"] == 1
+        logits, kept = logits[:, -mask.shape[1] :][mask], kept[mask]
+    if config.task_type == "SEQ_2_SEQ_LM":
+        mask = ours["labels"] != -100
+        logits, kept = logits[mask], kept[mask]
+    torch.testing.assert_close(logits, kept, rtol=1e-4, atol=1e-4)
+    print("ok", adapter)
+
+
 def write_as_older_versions_did(folder):
     old = OUT / "old"
     old.mkdir(exist_ok=True)
@@ -146,7 +175,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--check", type=Path)
+    parser.add_argument("--run", type=Path, nargs=3, metavar=("MODEL", "ADAPTER", "SCORES"))
     arguments = parser.parse_args()
+    if arguments.run:
+        return check_run(*arguments.run)
     for case, name in ((case, name) for case, (_, names, _) in CASES.items() for name in names):
         folder = OUT / f"{case}_{name}"
         if arguments.check:

@@ -213,6 +213,15 @@ fn place<M: Module>(
     replace_stacks(module, grown).apply_reparameterization(Attach { stacks })
 }
 
+/// Freezes a module but for its adapters and the modules that are to be trained as a whole, by the ends of their paths, as
+/// [`attach`] does: for what is trained beside the weights without an adapter on them.
+pub fn freeze<M: Module>(module: M, modules_to_save: &[String]) -> M {
+    module.map(&mut FreezeBase {
+        path: Path::default(),
+        beside: &Beside::modules(modules_to_save),
+    })
+}
+
 /// Switches gradients off for every parameter that is not an adapter's, and on for those that are trained beside it.
 struct FreezeBase<'a> {
     path: Path,

@@ -56,7 +56,7 @@ mod unmatched;
 mod view;
 
 pub use adapter_only::AdapterOnly;
-pub use attach::{DEFAULT_NAME, attach};
+pub use attach::{DEFAULT_NAME, attach, freeze};
 pub use beside::TrainedBiases;
 pub use change::{LayerChange, changes};
 pub use config::{AdapterConfig, LoraConfig};

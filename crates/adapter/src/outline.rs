@@ -140,7 +140,7 @@ pub fn outline<M: Module>(module: &M, config: &LoraConfig) -> Result<Outline, Ad
         layers: layers.collect(),
         saved: saved.into_iter().map(|saved| saved.path).collect(),
         shared_parameters: shared.iter().map(|[rows, columns]| rows * columns).sum(),
-        file_bytes: file_bytes(tensors),
+        file_bytes: weights_bytes(tensors),
     })
 }
 
@@ -225,7 +225,7 @@ fn shared(planned: &[Planned], config: &LoraConfig) -> Vec<[usize; 2]> {
 
 /// The size of a safetensors file of f32 tensors with PEFT's mark: eight bytes, the header in a multiple of eight, the
 /// numbers.
-fn file_bytes(mut tensors: Vec<(String, Vec<usize>)>) -> u64 {
+pub fn weights_bytes(mut tensors: Vec<(String, Vec<usize>)>) -> u64 {
     tensors.sort();
     let mut end = 0;
     let infos = tensors.into_iter().map(|(key, shape)| {

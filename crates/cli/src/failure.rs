@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use burn_lora::adapter::AdapterError;
 use burn_lora::data::DataError;
 use burn_lora::train::{DeviceError, PlanError, RunError, TrainError};
-use burn_lora::transformer::{ConfigError, LoadError, SentenceError};
+use burn_lora::transformer::{ConfigError, LoadError, PartError, SentenceError};
 use burn_lora_hub::HubError;
 
 /// What the exit codes mean, for `--help`.
@@ -98,7 +98,6 @@ failures! {
     ConfigError => Model,
     SentenceError => Model,
     AdapterError => Model,
-    PlanError => Model,
     HubError => Hub,
     DeviceError => Device,
 }
@@ -106,6 +105,25 @@ failures! {
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         Self::new(data_kind(&error), error)
+    }
+}
+
+impl From<PartError> for Failure {
+    fn from(error: PartError) -> Self {
+        let kind = match error.is_of_settings() {
+            true => Kind::Usage,
+            false => Kind::Model,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Part(error) => error.into(),
+            error => Self::new(Kind::Model, error),
+        }
     }
 }
 
@@ -151,6 +169,8 @@ impl From<RunError> for Failure {
             RunError::Load(error) => error.into(),
             RunError::Model(error) => error.into(),
             RunError::Adapter(error) => error.into(),
+            RunError::Part(error) => error.into(),
+            RunError::Plan(error) => error.into(),
             RunError::Device(error) => error.into(),
             RunError::Train(error) => error.into(),
             other => Self::new(Kind::Other, other),

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_lora::adapter::{DEFAULT_NAME, peft};
-use burn_lora::transformer::{Decoder, LoadOptions};
+use burn_lora::transformer::{Decoder, LoadOptions, WithParts};
 use burn_lora_hub::Wanted;
 use clap::Args;
 
@@ -41,6 +40,18 @@ pub struct Loaded {
 }
 
 impl ModelOptions {
+    /// The folder of the adapter.
+    ///
+    /// # Errors
+    ///
+    /// A name that is no folder, here or on the hub.
+    pub fn adapter_folder(&self) -> Result<Option<PathBuf>, Failure> {
+        let adapter = self.adapter.as_deref();
+        adapter
+            .map(|name| source::folder(name, None, Wanted::Adapter))
+            .transpose()
+    }
+
     /// Loads the decoder, and attaches the adapter.
     ///
     /// # Errors
@@ -48,17 +59,14 @@ impl ModelOptions {
     /// Whatever is wrong with the folders or the device.
     pub fn load(&self) -> Result<Loaded, Failure> {
         let folder = source::folder(&self.model, self.revision.as_deref(), Wanted::Model)?;
-        let adapter = self.adapter.as_deref();
-        let adapter = adapter
-            .map(|name| source::folder(name, None, Wanted::Adapter))
-            .transpose()?;
+        let adapter = self.adapter_folder()?;
         let (choice, device) = self.compute.open()?;
         let mut model = Decoder::load(
             &folder,
             &LoadOptions::new(self.compute.dtype.into(), device),
         )?;
         if let Some(adapter) = adapter {
-            model = peft::load(model, DEFAULT_NAME, &adapter)?.0;
+            model = model.load_adapters(&adapter)?;
         }
         Ok(Loaded {
             folder,

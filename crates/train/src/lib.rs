@@ -103,9 +103,10 @@ pub use recipe::{
 };
 pub use report::{REPORT_FILE, Report};
 pub use run::{
-    AdapterSettings, DataSettings, EvaluationSettings, ModelDtype, PreferenceSettings, RunConfig,
-    RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult, RunWatcher, TaskKind,
-    evaluate_run, preview, read_data, read_tokenizer, run,
+    AdapterSettings, BottleneckSettings, DataSettings, EncoderType, EvaluationSettings, ModelDtype,
+    PTuningSettings, PartSettings, Placement, PreferenceSettings, PrefixSettings, PromptSettings,
+    PromptStart, RunConfig, RunData, RunError, RunEvaluation, RunPart, RunPreview, RunResult,
+    RunWatcher, TaskKind, evaluate_run, preview, read_data, read_tokenizer, run,
 };
 pub use samples::{SAMPLES_FILE, Sample, read_samples};
 pub use schedule::{Decay, Schedule};

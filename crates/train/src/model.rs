@@ -1,8 +1,8 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
-use burn_lora_adapter::AdapterOnly;
+use burn_lora_adapter::{AdapterError, AdapterOnly, adapters, set_enabled};
 use burn_lora_kernels::{LossTerms, cross_entropy, cross_entropy_regularized};
-use burn_lora_transformer::Decoder;
+use burn_lora_transformer::{Decoder, WithParts};
 
 /// What the recipe needs of a causal language model.
 ///
@@ -74,6 +74,19 @@ pub trait CausalLm: Module + 'static {
         None
     }
 
+    /// Whether anything is attached, on weights or beside them.
+    fn has_adapters(&self) -> bool {
+        !adapters(self).is_empty()
+    }
+
+    /// The same with all that is attached off: what it is trained from.
+    ///
+    /// # Errors
+    /// Adapters that are merged.
+    fn without_adapters(self) -> Result<Self, AdapterError> {
+        set_enabled(self, false)
+    }
+
     /// Positions the model knows.
     fn max_positions(&self) -> usize;
 
@@ -120,6 +133,14 @@ impl CausalLm for Decoder {
 
     fn with_embedding_noise(self, alpha: f64) -> Option<Self> {
         Some(Decoder::with_embedding_noise(self, Some(alpha)))
+    }
+
+    fn has_adapters(&self) -> bool {
+        WithParts::has_adapters(self)
+    }
+
+    fn without_adapters(self) -> Result<Self, AdapterError> {
+        WithParts::without_adapters(self)
     }
 
     fn max_positions(&self) -> usize {
@@ -181,6 +202,15 @@ impl<M: CausalLm> CausalLm for AdapterOnly<M> {
                 })
         });
         known.then_some(noisy)
+    }
+
+    fn has_adapters(&self) -> bool {
+        self.inner().has_adapters()
+    }
+
+    fn without_adapters(self) -> Result<Self, AdapterError> {
+        let bare = self.inner().clone().without_adapters()?;
+        Ok(self.map_inner(|_| bare))
     }
 
     fn max_positions(&self) -> usize {

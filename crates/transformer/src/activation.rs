@@ -52,6 +52,11 @@ impl Activation {
         known.map_or("", |(name, _)| name)
     }
 
+    /// All names.
+    pub fn names() -> [&'static str; NAMES.len()] {
+        NAMES.map(|(name, _)| name)
+    }
+
     /// All names, for an error.
     pub(crate) fn known() -> String {
         NAMES.map(|(name, _)| name).join(", ")

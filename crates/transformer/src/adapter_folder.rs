@@ -138,18 +138,36 @@ pub(crate) fn read(
     dir: &Path,
     expected: &BTreeMap<String, Vec<usize>>,
 ) -> Result<HashMap<String, Vec<f32>>, Trouble> {
+    let (path, stored) = stored(dir)?;
+    compare(stored, expected).map_err(|faults| Trouble::faults(path, faults))
+}
+
+/// A tensor as it was found: shape, dtype, and numbers where the dtype is one of floats.
+pub(crate) type Found = (Vec<usize>, String, Option<Vec<f32>>);
+
+/// The tensors of a folder, whatever they are, and their file.
+pub(crate) fn look(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Found>), Trouble> {
+    let (path, stored) = stored(dir)?;
+    let found = stored.into_iter().map(|(key, tensor)| {
+        let numbers = numbers(&tensor);
+        (key, (tensor.shape, format!("{:?}", tensor.dtype), numbers))
+    });
+    Ok((path, found.collect()))
+}
+
+/// The file of the weights, of whichever kind there is, and its tensors.
+fn stored(dir: &Path) -> Result<(PathBuf, HashMap<String, Stored>), Trouble> {
     let (path, old) = (dir.join(WEIGHTS), dir.join(OLD_WEIGHTS));
-    let (path, stored) = match !path.exists() && old.exists() {
+    match !path.exists() && old.exists() {
         true => {
             let stored = read_old(&old)?;
-            (old, stored)
+            Ok((old, stored))
         }
         false => {
             let stored = read_safetensors(&path)?;
-            (path, stored)
+            Ok((path, stored))
         }
-    };
-    compare(stored, expected).map_err(|faults| Trouble::faults(path, faults))
+    }
 }
 
 struct Stored {

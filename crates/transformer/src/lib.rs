@@ -52,6 +52,7 @@ mod nearest;
 mod norm;
 mod parameters;
 mod part_methods;
+mod parts;
 mod pickle;
 mod positions;
 mod reader;
@@ -103,6 +104,10 @@ pub use load::{LoadOptions, LoadProgress, LoadReport, ProgressCallback};
 pub use named::{Kind, Named, Siblings};
 pub use norm::{LayerNorm, RmsNorm};
 pub use part_methods::{PART_METHODS, PART_MODULES};
+pub use parts::{
+    AdapterFolder, AdapterKind, PartConfig, PartError, PartOutline, PartReport, PartTensor,
+    WithParts, adapter_folders, inspect_part,
+};
 pub use positions::Padding;
 pub use resize::NewRows;
 pub use rows::WithRows;

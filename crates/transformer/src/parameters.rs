@@ -3,12 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::weigh::cast;
 
 /// What Burn calls the container of what is put onto a weight.
 const REPARAMETERIZATION: &str = "Reparameterization";
+
+/// Where a parameter is, or will be once it has values.
+pub(crate) fn device_of<const D: usize>(param: &Param<Tensor<D>>) -> Device {
+    match param.is_initialized() {
+        true => param.base().device(),
+        false => param.lazy_device(),
+    }
+}
 
 /// A parameter as a file of PyTorch's has it.
 pub(crate) struct Parameter {

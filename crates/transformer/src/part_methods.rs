@@ -9,7 +9,7 @@ const NEVER: &str = "no: no weight does what it does";
 /// The methods that are parts of a model beside its weights; `docs/methods.md` is made of it.
 pub const PART_METHODS: [MethodInfo; 4] = [
     MethodInfo {
-        word: "VirtualTokensConfig::Prompt",
+        word: "prompt",
         formula: "model([P; E(x)])",
         paper: "arXiv:2104.08691",
         layers: MODELS,
@@ -19,7 +19,7 @@ pub const PART_METHODS: [MethodInfo; 4] = [
         tested: SUITE_AND_PEFT,
     },
     MethodInfo {
-        word: "VirtualTokensConfig::PTuning",
+        word: "p-tuning",
         formula: "model([f(P); E(x)]), f an MLP or LSTMs",
         paper: "arXiv:2103.10385",
         layers: MODELS,
@@ -29,7 +29,7 @@ pub const PART_METHODS: [MethodInfo; 4] = [
         tested: SUITE_AND_PEFT,
     },
     MethodInfo {
-        word: "VirtualTokensConfig::Prefix",
+        word: "prefix",
         formula: "attention(q, [P_k; k], [P_v; v])",
         paper: "arXiv:2101.00190",
         layers: MODELS,
@@ -39,7 +39,7 @@ pub const PART_METHODS: [MethodInfo; 4] = [
         tested: SUITE_AND_PEFT,
     },
     MethodInfo {
-        word: "BottleneckConfig",
+        word: "bottleneck",
         formula: "x + s (f(x D + d) U + u), after attention and inner layer (Houlsby), after the inner layer (Pfeiffer), or beside it",
         paper: "arXiv:1902.00751, arXiv:2005.00247, arXiv:2110.04366",
         layers: MODELS,

@@ -157,6 +157,8 @@ impl PeftConfig {
             Some(targets) => adapter.targets = targets.into(),
             // The tokens of PEFT's own method are those of the input's embedding, unless another is named.
             None if peft_type == "TRAINABLE_TOKENS" => {}
+            // What stands beside the weights has none; that it is read elsewhere is told below.
+            None if !PEFT_TYPES.contains(&peft_type.as_str()) => {}
             None => fields
                 .faults
                 .push("target_modules is missing: it says which layers are adapted".to_string()),

@@ -15,6 +15,7 @@ mod save;
 pub(crate) mod tensors;
 mod write;
 
+pub use crate::outline::weights_bytes;
 pub use card::card_of;
 pub use config::{PeftConfig, TargetModules};
 pub(crate) use folder::{Tensors, write_folder};

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use burn_lora::adapter::merge_and_unload;
+use burn_lora::transformer::{AdapterFolder, adapter_folders};
 use clap::Args;
 use serde_json::json;
 
@@ -34,11 +35,19 @@ const TOKENIZER: [&str; 6] = [
 
 /// Runs the command.
 pub fn run(options: &MergeOptions, output: &Output) -> Result<(), Failure> {
-    if options.model.adapter.is_none() {
+    let Some(adapter) = options.model.adapter_folder()? else {
         return Err(Failure::new(
             Kind::Usage,
             "--adapter is missing: there is nothing to merge",
         ));
+    };
+    let adapters = adapter_folders(&adapter)?;
+    let reasons: Vec<String> = adapters
+        .iter()
+        .filter_map(AdapterFolder::why_unmergeable)
+        .collect();
+    if !reasons.is_empty() {
+        return Err(Failure::new(Kind::Model, reasons.join("\n")));
     }
     let loaded = options.model.load()?;
     let is_same = |a: &PathBuf, b: &PathBuf| match (a.canonicalize(), b.canonicalize()) {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn_lora::train::{
-    Backend, DeviceChoice, Fit, ModelDtype, Plan, PlanOptions, Planner, RunConfig, measure_rate,
+    Backend, DeviceChoice, Fit, ModelDtype, PartSettings, Plan, PlanOptions, Planner, RunConfig,
+    measure_rate,
 };
 use burn_lora::transformer::{Gpt3Shape, LoadError, ModelConfig, inspect_folder};
 use burn_lora_hub::Wanted;
@@ -61,8 +62,8 @@ was where it was measured); the time is that of the matrix products alone, which
 /// Runs the command.
 pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
     let (config, model) = read(arguments)?;
-    let lora = config.lora_config();
-    let planner = Planner::new(&model.config, &lora)?;
+    let lora = config.weights_config();
+    let planner = Planner::with_parts(&model.config, lora.as_ref(), &config.adapter.parts())?;
     let backend = config.device.as_deref().map(backend).transpose()?;
     let mut options = PlanOptions {
         backend,
@@ -71,8 +72,12 @@ pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
     let longest = planner.anatomy().max_positions;
     if let Some(longest) = longest.filter(|longest| options.seq_len > *longest) {
         output.warn(&format!(
-            "max_seq_len is {}, the model has {longest} positions, which are planned for",
-            options.seq_len
+            "max_seq_len is {}, the model has {longest} positions{}, which are planned for",
+            options.seq_len,
+            match planner.parts().iter().any(|part| part.virtual_tokens > 0) {
+                true => " beside the virtual tokens",
+                false => "",
+            }
         ));
         options.seq_len = longest;
     }
@@ -88,6 +93,7 @@ pub fn run(arguments: &PlanArguments, output: &Output) -> Result<(), Failure> {
         "command": "plan",
         "model": config.model,
         "method": config.adapter.method,
+        "beside": config.adapter.beside.iter().map(PartSettings::word).collect::<Vec<_>>(),
         "dtype": config.dtype,
         "batch_size": options.batch_size,
         "seq_len": options.seq_len,
@@ -207,10 +213,7 @@ fn lines(plan: &Plan, config: &RunConfig, options: &PlanOptions, model: &Known) 
     };
     let mut lines = vec![
         format!("model       {} ({})", config.model, plan.model_type),
-        format!(
-            "adapter     {} on {} layers, rank {}",
-            config.adapter.method, parameters.layers, config.adapter.rank
-        ),
+        format!("adapter     {}", adapter_text(config, parameters.layers)),
         format!(
             "parameters  {} in the base, {} trained ({share:.4}%)",
             thousands(parameters.base as u64),
@@ -260,6 +263,19 @@ fn lines(plan: &Plan, config: &RunConfig, options: &PlanOptions, model: &Known) 
             .into(),
     });
     lines
+}
+
+/// The methods, each with how much of it there is.
+fn adapter_text(config: &RunConfig, layers: usize) -> String {
+    let adapter = &config.adapter;
+    let on_weights = format!(
+        "{} on {layers} layers, rank {}",
+        adapter.method, adapter.rank
+    );
+    let own = adapter.is_on_weights().then_some(on_weights);
+    let parts = adapter.parts().into_iter().map(|part| part.to_string());
+    let methods: Vec<String> = own.into_iter().chain(parts).collect();
+    methods.join("; ")
 }
 
 fn fit_lines(fit: &Fit, options: &PlanOptions) -> Vec<String> {

@@ -25,6 +25,7 @@ recipes!(
     "gpt2-e2e",
     "masked",
     "orpo",
+    "prompt",
     "regression",
     "roberta-glue",
     "seq2seq",

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+mod parts;
 mod plan;
 mod reports;
 mod tasks;
@@ -331,6 +332,7 @@ fn every_recipe_runs() {
         "gpt2-e2e",
         "masked",
         "orpo",
+        "prompt",
         "regression",
         "roberta-glue",
         "seq2seq",
@@ -353,7 +355,7 @@ fn every_recipe_runs() {
                 "chat_template=chatml",
                 "max_seq_len=256",
             ],
-            "completion" => &["data.path=pairs.csv"],
+            "completion" | "prompt" => &["data.path=pairs.csv"],
             "gpt2-e2e" => &[
                 "data.path=pairs.csv",
                 "targets=q_proj,v_proj",

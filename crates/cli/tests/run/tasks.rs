@@ -120,7 +120,7 @@ pub fn metrics(recipe: &str) -> &'static [&'static str] {
             "rewards/accuracies",
             "rewards/margins",
         ],
-        "completion" => &["loss", "perplexity", "exact_match", "bleu", "rouge_l"],
+        "completion" | "prompt" => &["loss", "perplexity", "exact_match", "bleu", "rouge_l"],
         _ => &["loss", "perplexity"],
     }
 }

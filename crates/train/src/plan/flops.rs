@@ -25,9 +25,16 @@ pub struct StepFlops {
 
 impl Planner {
     pub(super) fn flops(&self, options: &PlanOptions) -> StepFlops {
+        let placed = &self.with_places(options);
         let [mut forward, mut backward, mut recomputed] = [0u128; 3];
         let first = self.first_block();
         for layer in &self.layers {
+            // A head is behind the places of virtual tokens.
+            let options = if layer.block.is_some() {
+                placed
+            } else {
+                options
+            };
             let [ahead, back] = self.layer_flops(layer, first, options);
             forward += ahead;
             backward += back;
@@ -37,7 +44,7 @@ impl Planner {
             recomputed += if again { ahead } else { 0 };
         }
         for (index, block) in self.anatomy.blocks.iter().enumerate() {
-            let product = self.attention_product(block, options);
+            let product = self.attention_product(block, placed);
             forward += 2 * product;
             backward += if index >= first { 4 * product } else { 0 };
             let again = index >= first && index < options.recompute;
@@ -48,6 +55,17 @@ impl Planner {
             let product = 2 * self.learned_tokens(options) * sizes[0] * sizes[1];
             forward += product;
             backward += product * if self.trains_table() { 2 } else { 1 };
+        }
+        for part in &self.parts {
+            // Two products of every bottleneck for every token, and the matrices of a network for every virtual token; backward the
+            // gradients of both sides of each.
+            let each = 2 * 2 * placed.tokens() * (self.anatomy.d_model * part.width) as u128;
+            let of_block = each * part.bottlenecks as u128;
+            let blocks = self.anatomy.blocks.len() as u128;
+            let network = 2 * (part.virtual_tokens * part.network) as u128;
+            forward += of_block * blocks + network;
+            backward += 2 * (of_block * blocks + network);
+            recomputed += of_block * options.recompute.min(self.anatomy.blocks.len()) as u128;
         }
         let passes = options.grad_accumulation as u128;
         let total = forward + backward + recomputed;
@@ -139,6 +157,7 @@ impl Planner {
             .filter(|base| base.kind == "embedding");
         let mut embeddings = embeddings.map(|base| &base.path);
         self.trains_all
+            || self.parts.iter().any(|part| part.is_embedded)
             || embeddings.any(|path| {
                 self.outline.saved.contains(path)
                     || self

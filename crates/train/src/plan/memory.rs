@@ -70,9 +70,10 @@ impl Planner {
             true => size,
             false => F32,
         };
-        let added = self.outline.added() as u128;
-        let activations = self.activations(options);
-        let (logits, workspace) = (self.logits(options), self.workspace(options));
+        let added = (self.outline.added() + self.beside()) as u128;
+        let placed = &self.with_places(options);
+        let activations = self.activations(placed);
+        let (logits, workspace) = (self.logits(options), self.workspace(placed));
         let tensors = [
             base * size,
             (added + self.outline.shared_parameters as u128) * F32,
@@ -193,6 +194,11 @@ impl Planner {
         bytes += size * if reads(Place::MlpOut) { inner } else { 0 };
         for layer in here() {
             bytes += self.adapter_keeps(layer, block, size);
+        }
+        for part in &self.parts {
+            // Each keeps its input, and what is before and behind its activation, in f32.
+            let (each, width) = (part.bottlenecks as u128, part.width as u128);
+            bytes += each * F32 * (d + 2 * width);
         }
         tokens * bytes
     }

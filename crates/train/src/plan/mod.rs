@@ -12,7 +12,7 @@ mod rate;
 
 use burn::tensor::DType;
 use burn_lora_adapter::{AdapterError, LoraConfig, Outline, OutlineLayer};
-use burn_lora_transformer::{Anatomy, ConfigError, ModelConfig, Place};
+use burn_lora_transformer::{Anatomy, ConfigError, ModelConfig, PartError, PartOutline, Place};
 use serde::Serialize;
 
 pub use fit::{Fit, FitAtLength};
@@ -21,7 +21,8 @@ pub use memory::MemoryParts;
 pub use rate::{MeasuredRate, measure_rate};
 
 use crate::device::Backend;
-use crate::run::RunConfig;
+use crate::run::{PartSettings, RunConfig};
+use model::{Outlines, Wanted};
 
 /// Plans runs of one model and one adapter.
 ///
@@ -51,6 +52,8 @@ pub struct Planner {
     has_tied_head: bool,
     dropout: f64,
     trains_all: bool,
+    /// What stands beside the weights.
+    parts: Vec<PartOutline>,
 }
 
 /// How a step is run.
@@ -136,7 +139,7 @@ pub struct Plan {
     pub model_type: &'static str,
     /// Counts, exact.
     pub parameters: PlanParameters,
-    /// Bytes of `adapter_model.safetensors`, exact.
+    /// Bytes of `adapter_model.safetensors`, of several adapters together, exact.
     pub adapter_bytes: u64,
     /// Bytes at the peak of a step, by part.
     pub memory: MemoryParts,
@@ -171,6 +174,9 @@ pub enum PlanError {
     /// The adapter, for this model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A method beside the weights, for this model.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// More layers than a description of them is made for: a fault of the configuration.
     #[error(
         "the configuration asks for {layers} inner layers, experts counted; at most {most} are planned for"
@@ -209,8 +215,21 @@ impl Planner {
     /// [`PlanError::Model`] for sizes that do not fit each other, [`PlanError::Adapter`] for everything that attaching would
     /// refuse.
     pub fn new(model: &ModelConfig, adapter: &LoraConfig) -> Result<Self, PlanError> {
-        let outline = model::outline(model, Some(adapter))?;
-        Ok(Self::of(model, outline, adapter.dropout, false))
+        Self::with_parts(model, Some(adapter), &[])
+    }
+
+    /// The same with methods that stand beside the weights, or with these alone.
+    ///
+    /// # Errors
+    /// As for [`Self::new`]; [`PlanError::Part`] for what such a method would refuse.
+    pub fn with_parts(
+        model: &ModelConfig,
+        adapter: Option<&LoraConfig>,
+        parts: &[PartSettings],
+    ) -> Result<Self, PlanError> {
+        let outlines = model::outline(model, Wanted { adapter, parts })?;
+        let dropout = adapter.map_or(0.0, |adapter| adapter.dropout);
+        Ok(Self::of(model, outlines, dropout, false))
     }
 
     /// The same for training every parameter of a model, without an adapter.
@@ -218,12 +237,20 @@ impl Planner {
     /// # Errors
     /// [`PlanError::Model`] for sizes that do not fit each other.
     pub fn of_all_parameters(model: &ModelConfig) -> Result<Self, PlanError> {
-        let outline = model::outline(model, None)?;
-        Ok(Self::of(model, outline, 0.0, true))
+        let wanted = Wanted {
+            adapter: None,
+            parts: &[],
+        };
+        let outlines = model::outline(model, wanted)?;
+        Ok(Self::of(model, outlines, 0.0, true))
     }
 
-    fn of(model: &ModelConfig, outline: Outline, dropout: f64, trains_all: bool) -> Self {
-        let anatomy = Anatomy::of(model);
+    fn of(model: &ModelConfig, (outline, parts): Outlines, dropout: f64, trains_all: bool) -> Self {
+        let mut anatomy = Anatomy::of(model);
+        let places = parts.iter().map(|part| part.virtual_tokens).sum::<usize>();
+        anatomy.max_positions = anatomy
+            .max_positions
+            .map(|most| most.saturating_sub(places));
         let layers = model::placed(&anatomy, &outline, trains_all);
         let mut of_blocks = vec![Vec::new(); anatomy.blocks.len()];
         for (index, layer) in layers.iter().enumerate() {
@@ -242,6 +269,7 @@ impl Planner {
             of_blocks,
             dropout,
             trains_all,
+            parts,
         }
     }
 
@@ -250,7 +278,12 @@ impl Planner {
         &self.outline
     }
 
-    /// The sizes of the model.
+    /// What stands beside the weights.
+    pub fn parts(&self) -> &[PartOutline] {
+        &self.parts
+    }
+
+    /// The sizes of the model; of its positions those that virtual tokens leave.
     pub fn anatomy(&self) -> &Anatomy {
         &self.anatomy
     }
@@ -265,10 +298,11 @@ impl Planner {
             parameters: PlanParameters {
                 base,
                 trained: self.trained(),
-                total: base + self.outline.added(),
+                total: base + self.outline.added() + self.beside(),
                 layers: self.outline.layers.len(),
             },
-            adapter_bytes: self.outline.file_bytes,
+            adapter_bytes: self.outline.file_bytes
+                + self.parts.iter().map(|part| part.file_bytes).sum::<u64>(),
             memory: self.memory(options),
             flops,
             seconds: options
@@ -281,14 +315,30 @@ impl Planner {
     fn trained(&self) -> usize {
         match self.trains_all {
             true => self.outline.base_parameters(),
-            false => self.outline.trained(),
+            false => self.outline.trained() + self.beside(),
+        }
+    }
+
+    /// Parameters beside the weights.
+    fn beside(&self) -> usize {
+        self.parts.iter().map(|part| part.trained).sum()
+    }
+
+    /// Options whose rows have the places of virtual tokens: what goes through the blocks.
+    fn with_places(&self, options: &PlanOptions) -> PlanOptions {
+        let places = self.parts.iter().map(|part| part.virtual_tokens);
+        PlanOptions {
+            seq_len: options.seq_len + places.sum::<usize>(),
+            ..options.clone()
         }
     }
 
     /// The first block in which anything is trained: below it nothing is kept and nothing differentiated.
     fn first_block(&self) -> usize {
         let trained = |layer: &&Placed| layer.adapter.is_some() || layer.is_trained;
+        // What stands beside the weights is in the first block, or in front of it.
         let embedding = self.trains_all
+            || !self.parts.is_empty()
             || self.outline.layers.iter().any(|layer| {
                 self.anatomy.block(&layer.layer).is_none() && !self.is_head(&layer.layer)
             });
@@ -311,6 +361,18 @@ impl Planner {
                     .is_some_and(|adapter| adapter.layer == layer)
         })
     }
+}
+
+/// What methods beside the weights come to on a model that is not loaded.
+pub(crate) fn outline_parts(
+    model: &ModelConfig,
+    parts: &[PartSettings],
+) -> Result<Vec<PartOutline>, PlanError> {
+    let wanted = Wanted {
+        adapter: None,
+        parts,
+    };
+    Ok(model::outline(model, wanted)?.1)
 }
 
 #[cfg(test)]

@@ -2,25 +2,34 @@
 
 use std::collections::HashMap;
 
-use burn::module::Module;
 use burn_lora_adapter::{
     LoraConfig, Outline, OutlineLayer, base_parameters, outline as outline_of,
 };
 use burn_lora_transformer::{
     Anatomy, Decoder, DecoderClassifier, Encoder, EncoderConfig, MaskedLm, ModelConfig,
-    MultipleChoice, SequenceClassifier, T5, TokenClassifier,
+    MultipleChoice, PartOutline, SequenceClassifier, T5, TokenClassifier, WithParts,
 };
 
 use super::{Placed, PlanError};
+use crate::run::PartSettings;
 
 /// The largest mixtures of experts have some 15,000 inner layers.
 const MOST_LAYERS: usize = 100_000;
 
-/// The model that the first of `architectures` names, or the plain one of its kind, and what an adapter puts onto it.
-pub(super) fn outline(
-    model: &ModelConfig,
-    adapter: Option<&LoraConfig>,
-) -> Result<Outline, PlanError> {
+/// What is attached.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// To weights.
+    pub(super) adapter: Option<&'a LoraConfig>,
+    /// Beside them.
+    pub(super) parts: &'a [PartSettings],
+}
+
+/// What there is of a model and of what is attached to it.
+pub(super) type Outlines = (Outline, Vec<PartOutline>);
+
+/// The model that the first of `architectures` names, or the plain one of its kind, and what is put onto it and beside it.
+pub(super) fn outline(model: &ModelConfig, wanted: Wanted<'_>) -> Result<Outlines, PlanError> {
     // Each takes memory for its names and shapes.
     let blocks = Anatomy::of(model).blocks.into_iter();
     let layers = blocks
@@ -35,47 +44,47 @@ pub(super) fn outline(
     let class = model.architecture().unwrap_or_default();
     match model {
         ModelConfig::Decoder(config) => match class.ends_with("ForSequenceClassification") {
-            true => of(&DecoderClassifier::outline(config.clone())?, adapter),
-            false => of(&Decoder::outline(config.clone())?, adapter),
+            true => of(&DecoderClassifier::outline(config.clone())?, wanted),
+            false => of(&Decoder::outline(config.clone())?, wanted),
         },
-        ModelConfig::Encoder(config) => encoder(config.clone(), class, adapter),
-        ModelConfig::T5(config) => of(&T5::outline(config.clone())?, adapter),
+        ModelConfig::Encoder(config) => encoder(config.clone(), class, wanted),
+        ModelConfig::T5(config) => of(&T5::outline(config.clone())?, wanted),
         other => Err(PlanError::Kind {
             model_type: other.model_type(),
         }),
     }
 }
 
-fn encoder(
-    config: EncoderConfig,
-    class: &str,
-    adapter: Option<&LoraConfig>,
-) -> Result<Outline, PlanError> {
+fn encoder(config: EncoderConfig, class: &str, wanted: Wanted<'_>) -> Result<Outlines, PlanError> {
     let is = |ending: &str| class.ends_with(ending);
     if is("ForSequenceClassification") {
-        of(&SequenceClassifier::outline(config)?, adapter)
+        of(&SequenceClassifier::outline(config)?, wanted)
     } else if is("ForTokenClassification") {
-        of(&TokenClassifier::outline(config)?, adapter)
+        of(&TokenClassifier::outline(config)?, wanted)
     } else if is("ForMultipleChoice") {
-        of(&MultipleChoice::outline(config)?, adapter)
+        of(&MultipleChoice::outline(config)?, wanted)
     } else if is("ForMaskedLM") {
-        of(&MaskedLm::outline(config)?, adapter)
+        of(&MaskedLm::outline(config)?, wanted)
     } else {
-        of(&Encoder::outline(config)?, adapter)
+        of(&Encoder::outline(config)?, wanted)
     }
 }
 
-fn of<M: Module>(module: &M, adapter: Option<&LoraConfig>) -> Result<Outline, PlanError> {
-    match adapter {
-        Some(adapter) => Ok(outline_of(module, adapter)?),
-        None => Ok(Outline {
+fn of<M: WithParts>(module: &M, wanted: Wanted<'_>) -> Result<Outlines, PlanError> {
+    let parts = wanted.parts.iter();
+    let parts = parts.map(|part| module.outline_part(&part.config(module, None)));
+    let parts = parts.collect::<Result<_, _>>()?;
+    let outline = match wanted.adapter {
+        Some(adapter) => outline_of(module, adapter)?,
+        None => Outline {
             base: base_parameters(module),
             layers: Vec::new(),
             saved: Vec::new(),
             shared_parameters: 0,
             file_bytes: 0,
-        }),
-    }
+        },
+    };
+    Ok((outline, parts))
 }
 
 /// Whether logits over the vocabulary come of the transposed embedding, which is no linear layer.

@@ -234,6 +234,51 @@ fn whatever_is_asked_for_is_counted() {
 }
 
 #[test]
+fn virtual_tokens_are_longer_rows() {
+    let (model, _, options) = shape("llama");
+    let planned = |settings: PartSettings, seq_len| {
+        let planner = Planner::with_parts(&model, None, &[settings]).expect("a plan");
+        let longest = planner.anatomy().max_positions.expect("a bound");
+        let options = PlanOptions {
+            seq_len,
+            ..options.clone()
+        };
+        (planner.plan(&options), longest)
+    };
+    let prompt = |num_virtual_tokens| {
+        PartSettings::Prompt(crate::run::PromptSettings {
+            num_virtual_tokens,
+            ..Default::default()
+        })
+    };
+    let ((short, longest), (long, longer)) = (planned(prompt(28), 100), planned(prompt(8), 120));
+    assert_eq!(short.memory.activations, long.memory.activations);
+    assert_eq!(longest + 20, longer);
+    // There is nothing to learn at their places.
+    assert!(short.memory.logits < long.memory.logits);
+    assert_eq!(short.tokens, options.batch_size as u64 * 100);
+    assert_eq!(7 * long.parameters.trained, 2 * short.parameters.trained);
+
+    // A bottleneck keeps what it reads, and twice its width.
+    let bottleneck = |bottleneck_size, placement| {
+        let settings = crate::run::BottleneckSettings {
+            bottleneck_size,
+            placement,
+            ..Default::default()
+        };
+        planned(PartSettings::Bottleneck(settings), 64).0
+    };
+    use crate::run::Placement::{Houlsby, Pfeiffer};
+    let (one, two) = (bottleneck(8, Pfeiffer), bottleneck(8, Houlsby));
+    assert_eq!(2 * one.parameters.trained, two.parameters.trained);
+    let anatomy = Anatomy::of(&model);
+    let kept = 4 * (anatomy.d_model + 16) * anatomy.blocks.len() * options.batch_size * 64;
+    assert_eq!(two.memory.activations - one.memory.activations, kept as u64);
+    let work = 12 * anatomy.d_model * 8 * anatomy.blocks.len() * options.batch_size * 64;
+    assert_eq!(two.flops.total - one.flops.total, work as u64);
+}
+
+#[test]
 fn an_optimizer_that_keeps_less_takes_less() {
     let (planner, _) = planner("llama");
     let memory = |optimizer: &str| {

@@ -54,7 +54,7 @@ impl Report<'_> {
         let name = name.file_name().unwrap_or(name.as_os_str());
         let title = format!(
             "{} on {}",
-            self.config.adapter.method,
+            self.config.adapter.words(),
             name.to_string_lossy()
         );
         let mut page = Page::new(&title);
@@ -81,6 +81,7 @@ impl Report<'_> {
                     .as_ref()
                     .map_or("none".into(), |adapter| adapter.display().to_string()),
             ),
+            ("method", self.config.adapter.to_string()),
             ("device", self.device.to_string()),
             ("steps", result.steps.to_string()),
             ("tokens", result.tokens.to_string()),

@@ -1,16 +1,15 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_lora_adapter::{
-    AdapterError, LoraConfig, LoraInit, MethodConfig, Needs, Targets, TrainedBiases,
-};
+use burn_lora_adapter::{LoraConfig, LoraInit, MethodConfig, Needs, Targets, TrainedBiases};
 use burn_lora_data::{
     ColumnNames, EncodeOptions, Learn, ReadOptions, RowFormat, TextRows, Truncation, Unlearnable,
 };
 use burn_lora_transformer::{BeamSearch, Decoding};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::adapter::AdapterSettings;
+use super::part::PartSettings;
 use super::task::TaskKind;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -97,62 +96,6 @@ pub struct DataSettings {
     pub stream: bool,
     /// Rows in memory, of which the next is drawn; 1 keeps the order of the files.
     pub stream_buffer: usize,
-}
-
-/// The adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdapterSettings {
-    /// What is trained: `lora`, `dora`, `ia3` and the other words of `docs/methods.md`.
-    pub method: String,
-    /// Rank of the change.
-    pub rank: usize,
-    /// Its scale is `alpha / rank`.
-    pub alpha: f64,
-    /// Probability that an input is dropped in training.
-    pub dropout: f64,
-    /// Scale by `alpha / sqrt(rank)`.
-    pub rslora: bool,
-    /// `all-linear`, names such as `q_proj,v_proj`, or a regular expression on the whole path.
-    pub targets: String,
-    /// Biases of the base that are trained, too: `none`, `lora_only` (of the adapted layers) or `all`.
-    pub bias: String,
-    /// Where the factors start: `default`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`, `loftq`, `eva`, `corda`,
-    /// `lora_ga` (`docs/methods.md`).
-    pub initialization: String,
-    /// Its settings, by the keys of PEFT's `eva_config`, `corda_config`, `loftq_config` or `lora_ga_config`.
-    pub initialization_options: Map<String, Value>,
-    /// How many batches of the training an initialization that looks at data is shown.
-    pub initialization_batches: usize,
-}
-
-impl AdapterSettings {
-    /// Where the factors start; what is wrong with it, with the setting's name in front.
-    fn init(&self) -> Result<LoraInit, Vec<String>> {
-        let init = self.initialization.parse().map_err(|error| match error {
-            AdapterError::Config { faults } => named("initialization", faults),
-            other => named("initialization", vec![other.to_string()]),
-        })?;
-        match init {
-            LoraInit::Informed(initialization) => initialization
-                .with_options(&self.initialization_options)
-                .map(LoraInit::Informed)
-                .map_err(|faults| named("initialization_options", faults)),
-            drawn if self.initialization_options.is_empty() => Ok(drawn),
-            _ => Err(named(
-                "initialization_options",
-                vec![format!("\"{}\" has none", self.initialization)],
-            )),
-        }
-    }
-}
-
-/// Faults of a setting of the adapter.
-fn named(setting: &str, faults: Vec<String>) -> Vec<String> {
-    let faults = faults.into_iter();
-    faults
-        .map(|fault| format!("adapter.{setting}: {fault}"))
-        .collect()
 }
 
 /// What is measured at the end.
@@ -268,23 +211,6 @@ impl Default for DataSettings {
     }
 }
 
-impl Default for AdapterSettings {
-    fn default() -> Self {
-        Self {
-            method: "lora".into(),
-            rank: 8,
-            alpha: 16.0,
-            dropout: 0.0,
-            rslora: false,
-            targets: "all-linear".into(),
-            bias: "none".into(),
-            initialization: "default".into(),
-            initialization_options: Map::new(),
-            initialization_batches: 8,
-        }
-    }
-}
-
 impl Default for EvaluationSettings {
     fn default() -> Self {
         Self {
@@ -364,22 +290,18 @@ impl RunConfig {
             !(self.data.stream && starts_from_examples),
             "the adapter starts from examples, which data.stream does not read beforehand",
         );
-        check(self.adapter.rank > 0, "adapter.rank is 0");
+        let has_tokens = self
+            .adapter
+            .parts()
+            .iter()
+            .any(PartSettings::has_virtual_tokens);
         check(
-            self.adapter.alpha.is_finite() && self.adapter.alpha > 0.0,
-            "adapter.alpha must be above 0",
+            !(has_tokens && self.training.packing),
+            "training.packing has no place for virtual tokens in front of each example: leave it out",
         );
         check(
-            (0.0..1.0).contains(&self.adapter.dropout),
-            "adapter.dropout must be at least 0 and below 1",
-        );
-        check(
-            TrainedBiases::parse(&self.adapter.bias).is_some(),
-            "adapter.bias must be none, lora_only or all",
-        );
-        check(
-            self.adapter.initialization_batches > 0,
-            "adapter.initialization_batches is 0",
+            self.adapter.is_on_weights() || self.training.lora_plus_ratio.is_none(),
+            "training.lora_plus_ratio is for the up-projections of LoRA, of which the adapter has none",
         );
         check(self.evaluation.num_beams > 0, "evaluation.num_beams is 0");
         check(
@@ -395,12 +317,7 @@ impl RunConfig {
             output.is_none_or(|dir| *dir == self.output),
             "training.output_dir differs from output: leave it out",
         );
-        if let Err(AdapterError::Config { faults: method }) =
-            self.adapter.method.parse::<MethodConfig>()
-        {
-            faults.extend(named("method", method));
-        }
-        faults.extend(self.adapter.init().err().unwrap_or_default());
+        faults.extend(self.adapter.faults());
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
             faults.extend(
                 training
@@ -419,7 +336,12 @@ impl RunConfig {
         }
     }
 
-    /// The adapter; LoRA where the method is none that is known.
+    /// The adapter of the weights, if the method is one on weights.
+    pub fn weights_config(&self) -> Option<LoraConfig> {
+        self.adapter.is_on_weights().then(|| self.lora_config())
+    }
+
+    /// The adapter of the weights; LoRA where the method is none of these.
     pub fn lora_config(&self) -> LoraConfig {
         let method: MethodConfig = self.adapter.method.parse().unwrap_or_default();
         LoraConfig::new(self.adapter.rank, self.adapter.alpha)

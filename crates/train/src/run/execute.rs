@@ -3,12 +3,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn_lora_adapter::peft::{self, PeftMetadata};
-use burn_lora_adapter::{AdapterError, DEFAULT_NAME, LoraConfig, changes, summary};
+use burn_lora_adapter::peft::PeftMetadata;
+use burn_lora_adapter::{AdapterError, DEFAULT_NAME, Evidence, changes, summary};
 use burn_lora_data::{DataError, Progress, RowFormat};
-use burn_lora_transformer::{ConfigError, LoadError, LoadOptions};
+use burn_lora_transformer::{
+    ConfigError, LoadError, LoadOptions, PartError, WithParts, adapter_folders,
+};
 use serde::Serialize;
 
+use super::attach::Adapters;
 use super::config::RunConfig;
 use super::data::{RunData, RunPart};
 use super::job::{Job, with_job};
@@ -19,8 +22,9 @@ use crate::device::{DeviceChoice, DeviceError, require_dtype};
 use crate::error::TrainError;
 use crate::evaluate::Completion;
 use crate::facts::{FACTS_FILE, peak_memory_bytes, read_facts};
-use crate::initialize::{attach_with, evidence, needs_gradients};
+use crate::initialize::{evidence, needs_gradients};
 use crate::observer::Observer;
+use crate::plan::PlanError;
 use crate::recipe::{Learned, finetune_learned, resume_facts};
 use crate::report::{REPORT_FILE, Report};
 use crate::samples::{SAMPLES_FILE, read_samples};
@@ -75,6 +79,12 @@ pub enum RunError {
     /// The adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A method beside the weights, or an adapter's folder.
+    #[error(transparent)]
+    Part(#[from] PartError),
+    /// What the adapter would come to on this model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -133,6 +143,7 @@ fn run_as<J: Job>(
     tell("device", &choice.to_string());
     tell("task", task.name());
 
+    let mut adapters = Adapters::read(config, folder)?;
     let (job, data) = J::read(config, task, folder, tokenized)?;
     tell_of(&data, tell);
     check_same(config)?;
@@ -151,24 +162,26 @@ fn run_as<J: Job>(
         let options = LoadOptions::new(config.dtype.into(), device.clone());
         job.load(&config, folder, options)
     };
-    let (lora, training) = (config.lora_config(), config.train_config());
+    let training = config.train_config();
     // Blocks that are computed again give gradients to adapters only.
-    let is_shown_whole = config.recompute > 0 && needs_gradients(&lora);
+    let is_shown_whole =
+        config.recompute > 0 && adapters.lora.as_ref().is_some_and(needs_gradients);
     let mut base = load(if is_shown_whole { 0 } else { config.recompute })?;
     let task = job.task(&base);
-    let lora = LoraConfig {
-        modules_to_save: task.saved_modules().to_vec(),
-        ..lora
-    };
-    let batches = config.adapter.initialization_batches;
-    let seen = evidence(&base, &lora, &task, &data.train, &training, batches)?;
+    let saved_modules = task.saved_modules().to_vec();
+    let mut seen = Evidence::default();
+    if let Some(lora) = &mut adapters.lora {
+        lora.modules_to_save = saved_modules.clone();
+        let batches = config.adapter.initialization_batches;
+        seen = evidence(&base, lora, &task, &data.train, &training, batches)?;
+    }
     if is_shown_whole {
         // One at a time in memory.
         drop(base);
         base = load(config.recompute)?;
     }
     let fan_in_fan_out = J::fan_in_fan_out(&base);
-    let (model, lora) = attach_with(base, DEFAULT_NAME, &lora, &seen)?;
+    let (model, attached) = adapters.attach(base, &saved_modules, &seen)?;
     // The last line of the table, which has the sums.
     let table = summary(&model).to_string();
     tell("adapter", table.lines().last().unwrap_or(""));
@@ -233,7 +246,7 @@ fn run_as<J: Job>(
         fan_in_fan_out,
         ..PeftMetadata::default()
     };
-    let bytes = peft::save(&trained.model, DEFAULT_NAME, &lora, &metadata, &adapter)?;
+    let bytes = attached.save(&trained.model, &adapter, &metadata)?;
     tell("saved", &format!("{} ({bytes} bytes)", adapter.display()));
 
     let data = RunData {
@@ -345,7 +358,7 @@ fn evaluate_as<J: Job>(
     let mut model = job.load(config, folder, load)?;
     check_head(folder, J::fresh(&model), adapter)?;
     if let Some(adapter) = adapter {
-        model = peft::load(model, DEFAULT_NAME, adapter)?.0;
+        model = model.load_adapters(adapter)?;
     }
     let found = job.measure(config, &model, &data)?;
     Ok(RunEvaluation {
@@ -359,9 +372,11 @@ fn evaluate_as<J: Job>(
 
 /// Refuses a head that knows nothing: the folder does not hold it, nor does the adapter.
 fn check_head(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Result<(), RunError> {
-    let adapter = adapter.map(peft::read_config).transpose()?;
-    let saved = adapter.and_then(|adapter| adapter.modules_to_save);
-    let saved = saved.unwrap_or_default();
+    let adapters = adapter.map(adapter_folders).transpose()?.into_iter();
+    let saved = adapters
+        .flatten()
+        .flat_map(|adapter| adapter.modules_to_save);
+    let saved: Vec<String> = saved.collect();
     let unknown: Vec<&str> = fresh
         .iter()
         .filter(|parameter| !lies_in(parameter, &saved))
@@ -415,6 +430,7 @@ fn preview_as<J: Job>(
     task: TaskKind,
     tokenized: Progress<'_>,
 ) -> Result<RunPreview, RunError> {
+    Adapters::read(config, folder)?;
     let (job, data) = J::read(config, task, folder, tokenized)?;
     Ok(RunPreview {
         task,

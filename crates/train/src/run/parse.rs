@@ -1,13 +1,17 @@
 //! Reading a configuration, with every fault at once.
 
+use burn_lora_adapter::MethodConfig;
 use serde_json::{Map, Value};
 
+use super::adapter::AdapterSettings;
 use super::config::RunConfig;
+use super::part::PartSettings;
 use crate::error::TrainError;
 
 /// Sections whose keys are the user's own, or depend on a value.
-const FREE: [&str; 3] = [
+const FREE: [&str; 4] = [
     "data.columns",
+    "adapter.beside",
     "adapter.initialization_options",
     "training.optimizer",
 ];
@@ -38,12 +42,14 @@ impl RunConfig {
                 });
             }
         };
-        let known = known();
+        let all = known(None);
         for setting in settings {
-            if let Err(fault) = set(&mut user, setting, &known) {
+            if let Err(fault) = set(&mut user, setting, &all) {
                 faults.push(fault);
             }
         }
+        let method = user.pointer("/adapter/method").and_then(Value::as_str);
+        let known = known(Some(method.unwrap_or(DEFAULT_METHOD)));
         let mut good = Value::Object(Map::new());
         walk(&user, &known, &known, "", &mut good, &mut faults);
         let config: Self = serde_json::from_value(good).unwrap_or_else(|error| {
@@ -86,9 +92,35 @@ fn yaml(text: &str) -> Result<Value, String> {
     }
 }
 
-/// Every key with its default.
-fn known() -> Value {
-    serde_json::to_value(RunConfig::default()).unwrap_or_default()
+/// The method of an adapter that names none.
+const DEFAULT_METHOD: &str = "lora";
+
+/// Every key with its default; of the adapter those of its method, or of all methods where it is none that is known.
+fn known(method: Option<&str>) -> Value {
+    let of = |word: &str| {
+        let config = RunConfig {
+            adapter: AdapterSettings::of(word),
+            ..RunConfig::default()
+        };
+        serde_json::to_value(config).unwrap_or_default()
+    };
+    let is_known =
+        |word: &&str| PartSettings::of(word).is_some() || word.parse::<MethodConfig>().is_ok();
+    if let Some(word) = method.filter(is_known) {
+        return of(word);
+    }
+    let mut all = of(DEFAULT_METHOD);
+    for word in PartSettings::words() {
+        let other = of(word);
+        if let (Some(all), Some(other)) =
+            (all["adapter"].as_object_mut(), other["adapter"].as_object())
+        {
+            for (key, default) in other {
+                all.entry(key.as_str()).or_insert_with(|| default.clone());
+            }
+        }
+    }
+    all
 }
 
 /// Puts `key=value` into the user's tree.
@@ -151,6 +183,10 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
+/// The section whose keys depend on one of them.
+const ADAPTER: &str = "adapter";
+const METHOD: &str = "adapter.method";
+
 /// Copies what is right to `good`, and tells what is not.
 fn walk(
     user: &Value,
@@ -178,6 +214,10 @@ fn walk(
             Some(_) => {
                 // A tree of this value alone, so that one fault does not hide another.
                 let mut alone = Value::Object(Map::new());
+                if path == ADAPTER {
+                    // Which keys there are depends on it.
+                    put(&mut alone, METHOD, root["adapter"]["method"].clone());
+                }
                 put(&mut alone, &at, value.clone());
                 match serde_json::from_value::<RunConfig>(alone) {
                     Ok(_) => put(good, &at, value.clone()),
@@ -205,23 +245,31 @@ fn put(tree: &mut Value, path: &str, value: Value) {
 /// A key that nobody knows, with the nearest of its section, or where the same name is known.
 fn unknown(at: &str, key: &str, keys: &Map<String, Value>, root: &Value) -> String {
     let distance = |name: &str| strsim::damerau_levenshtein(key, name);
+    let section = at.strip_suffix(key).unwrap_or(at);
+    // Keys of other methods are known, and said to be.
+    let of = match (section, keys.get("method").and_then(Value::as_str)) {
+        ("adapter.", Some(word)) if known(None)["adapter"].get(key).is_some() => {
+            format!(" of {word}")
+        }
+        _ => String::new(),
+    };
     let near = keys
         .keys()
         .map(|name| (distance(name), name))
         .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
         .min();
     if let Some((_, name)) = near {
-        return format!("{at} is no setting: did you mean {name}?");
+        return format!("{at} is no setting{of}: did you mean {name}?");
     }
     let last = |path: &String| path.rsplit('.').next().unwrap_or("").to_string();
     let near = leaves(root, "")
         .into_iter()
         .map(|path| (distance(&last(&path)), path))
-        .filter(|(distance, path)| *distance <= last(path).len() / 3)
+        .filter(|(distance, path)| of.is_empty() && *distance <= last(path).len() / 3)
         .min();
     if let Some((_, path)) = near {
         return format!("{at} is no setting: did you mean {path}?");
     }
     let names: Vec<&str> = keys.keys().map(String::as_str).collect();
-    format!("{at} is no setting; there are {}", names.join(", "))
+    format!("{at} is no setting{of}; there are {}", names.join(", "))
 }

@@ -42,17 +42,14 @@ pub(super) fn check_same(config: &RunConfig) -> Result<(), TrainError> {
 fn compare(path: &str, old: &Value, new: &Value, differences: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
-            for (key, value) in new {
+            let gone = old.keys().filter(|key| !new.contains_key(*key));
+            for key in new.keys().chain(gone) {
                 let at = match path.is_empty() {
                     true => key.clone(),
                     false => format!("{path}.{key}"),
                 };
-                compare(
-                    &at,
-                    old.get(key).unwrap_or(&Value::Null),
-                    value,
-                    differences,
-                );
+                let [old, new] = [old, new].map(|map| map.get(key).unwrap_or(&Value::Null));
+                compare(&at, old, new, differences);
             }
         }
         _ if old != new => differences.push(format!("{path}: {old}, now {new}")),

@@ -1,3 +1,6 @@
+mod part_runs;
+mod parts;
+
 use burn_lora_adapter::MethodConfig;
 
 use super::*;

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, activation};
-use burn_lora_adapter::{adapters, set_enabled};
 use burn_lora_data::{Batch, BatchTensors, Example, PreferencePair};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +74,10 @@ impl Preference {
                 worse,
             };
         }
-        let reference = set_enabled(model.valid(), false).expect("`faults` has seen the adapter");
+        let reference = model
+            .valid()
+            .without_adapters()
+            .expect("`faults` has seen the adapter");
         let reference = log_probs_without_gradient(&reference, batch);
         let [better, worse] = halves(log_probs - reference);
         let losses = match self.loss {
@@ -191,7 +193,7 @@ impl<M: CausalLm> Task<M> for Preference {
         if self.label_smoothing > 0.0 && self.loss != PreferenceLoss::Sigmoid {
             faults.push("label smoothing is for DPO's sigmoid loss alone".into());
         }
-        if self.loss != PreferenceLoss::Orpo && adapters(model).is_empty() {
+        if self.loss != PreferenceLoss::Orpo && !model.has_adapters() {
             faults.push(
                 "the reference of DPO is the model with its adapter off, and there is none: attach one, or take orpo"
                     .into(),

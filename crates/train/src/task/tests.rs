@@ -5,7 +5,10 @@ use std::fs;
 use burn::tensor::{Device, Tensor};
 use burn_lora_adapter::{DEFAULT_NAME, LoraConfig, Targets, attach};
 use burn_lora_data::{Example, LabelledExample, PreferencePair, Target};
-use burn_lora_transformer::{EncoderConfig, MaskedLm, SequenceClassifier};
+use burn_lora_transformer::{
+    BottleneckConfig, BottleneckPlacement, Decoder, EncoderConfig, MaskedLm, PromptInit,
+    SequenceClassifier, VirtualTokensConfig, WithBottlenecks, WithVirtualTokens,
+};
 
 use super::*;
 use crate::testing::{SharedSink, alone, tiny_llama, values};
@@ -257,6 +260,49 @@ fn preferences_widen_their_margins() {
             "{loss:?}: {before:?} {after:?}"
         );
         assert_eq!(after["rewards/accuracies"], 1.0, "{loss:?}");
+    }
+}
+
+#[test]
+fn the_reference_is_the_model_without_whatever_is_attached() {
+    let side = |answer: u32| Example::new(vec![3, 2, answer, 1], 2).expect("valid");
+    let pairs = [PreferencePair {
+        chosen: side(5),
+        rejected: side(6),
+    }];
+    let task = Preference {
+        loss: PreferenceLoss::Sigmoid,
+        beta: 0.5,
+        label_smoothing: 0.0,
+        pad: 0,
+    };
+    // What is learned of two answers, one after the other.
+    let log_probs = |model: &Decoder| {
+        [5, 6].map(|answer| {
+            let rows = [side(answer)];
+            let found = evaluate_task(model, &Causal { pad: 0 }, &rows, 1).expect("evaluated");
+            -found.metrics["loss"] * rows[0].learned_len() as f64
+        })
+    };
+    let tokens = VirtualTokensConfig::Prompt {
+        tokens: 2,
+        init: PromptInit::Random,
+    };
+    let base = tiny_llama();
+    let bottleneck = BottleneckConfig::new(2, BottleneckPlacement::Houlsby);
+    let prompted = base.clone().with_virtual_tokens(&tokens, 1);
+    let both = prompted.expect("valid").with_bottlenecks(&bottleneck, 1);
+    let both = both.expect("valid");
+    let found = evaluate_task(&both, &task, &pairs, 1).expect("a reference");
+    let (with, without) = (log_probs(&both), log_probs(&base));
+    for (at, name) in ["rewards/chosen", "rewards/rejected"]
+        .into_iter()
+        .enumerate()
+    {
+        let expected = task.beta * (with[at] - without[at]);
+        assert!(expected.abs() > 1e-2, "{name}: {expected}");
+        let apart = (found.metrics[name] - expected).abs();
+        assert!(apart < 1e-5, "{name}: {found:?}, {expected}");
     }
 }
 

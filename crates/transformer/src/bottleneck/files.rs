@@ -13,6 +13,7 @@ use crate::activation::Activation;
 use crate::adapter_folder::{self, Tensors, not_finite};
 use crate::parameters::{Parameter, fill, parameters};
 use crate::part_methods::PART_MODULES;
+use crate::parts::task_of;
 use crate::slot::Held;
 use crate::task::heads_of;
 
@@ -59,9 +60,16 @@ pub(super) fn save<M: Host>(
     model: &M,
     set: &BottleneckSet,
     dir: &Path,
-    base_model: Option<&str>,
+    stated: &Map<String, Value>,
 ) -> Result<u64, Error> {
-    let (heads, config) = (heads_of(model.task_type()), set.config);
+    let config = set.config;
+    let heads = match stated.get("modules_to_save").and_then(Value::as_array) {
+        Some(names) => {
+            let names = names.iter().filter_map(Value::as_str);
+            names.map(String::from).collect()
+        }
+        None => heads_of(model.task_type()),
+    };
     let tensors = parameters_of(model, set.name(), &heads).into_iter();
     let tensors: Tensors = tensors
         .map(|(key, Stored { parameter, .. })| (key, (parameter.shape, parameter.values)))
@@ -75,8 +83,11 @@ pub(super) fn save<M: Host>(
         .find(|(_, known)| *known == config.placement);
     let fields = [
         ("peft_type", json!(PEFT_TYPE)),
-        ("task_type", json!(model.task_type())),
-        ("base_model_name_or_path", json!(base_model)),
+        ("task_type", task_of(model, stated)),
+        (
+            "base_model_name_or_path",
+            json!(stated.get("base_model_name_or_path")),
+        ),
         ("inference_mode", json!(true)),
         ("bottleneck_size", json!(config.width)),
         ("placement", json!(placement.map(|(word, _)| word))),

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use burn_lora_adapter::DEFAULT_NAME;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value, json};
 
 use super::{
     BlockBottlenecks, Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement,
@@ -135,13 +136,29 @@ pub trait WithBottlenecks: Host {
         config: &BottleneckConfig,
         base_model: Option<&str>,
     ) -> Result<u64, BottleneckError> {
+        let base = ("base_model_name_or_path".to_string(), json!(base_model));
+        self.save_bottlenecks_with(dir, config, &Map::from_iter([base]))
+    }
+
+    /// As [`Self::save_bottlenecks`], with fields of the configuration: `base_model_name_or_path`, `task_type`, and
+    /// `modules_to_save`, whose parameters are beside the bottlenecks in the place of the head's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save_bottlenecks`].
+    fn save_bottlenecks_with(
+        &self,
+        dir: &Path,
+        config: &BottleneckConfig,
+        fields: &Map<String, Value>,
+    ) -> Result<u64, BottleneckError> {
         let chosen = self.first_block().and_then(Slot::chosen);
         let set = chosen.ok_or_else(|| refused("the model has none to save".to_string()))?;
         if set.config != *config {
             let found = set.config;
             return Err(refused(format!("the model has {found:?}, not {config:?}")));
         }
-        super::files::save(self, set, dir, base_model)
+        super::files::save(self, set, dir, fields)
     }
 
     /// As [`Self::save_bottlenecks`], of the set of a name, whichever acts.
@@ -158,7 +175,8 @@ pub trait WithBottlenecks: Host {
         let none = BlockBottlenecks::default();
         let block = self.first_block().unwrap_or(&none);
         let set = block.known(name).map_err(refused)?;
-        super::files::save(self, set, dir, base_model)
+        let base = ("base_model_name_or_path".to_string(), json!(base_model));
+        super::files::save(self, set, dir, &Map::from_iter([base]))
     }
 
     /// Reads bottlenecks from a folder that [`Self::save_bottlenecks`] wrote, in the place of those of [`DEFAULT_NAME`], and the head that

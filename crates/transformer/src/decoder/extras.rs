@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{Decoder, DecoderClassifier};
 use crate::bottleneck::{self, BlockBottlenecks};
+use crate::parameters::device_of;
 use crate::task::PeftTask;
 use crate::virtual_tokens::{self, Sizes, TokenSlot};
 
@@ -49,7 +50,7 @@ impl bottleneck::Host for Decoder {
     }
 
     fn device_of_base(&self) -> Device {
-        self.device()
+        device_of(&self.trunk.tokens.weight)
     }
 
     fn map_blocks(mut self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {
@@ -93,7 +94,7 @@ impl bottleneck::Host for DecoderClassifier {
     }
 
     fn device_of_base(&self) -> Device {
-        self.decoder.device()
+        self.decoder.device_of_base()
     }
 
     fn map_blocks(self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {

@@ -6,6 +6,7 @@ use super::head::{EncoderWithHead, HeadTask};
 use super::spec::Pooling;
 use super::{Encoder, EncoderBatch, EncoderLayer, SentenceEncoder, pool};
 use crate::bottleneck::{self, BlockBottlenecks};
+use crate::parameters::device_of;
 use crate::task::PeftTask;
 use crate::virtual_tokens::{
     self, Front, Host, RowTokens, Sizes, TokenSlot, VirtualTokens, behind, with_places,
@@ -144,7 +145,7 @@ impl bottleneck::Host for Encoder {
     }
 
     fn device_of_base(&self) -> Device {
-        self.device()
+        device_of(&self.embeddings.words.weight)
     }
 
     fn map_blocks(mut self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {
@@ -186,7 +187,7 @@ macro_rules! host_by_encoder {
             }
 
             fn device_of_base(&self) -> Device {
-                self.encoder.device()
+                self.encoder.device_of_base()
             }
 
             fn map_blocks(

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{T5, T5Block};
 use crate::bottleneck::{self, BlockBottlenecks};
+use crate::parameters::device_of;
 use crate::task::PeftTask;
 use crate::virtual_tokens::{self, Front, Host, RowTokens, Sizes, TokenSlot};
 
@@ -69,7 +70,7 @@ impl bottleneck::Host for T5 {
     }
 
     fn device_of_base(&self) -> Device {
-        self.device()
+        device_of(&self.shared.weight)
     }
 
     fn map_blocks(mut self, change: &mut dyn FnMut(BlockBottlenecks) -> BlockBottlenecks) -> Self {

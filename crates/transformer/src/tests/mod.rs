@@ -16,6 +16,7 @@ mod loading;
 #[cfg(target_os = "linux")]
 mod memory;
 mod noise;
+mod parts;
 mod paths;
 mod published;
 mod published_encoders;

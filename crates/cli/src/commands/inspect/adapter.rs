@@ -1,16 +1,15 @@
-//! An adapter, by its folder alone.
+//! An adapter of weights, by its folder alone.
 
 use std::path::Path;
 
 use burn_lora::adapter::peft::{AdapterReport, TargetModules, inspect};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::units::{bytes_text, thousands};
 
-/// Looks at a folder with an `adapter_config.json`.
-pub fn run(folder: &Path, output: &Output) -> Result<(), Failure> {
+/// Looks at a folder, in lines and as an object.
+pub fn look(folder: &Path) -> Result<(Vec<String>, Value), Failure> {
     let report = inspect(folder)?;
     let config = &report.config;
     let base = config.base_model_name_or_path.as_deref();
@@ -88,8 +87,7 @@ pub fn run(folder: &Path, output: &Output) -> Result<(), Failure> {
         "others": report.others,
         "faults": report.faults,
     });
-    output.done(&lines, &object);
-    Ok(())
+    Ok((lines, object))
 }
 
 /// The layers with the norms of what is added to them, and a bar for each.

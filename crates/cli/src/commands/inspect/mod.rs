@@ -1,7 +1,9 @@
 //! `burn-lora inspect`: a data set as a model will see it, a checkpoint, or an adapter.
 
 mod adapter;
+mod adapters;
 mod checkpoint;
+mod part;
 mod shown;
 
 use std::path::Path;
@@ -64,16 +66,27 @@ pub fn run(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let place = Path::new(&options.place);
     // An adapter first: some folders hold the configuration of the base beside it.
     if place.join(ADAPTER).is_file() {
-        return adapter::run(place, output);
+        return adapters::run(place, output);
     }
     if place.join("config.json").is_file() {
         return checkpoint::run(place, output);
+    }
+    // What a run with several methods wrote: a folder of folders.
+    if holds_adapters(place) {
+        return adapters::run(place, output);
     }
     data(options, output)
 }
 
 /// What an adapter's folder has, and no other.
 const ADAPTER: &str = "adapter_config.json";
+
+/// Whether a folder has folders of adapters in it.
+fn holds_adapters(place: &Path) -> bool {
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    let mut folders = entries.map(|entry| entry.path().join(ADAPTER));
+    folders.any(|config| config.is_file())
+}
 
 fn data(options: &InspectOptions, output: &Output) -> Result<(), Failure> {
     let config = config(options)?;

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use burn_lora::adapter::{DEFAULT_NAME, peft};
 use burn_lora::transformer::{
     Decoder, DecoderClassifier, EncoderConfig, FolderOptions, LoadOptions, LoadReport, MaskedLm,
-    MultipleChoice, SentenceEncoder, SequenceClassifier, T5, TokenClassifier,
+    MultipleChoice, SentenceEncoder, SequenceClassifier, T5, TokenClassifier, WithParts,
+    adapter_folders,
 };
 
 use super::file::{Column, ScoreFile};
@@ -189,18 +188,20 @@ impl Model {
     }
 }
 
-fn with_adapter<M: Module>(model: M, adapter: Option<&Path>) -> Result<M, Failure> {
+fn with_adapter<M: WithParts>(model: M, adapter: Option<&Path>) -> Result<M, Failure> {
     match adapter {
-        Some(adapter) => Ok(peft::load(model, DEFAULT_NAME, adapter)?.0),
+        Some(adapter) => Ok(model.load_adapters(adapter)?),
         None => Ok(model),
     }
 }
 
 /// Parameters of a head that know nothing, unless the adapter brought them.
 fn refuse_fresh(folder: &Path, fresh: &[String], adapter: Option<&Path>) -> Result<(), Failure> {
-    let adapter = adapter.map(peft::read_config).transpose()?;
-    let saved = adapter.and_then(|config| config.modules_to_save);
-    let saved = saved.unwrap_or_default();
+    let adapters = adapter.map(adapter_folders).transpose()?.into_iter();
+    let saved = adapters
+        .flatten()
+        .flat_map(|adapter| adapter.modules_to_save);
+    let saved: Vec<String> = saved.collect();
     // PEFT's rule: a name is the end of a module's path.
     let is_saved = |path: &&String| {
         let mut modules = path.match_indices('.').map(|(end, _)| &path[..end]);

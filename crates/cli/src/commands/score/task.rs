@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use burn_lora::adapter::peft;
-use burn_lora::transformer::{ModelConfig, SentenceFolder};
+use burn_lora::transformer::{ModelConfig, SentenceFolder, adapter_folders};
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Kind};
@@ -64,8 +63,8 @@ impl ScoreTask {
                 false => Err(refused(Kind::Usage, config, task.name(), possible)),
             };
         }
-        let adapter = adapter.map(peft::read_config).transpose()?;
-        let adapter = adapter.and_then(|config| config.task_type);
+        let adapters = adapter.map(adapter_folders).transpose()?.into_iter();
+        let adapter = adapters.flatten().find_map(|adapter| adapter.task_type);
         let by_adapter = adapter.as_deref().and_then(of_adapter);
         if let Some(task) = by_adapter.filter(|task| possible.contains(task)) {
             return Ok(task);

@@ -10,9 +10,8 @@ mod tagging;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
 use burn_lora_data::Progress;
-use burn_lora_transformer::{FolderOptions, LoadOptions, ModelConfig};
+use burn_lora_transformer::{FolderOptions, LoadOptions, ModelConfig, WithParts};
 
 pub(crate) use causal::CausalJob;
 pub(crate) use masked::MaskedJob;
@@ -41,7 +40,7 @@ pub(crate) type Stream<J> =
 /// A task with all that it needs of files.
 pub(crate) trait Job: Sized {
     /// The model.
-    type Model: Module + 'static;
+    type Model: WithParts + 'static;
     /// What it learns.
     type Task: Task<Self::Model>;
 

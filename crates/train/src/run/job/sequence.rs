@@ -5,7 +5,7 @@ use burn_lora_data::{
     LabelledExample, LabelledSet, Progress, Row, Rows, Target, Tokenizer, encode_labelled,
 };
 use burn_lora_transformer::{
-    DecoderClassifier, FolderOptions, LoadError, LoadOptions, SequenceClassifier,
+    DecoderClassifier, FolderOptions, LoadError, LoadOptions, SequenceClassifier, WithParts,
 };
 
 use super::super::config::RunConfig;
@@ -16,7 +16,7 @@ use super::{Examples, Job, fault, known_classes, with_head};
 use crate::task::{Classification, Regression, SequenceModel};
 
 /// A model with a head for sequences, as it is loaded.
-pub(crate) trait SequenceFolder: SequenceModel {
+pub(crate) trait SequenceFolder: SequenceModel + WithParts {
     fn load_folder(
         folder: &Path,
         options: &FolderOptions,
