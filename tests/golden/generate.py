@@ -561,13 +561,15 @@ def check_model(case, folder):
 def check(chosen, root):
     complaints = []
     for case in chosen:
-        if case.lora is None and not isinstance(case, methods.MethodCase):
+        is_method = isinstance(case, methods.MethodCase)
+        # What was converted is plain LoRA, which other cases write.
+        if (case.lora is None and not is_method) or (is_method and case.converted):
             continue
         folder = root / case.name
         if not folder.is_dir():
             complaints.append(f"{case.name}: {folder} is not there")
             continue
-        if isinstance(case, methods.MethodCase):
+        if is_method:
             complaints += [f"{case.name}: {complaint}" for complaint in methods.check(case, folder, HERE)]
             continue
         found = check_adapter(case, folder)

@@ -14,6 +14,8 @@ mod subject;
 pub use compare::{assert_close, assert_same, floats, largest_difference};
 pub use devices::{devices, on_each_device};
 pub use golden::{CASES, Golden};
-pub use methods::{METHOD_CASES, MethodCase, Vision, methods_for, random};
+pub use methods::{
+    Grouped, METHOD_CASES, MethodCase, Vision, methods_for, methods_for_kernels, random,
+};
 pub use parameters::{Parameters, gradients, parameters};
 pub use subject::{DECODER_ROUNDINGS, Mlp, Subject, bert, gpt2, llama, mlp, t5, vision};

@@ -7,13 +7,14 @@ use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig1d};
 use burn::tensor::{DType, Device, Tensor, TensorData, activation::relu};
 use burn_lora::adapter::{
-    Ia3Config, LoKrConfig, LoraConfig, LoraInit, MethodConfig, Targets, VeraConfig, project,
+    Ia3Config, LoHaConfig, LoKrConfig, LoraConfig, LoraInit, MethodConfig, Targets, VeraConfig,
+    project,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The cases of `golden/methods.py`, each with the case or module that is its base.
-pub const METHOD_CASES: [(&str, &str); 25] = [
+pub const METHOD_CASES: [(&str, &str); 29] = [
     ("dora", "llama"),
     ("dora_gpt2", "gpt2"),
     ("lora_bias", "gpt2"),
@@ -38,6 +39,10 @@ pub const METHOD_CASES: [(&str, &str); 25] = [
     ("conv_dora", "vision"),
     ("conv_loha", "vision"),
     ("conv_lokr", "vision"),
+    ("conv_loha_core", "vision"),
+    ("conv_lokr_core", "vision"),
+    ("conv_lokr_plane", "vision"),
+    ("conv_lokr_whole", "vision"),
     ("conv_ia3", "vision"),
 ];
 
@@ -49,6 +54,18 @@ pub const START_CASES: [(&str, &str); 5] = [
     ("pissa_wide", "vision"),
     ("olora", "llama"),
 ];
+
+/// The cases that PEFT trained over a base that lost its factors and saved as plain LoRA for the base as it was
+/// (`path_initial_model_for_weight_conversion`).
+pub const CONVERTED_CASES: [(&str, &str); 3] = [
+    ("pissa_niter_converted", "llama"),
+    ("corda_converted", "llama"),
+    ("lora_ga_converted", "llama"),
+];
+
+/// LoRA on convolutions in groups, which PEFT trained with every row of A kept to the channels of its group. What it starts from
+/// looks across groups.
+pub const GROUPED_CASES: [(&str, &str); 1] = [("conv_groups", "grouped")];
 
 /// What PEFT computes with one method.
 pub struct MethodCase {
@@ -68,6 +85,16 @@ impl MethodCase {
     /// The cases of `START_CASES`.
     pub fn starts() -> impl Iterator<Item = Self> {
         Self::open(START_CASES)
+    }
+
+    /// The cases of `CONVERTED_CASES`.
+    pub fn converted() -> impl Iterator<Item = Self> {
+        Self::open(CONVERTED_CASES)
+    }
+
+    /// The cases of `GROUPED_CASES`.
+    pub fn grouped() -> impl Iterator<Item = Self> {
+        Self::open(GROUPED_CASES)
     }
 
     fn open<const N: usize>(
@@ -128,6 +155,11 @@ impl MethodCase {
         fs::copy(config, to.join("adapter_config.json")).unwrap();
     }
 
+    /// The module of convolutions in groups, with the weights of the reference.
+    pub fn convolutions_in_groups(&self, device: &Device) -> Grouped {
+        Grouped::new(device, |name| self.floats(&format!("base.weight/{name}")))
+    }
+
     /// The module of convolutions, with the weights of the reference.
     pub fn vision(&self, device: &Device) -> Vision {
         Vision::new(device, DType::F32, |name| {
@@ -140,6 +172,56 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(name)
+}
+
+fn param<const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(
+        TensorData::new(values, shape),
+        (device, dtype),
+    ))
+}
+
+/// Convolutions of Burn's own in groups: two of the first, four of the second.
+#[derive(Module, Debug)]
+pub struct Grouped {
+    /// `[8, 3, 3]`
+    pub line: Conv1d,
+    /// `[8, 1, 2, 3]`
+    pub plane: Conv2d,
+}
+
+impl Grouped {
+    /// Weights by the names and in the layout of PyTorch.
+    pub fn new(device: &Device, values: impl Fn(&str) -> Vec<f32>) -> Self {
+        let dtype = DType::F32;
+        let mut line = Conv1dConfig::new(6, 8, 3)
+            .with_groups(2)
+            .with_padding(PaddingConfig1d::Explicit(1, 1))
+            .init(device);
+        line.weight = param(values("line.weight"), [8, 3, 3], device, dtype);
+        line.bias = Some(param(values("line.bias"), [8], device, dtype));
+        let mut plane = Conv2dConfig::new([4, 8], [2, 3])
+            .with_stride([2, 2])
+            .with_groups(4)
+            .init(device);
+        plane.weight = param(values("plane.weight"), [8, 1, 2, 3], device, dtype);
+        plane.bias = Some(param(values("plane.bias"), [8], device, dtype));
+        Self { line, plane }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, 6, 9]`
+    /// - output: `[batch, 8, 4]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, _, _] = x.dims();
+        let x = relu(self.line.forward(x)).reshape([batch, 4, 2, 9]);
+        self.plane.forward(x).reshape([batch, 8, 4])
+    }
 }
 
 /// Convolutions of Burn's own in one and two dimensions, and a linear layer that calls `project`.
@@ -156,17 +238,6 @@ pub struct Vision {
 impl Vision {
     /// Weights by the names and in the layout of PyTorch.
     pub fn new(device: &Device, dtype: DType, values: impl Fn(&str) -> Vec<f32>) -> Self {
-        fn param<const D: usize>(
-            values: Vec<f32>,
-            shape: [usize; D],
-            device: &Device,
-            dtype: DType,
-        ) -> Param<Tensor<D>> {
-            Param::from_tensor(Tensor::from_data(
-                TensorData::new(values, shape),
-                (device, dtype),
-            ))
-        }
         let mut line = Conv1dConfig::new(6, 8, 3)
             .with_padding(PaddingConfig1d::Explicit(1, 1))
             .init(device);
@@ -212,16 +283,33 @@ pub fn methods_for(config: &LoraConfig, feedforward: &str) -> Vec<LoraConfig> {
             save_projection: false,
             d_initial: 0.3,
         })),
-        with(MethodConfig::LoHa),
+        with(MethodConfig::LoHa(LoHaConfig::default())),
         with(MethodConfig::LoKr(LoKrConfig::default())),
         with(MethodConfig::LoKr(LoKrConfig {
             decompose_both: true,
             decompose_factor: Some(2),
+            ..LoKrConfig::default()
         })),
         with("adalora".parse().unwrap()),
         with(ia3(None)),
         with(ia3(Some(Targets::names([feedforward])))),
         with(MethodConfig::Full),
+    ]
+}
+
+/// Those of the methods that see more than a matrix in a kernel.
+pub fn methods_for_kernels(config: &LoraConfig) -> Vec<LoraConfig> {
+    let with = |method: MethodConfig| config.clone().with_method(method);
+    vec![
+        with(MethodConfig::LoHa(LoHaConfig {
+            use_effective_conv2d: true,
+            ..LoHaConfig::default()
+        })),
+        with(MethodConfig::LoKr(LoKrConfig {
+            use_effective_conv2d: true,
+            decompose_factor: Some(1),
+            ..LoKrConfig::default()
+        })),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::init::{Draw, LoraInit, parameter};
 use crate::lora::{Lora, cast};
 use crate::method::{
     AdaLora, Dense, Dora, Ia3, LoHa, LoKr, LoKrShape, Method, MethodConfig, Parts, Projections,
-    TiedBias, Tokens, Vera, column_norms,
+    Second, TiedBias, Tokens, Vera, column_norms,
 };
 use crate::plan::Planned;
 use crate::view::Kind;
@@ -27,7 +27,9 @@ pub(crate) enum Blueprint {
     Vera {
         d_initial: f64,
     },
-    LoHa,
+    LoHa {
+        has_core: bool,
+    },
     LoKr(LoKrShape),
     AdaLora {
         start_rank: usize,
@@ -83,24 +85,21 @@ impl Planned {
                 },
                 vec![*d_initial as f32; r],
             ],
-            Blueprint::LoHa => vec![
-                draw.uniform(shapes[0], r),
-                draw.uniform(shapes[1], d_in),
-                draw.uniform(shapes[2], r),
-                match is_random {
-                    true => draw.uniform(shapes[3], d_in),
-                    false => vec![0.0; shapes[3]],
-                },
-            ],
-            Blueprint::LoKr(_) => {
+            // Of LoHa the second down-projection starts at 0, of LoKr the first factor.
+            Blueprint::LoHa { .. } | Blueprint::LoKr(_) => {
+                let silent = match &self.blueprint {
+                    Blueprint::LoHa { .. } => 3,
+                    _ => 0,
+                };
                 let specs = self.specs();
-                let values = specs.iter().enumerate().map(|(place, spec)| {
-                    let [rows, columns] = spec.shape;
-                    match place == 0 && !is_random {
-                        true => vec![0.0; rows * columns],
-                        false => draw.uniform(rows * columns, columns),
-                    }
-                });
+                let values = specs.iter().zip(&shapes).enumerate();
+                let values =
+                    values.map(
+                        |(place, (spec, count))| match place == silent && !is_random {
+                            true => vec![0.0; *count],
+                            false => draw.uniform(*count, spec.fan_in()),
+                        },
+                    );
                 values.collect()
             }
             Blueprint::AdaLora { .. } => {
@@ -236,23 +235,31 @@ impl Planned {
                     dropout,
                 })
             }
-            Blueprint::LoHa => Method::LoHa(LoHa {
+            Blueprint::LoHa { has_core } => Method::LoHa(LoHa {
                 b1: next()?,
                 a1: next()?,
                 b2: next()?,
                 a2: next()?,
+                t1: if *has_core { Some(next()?) } else { None },
+                t2: if *has_core { Some(next()?) } else { None },
                 scale,
+                dropout: config.method.delta_dropout(),
             }),
             Blueprint::LoKr(shape) => {
-                let mut several = |split: bool| {
-                    let count = if split { 2 } else { 1 };
-                    (0..count).map(|_| next()).collect::<Option<Vec<_>>>()
-                };
+                let mut several =
+                    |count: usize| (0..count).map(|_| next()).collect::<Option<Vec<_>>>();
+                let is_line = shape.second == Second::Whole && self.view.shape.len() == 3;
                 Method::LoKr(LoKr {
-                    w1: several(shape.split_first)?,
-                    w2: several(shape.split_second)?,
+                    w1: several(if shape.split_first { 2 } else { 1 })?,
+                    w2: several(match shape.second {
+                        Second::Whole => 1,
+                        Second::Factors => 2,
+                        Second::Core => 3,
+                    })?,
                     rank: self.rank,
                     scale,
+                    line_kernel: is_line.then(|| self.view.kernel()),
+                    dropout: config.method.delta_dropout(),
                 })
             }
             Blueprint::AdaLora { .. } => Method::AdaLora(AdaLora {
@@ -326,7 +333,7 @@ impl Planned {
             (Blueprint::Lora { .. }, Method::Lora(_))
                 | (Blueprint::Dora, Method::Dora(_))
                 | (Blueprint::Vera { .. }, Method::Vera(_))
-                | (Blueprint::LoHa, Method::LoHa(_))
+                | (Blueprint::LoHa { .. }, Method::LoHa(_))
                 | (Blueprint::LoKr(_), Method::LoKr(_))
                 | (Blueprint::AdaLora { .. }, Method::AdaLora(_))
                 | (Blueprint::Ia3 { .. }, Method::Ia3(_))

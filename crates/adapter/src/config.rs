@@ -2,7 +2,7 @@ use crate::beside::TrainedBiases;
 use crate::error::AdapterError;
 use crate::init::LoraInit;
 use crate::method::{Columns, MethodConfig};
-use crate::targets::{Pattern, Targets};
+use crate::targets::{Pattern, Targets, is_suffix};
 
 /// What an adapter of any method is to be.
 pub type AdapterConfig = LoraConfig;
@@ -29,7 +29,8 @@ pub struct LoraConfig {
     /// Numerator of the scale; the change is multiplied by `alpha / r`.
     pub alpha: f64,
     /// Probability that an input of the adapter is dropped in training, in `[0, 1)`. It acts where the layer calls
-    /// [`project`](crate::project); a layer that composes the weight has no input of the adapter to drop.
+    /// [`project`](crate::project); a layer that composes the weight has no input of the adapter to drop, and so have methods
+    /// other than LoRA, DoRA, AdaLoRA and VeRA: the same configuration goes with each of them. What LoHa and LoKr drop is their own.
     pub dropout: f64,
     /// Scale by `alpha / sqrt(r)`, which keeps high ranks from learning slowly (rsLoRA).
     pub use_rslora: bool,
@@ -49,6 +50,9 @@ pub struct LoraConfig {
     pub trained_biases: TrainedBiases,
     /// Fused projections of which only some columns are adapted: the end of a layer's path, and which. Of LoRA.
     pub parts: Vec<(String, Columns)>,
+    /// Convolutions in groups, by the ends of their paths, and how many groups each has, which a kernel alone does not tell. Of LoRA:
+    /// a folder then has its factors as PEFT lays them out for a convolution in groups, of as many times the rank.
+    pub conv_groups: Vec<(String, usize)>,
     /// Ranks of single layers: a regular expression on the end of the path, and the rank. The first match wins.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single layers, matched like [`rank_pattern`](Self::rank_pattern).
@@ -82,6 +86,7 @@ impl LoraConfig {
             trained_biases: TrainedBiases::None,
             trainable_tokens: Vec::new(),
             parts: Vec::new(),
+            conv_groups: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             modules_to_save: Vec::new(),
@@ -112,6 +117,19 @@ impl LoraConfig {
     pub fn with_parts(mut self, name: impl Into<String>, columns: Columns) -> Self {
         self.parts.push((name.into(), columns));
         self
+    }
+
+    /// Says of the convolutions whose path ends with a name how many groups they have.
+    pub fn with_conv_groups(mut self, name: impl Into<String>, groups: usize) -> Self {
+        self.conv_groups.push((name.into(), groups));
+        self
+    }
+
+    /// How many groups the layer of a path has: 1 where nothing says otherwise.
+    pub(crate) fn groups_of(&self, path: &str) -> usize {
+        let mut named = self.conv_groups.iter();
+        let found = named.find(|(name, _)| is_suffix(path, name));
+        found.map_or(1, |(_, groups)| *groups)
     }
 
     /// Sets which layers are adapted.
@@ -222,6 +240,11 @@ impl LoraConfig {
                 self.trained_biases != TrainedBiases::None && self.method.biases_word().is_none(),
             ),
             (
+                "convolutions in groups (conv_groups)",
+                !self.conv_groups.is_empty()
+                    && !matches!(self.method, MethodConfig::Lora | MethodConfig::LoraFa),
+            ),
+            (
                 "columns of fused projections",
                 !self.parts.is_empty() && (self.method != MethodConfig::Lora || self.lora_bias),
             ),
@@ -238,6 +261,17 @@ impl LoraConfig {
         }
         for pattern in &self.layers_pattern {
             compile("layers_pattern", pattern, faults);
+        }
+        let dropout = self.method.delta_dropout();
+        for (name, probability) in [
+            ("rank_dropout", dropout.outputs),
+            ("module_dropout", dropout.whole),
+        ] {
+            if !(0.0..1.0).contains(&probability) {
+                faults.push(format!(
+                    "{name} is {probability}; it must be at least 0 and less than 1"
+                ));
+            }
         }
         match &self.method {
             MethodConfig::AdaLora(config) => config.check(faults),

@@ -90,6 +90,12 @@ pub enum AdapterError {
         /// Each field with its value.
         features: Vec<String>,
     },
+    /// Faults of several kinds: of a configuration, of its targets, of the tensors.
+    #[error("several things are wrong:{}", list(&indented(errors)))]
+    Several {
+        /// Each kind with all its culprits.
+        errors: Vec<AdapterError>,
+    },
     /// Tensors of an adapter file that do not fit the module.
     #[error("{} does not fit the model, nothing was loaded:{}", path.display(), list(faults))]
     Tensors {
@@ -132,6 +138,17 @@ pub enum TensorFault {
         /// The shape it should have.
         expected: Vec<usize>,
     },
+    /// It is the A of a convolution in groups, and looks across them.
+    #[error(
+        "{key} looks at the channels of all {groups} groups of its convolution; the kernel has no weights between groups, so that \
+         no change of it does the same"
+    )]
+    AcrossGroups {
+        /// Its key.
+        key: String,
+        /// How many groups there are.
+        groups: usize,
+    },
     /// Its dtype is no float type.
     #[error("{key} has the dtype {dtype}, which is not f32, f16 or bf16")]
     DType {
@@ -152,6 +169,45 @@ impl AdapterError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    /// One error of all that is wrong. Faults of one kind in one place become one list.
+    pub(crate) fn all(errors: Vec<Self>) -> Result<(), Self> {
+        let mut several: Vec<Self> = Vec::new();
+        let flat = errors.into_iter().flat_map(|error| match error {
+            Self::Several { errors } => errors,
+            one => vec![one],
+        });
+        for error in flat {
+            if !several.iter_mut().any(|known| known.takes_in(&error)) {
+                several.push(error);
+            }
+        }
+        match several.len() {
+            0 => Ok(()),
+            1 => Err(several.remove(0)),
+            _ => Err(Self::Several { errors: several }),
+        }
+    }
+
+    /// Takes in the faults of another error, if they are of one kind in one place.
+    fn takes_in(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Config { faults }, Self::Config { faults: more }) => {
+                faults.extend(more.iter().cloned());
+            }
+            (
+                Self::Tensors { path, faults },
+                Self::Tensors {
+                    path: at,
+                    faults: more,
+                },
+            ) if path == at => {
+                faults.extend(more.iter().cloned());
+            }
+            _ => return false,
+        }
+        true
     }
 
     pub(crate) fn no_such_target(targets: Vec<String>, sites: &[Site]) -> Self {
@@ -206,6 +262,22 @@ fn list<T: std::fmt::Display>(items: &[T]) -> String {
         let _ = write!(text, "\n  - {item}");
         text
     })
+}
+
+/// Errors whose own lists stand under them.
+fn indented(errors: &[AdapterError]) -> Vec<String> {
+    let errors = errors.iter();
+    errors
+        .map(|error| error.to_string().replace('\n', "\n  "))
+        .collect()
+}
+
+/// The value, or none, and its error among the others.
+pub(crate) fn noted<T>(
+    result: Result<T, AdapterError>,
+    errors: &mut Vec<AdapterError>,
+) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
 }
 
 fn near_misses(targets: &[(String, Vec<String>)]) -> Vec<String> {

@@ -52,6 +52,7 @@ mod stack;
 mod summary;
 mod switch;
 mod targets;
+mod unmatched;
 mod view;
 
 pub use adapter_only::AdapterOnly;
@@ -74,11 +75,12 @@ pub use lifecycle::{AdapterInfo, activate, adapters, delete, rename, up_projecti
 pub use lora::Lora;
 pub use merge::{MergeOptions, merge, merge_and_unload, merge_and_unload_with, unmerge};
 pub use method::{
-    AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoKr, LoKrConfig, METHODS,
-    Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera, VeraConfig, trainable_count,
+    AdaLora, AdaLoraConfig, Columns, Dense, Dora, Ia3, Ia3Config, LoHa, LoHaConfig, LoKr,
+    LoKrConfig, METHODS, Method, MethodConfig, MethodInfo, Parts, TiedBias, Tokens, Vera,
+    VeraConfig, trainable_count,
 };
 pub use outline::{BaseParameter, Outline, OutlineLayer, base_parameters, outline};
-pub use project::{embed, project, shared_table};
+pub use project::{embed, per_row, project, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};
 pub use saved::{PEFT_HEADS, is_saved};

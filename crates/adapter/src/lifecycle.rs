@@ -117,7 +117,7 @@ pub fn delete<M: Module>(module: M, name: &str) -> Result<M, AdapterError> {
     })
 }
 
-/// Gives an adapter another name.
+/// Gives an adapter another name; rows that have it keep it.
 ///
 /// # Errors
 /// [`AdapterError::NoAdapter`]; [`AdapterError::DuplicateName`] where another has the new name; [`AdapterError::Config`] with a
@@ -139,10 +139,12 @@ pub fn rename<M: Module>(module: M, from: &str, to: &str) -> Result<M, AdapterEr
         });
     }
     replace_all(module, |stack| {
-        stack.with_adapters(|adapters| {
+        let rows = stack.rows_renamed(from, to);
+        let renamed = stack.with_adapters(|adapters| {
             for adapter in adapters.iter_mut().filter(|adapter| adapter.name == from) {
                 adapter.name = to.to_string();
             }
-        })
+        });
+        renamed.with_rows(rows)
     })
 }

@@ -10,7 +10,7 @@ use crate::blueprint::Blueprint;
 use crate::config::LoraConfig;
 use crate::error::AdapterError;
 use crate::method::MethodConfig;
-use crate::peft::{SHARED, layer_key, saved_key};
+use crate::peft::{SHARED, grouped_shapes, layer_key, saved_key};
 use crate::plan::{Planned, plan};
 use crate::saved::saved_parameters;
 use crate::sites::sites;
@@ -106,7 +106,12 @@ pub fn outline<M: Module>(module: &M, config: &LoraConfig) -> Result<Outline, Ad
     let mut tensors: Vec<(String, Vec<usize>)> = Vec::new();
     for planned in &planned {
         let key = |key: &str| layer_key(planned.module_path(), key);
-        let specs = planned.specs().into_iter();
+        let mut specs = planned.specs();
+        let grouped = grouped_shapes(planned, config).into_iter().flatten();
+        for (spec, shape) in specs.iter_mut().zip(grouped) {
+            spec.file_shape = shape;
+        }
+        let specs = specs.into_iter();
         tensors.extend(specs.map(|spec| (key(&spec.key), spec.file_shape)));
     }
     let shared = shared(&planned, config);
@@ -195,7 +200,7 @@ impl Planned {
             Blueprint::Lora { .. } => "Lora",
             Blueprint::Dora => "Dora",
             Blueprint::Vera { .. } => "Vera",
-            Blueprint::LoHa => "LoHa",
+            Blueprint::LoHa { .. } => "LoHa",
             Blueprint::LoKr(_) => "LoKr",
             Blueprint::AdaLora { .. } => "AdaLora",
             Blueprint::Ia3 { .. } => "Ia3",

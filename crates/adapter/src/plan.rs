@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::beside::Beside;
 use crate::blueprint::Blueprint;
 use crate::config::{LoraConfig, Patterns};
-use crate::error::AdapterError;
+use crate::error::{AdapterError, noted};
 use crate::method::{LoKrShape, MethodConfig};
-use crate::saved::{PEFT_HEADS, is_saved, saved_parameters};
+use crate::saved::is_saved;
 use crate::sites::{Site, module_path, sites};
-use crate::targets::{Targets, select};
+use crate::targets::{Targets, is_suffix, select};
+use crate::unmatched::{absent_modules, check_patterns};
 use crate::view::{Kind, View};
 
 /// A parameter that is to be adapted, with the rank and alpha that apply to it.
@@ -56,18 +56,13 @@ pub(crate) fn plan<M: Module>(
     module: &M,
     config: &LoraConfig,
 ) -> Result<Vec<Planned>, AdapterError> {
-    let patterns = config.check()?;
     let all = sites(module);
-    let candidates: Vec<Site> = all
-        .iter()
-        .filter(|site| is_candidate(site, &config.method))
-        .cloned()
-        .collect();
-    let mut selected = match &config.method {
-        MethodConfig::Tokens(_) if config.targets == Targets::AllLinear => {
-            candidates.iter().take(1).cloned().collect()
-        }
-        _ => select(&candidates, config)?,
+    let mut errors = Vec::new();
+    let patterns = noted(config.check(), &mut errors);
+    let selected = noted(targeted(&all, config), &mut errors);
+    AdapterError::all(errors)?;
+    let (Some(patterns), Some(mut selected)) = (patterns, selected) else {
+        return Ok(Vec::new());
     };
     let mut faults = Vec::new();
     let names = &config.modules_to_save;
@@ -82,7 +77,6 @@ pub(crate) fn plan<M: Module>(
             false => "every target lies in a module that is saved as a whole".to_string(),
         });
     }
-    check_kinds(&selected, config)?;
     let mut planned = Vec::new();
     for (site, index) in selected.iter().zip(0..) {
         planned.extend(planned_site(site, index, config, &patterns, &mut faults));
@@ -98,6 +92,30 @@ pub(crate) fn plan<M: Module>(
     }
 }
 
+/// What is wrong with the targets of a configuration, whatever else is wrong with it.
+pub(crate) fn check_targets<M: Module>(
+    module: &M,
+    config: &LoraConfig,
+) -> Result<(), AdapterError> {
+    targeted(&sites(module), config).map(drop)
+}
+
+/// The parameters that the targets mean, those in modules that are saved as a whole among them.
+fn targeted(all: &[Site], config: &LoraConfig) -> Result<Vec<Site>, AdapterError> {
+    let candidates = all.iter().filter(|site| is_candidate(site, &config.method));
+    let candidates: Vec<Site> = candidates.cloned().collect();
+    let selected = match &config.method {
+        MethodConfig::Tokens(_) if config.targets == Targets::AllLinear => {
+            candidates.into_iter().take(1).collect()
+        }
+        _ => select(&candidates, config)?,
+    };
+    let own = selected.iter();
+    let own = own.filter(|site| !is_saved(&site.path, &config.modules_to_save));
+    check_kinds(own, config)?;
+    Ok(selected)
+}
+
 /// Whether a method is for parameters of this kind at all, so that targets are looked for among them.
 fn is_candidate(site: &Site, method: &MethodConfig) -> bool {
     match method {
@@ -109,16 +127,19 @@ fn is_candidate(site: &Site, method: &MethodConfig) -> bool {
 }
 
 /// Refuses targets of a kind that the method is not made for.
-fn check_kinds(selected: &[Site], config: &LoraConfig) -> Result<(), AdapterError> {
+fn check_kinds<'a>(
+    selected: impl Iterator<Item = &'a Site>,
+    config: &LoraConfig,
+) -> Result<(), AdapterError> {
     let takes = |kind: Kind| match &config.method {
         MethodConfig::Vera(_) => matches!(kind, Kind::Linear | Kind::Other),
-        MethodConfig::LoHa
+        MethodConfig::LoHa(_)
         | MethodConfig::LoKr(_)
         | MethodConfig::AdaLora(_)
         | MethodConfig::Ia3(_) => kind != Kind::Embedding,
         _ => true,
     };
-    let wrong = selected.iter().filter(|site| !takes(site.view.kind));
+    let wrong = selected.filter(|site| !takes(site.view.kind));
     let layers: Vec<String> = wrong.map(|site| site.module_path().to_string()).collect();
     match layers.is_empty() {
         true => Ok(()),
@@ -147,7 +168,8 @@ fn planned_site(
     let [d_in, d_out] = site.view.dims();
     let mut rank = patterns.rank(path, config.rank);
     if config.method.is_lora() || matches!(config.method, MethodConfig::AdaLora(_)) {
-        let most = d_in.min(d_out);
+        // As many changes of their own as there are groups.
+        let most = d_in.saturating_mul(config.groups_of(path)).min(d_out);
         if rank > most {
             faults.push(format!(
                 "rank {rank} exceeds {most}, the smaller side of {path} [{d_in}, {d_out}]"
@@ -155,7 +177,7 @@ fn planned_site(
         }
     }
     let blueprint = match &config.method {
-        MethodConfig::Lora => match config.parts.iter().find(|(name, _)| ends(path, name)) {
+        MethodConfig::Lora => match config.parts.iter().find(|(name, _)| is_suffix(path, name)) {
             None => Blueprint::Lora { is_a_frozen: false },
             Some((_, columns)) => match columns.ranges(d_out) {
                 Ok(ranges) => {
@@ -173,10 +195,12 @@ fn planned_site(
         MethodConfig::Vera(vera) => Blueprint::Vera {
             d_initial: vera.d_initial,
         },
-        MethodConfig::LoHa => Blueprint::LoHa,
+        MethodConfig::LoHa(loha) => Blueprint::LoHa {
+            has_core: loha.use_effective_conv2d && site.view.kernel() > 1,
+        },
         MethodConfig::LoKr(lokr) => {
-            let channels = d_in / site.view.kernel().max(1);
-            Blueprint::LoKr(LoKrShape::new(channels, d_out, rank, lokr))
+            let (channels, kernel) = (site.view.channels(), site.view.kernel());
+            Blueprint::LoKr(LoKrShape::new([channels, kernel, d_out], rank, lokr))
         }
         MethodConfig::AdaLora(adalora) => {
             let start_rank = rank;
@@ -230,11 +254,6 @@ fn planned_site(
     })
 }
 
-fn ends(path: &str, name: &str) -> bool {
-    let rest = path.strip_suffix(name);
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
 /// What goes onto the biases of the planned layers.
 fn bias_sites(
     planned: &[Planned],
@@ -286,7 +305,7 @@ fn token_sites(
     let mut found = Vec::new();
     for (layer, indices) in &config.trainable_tokens {
         let mut embeddings = all.iter().filter(|site| site.is_embedding());
-        let is_meant = |site: &&Site| layer.is_empty() || ends(site.module_path(), layer);
+        let is_meant = |site: &&Site| layer.is_empty() || is_suffix(site.module_path(), layer);
         let Some(site) = embeddings.find(is_meant) else {
             faults.push(format!("trainable_tokens names \"{layer}\", no embedding"));
             continue;
@@ -315,57 +334,4 @@ fn token_sites(
         }
     }
     found
-}
-
-fn check_patterns(
-    config: &LoraConfig,
-    patterns: &Patterns,
-    planned: &[Planned],
-    faults: &mut Vec<String>,
-) {
-    let keys = config.rank_pattern.iter().map(|(key, _)| key);
-    let keys = keys.chain(config.alpha_pattern.iter().map(|(key, _)| key));
-    let compiled = patterns.ranks.iter().map(|(pattern, _)| pattern);
-    let compiled = compiled.chain(patterns.alphas.iter().map(|(pattern, _)| pattern));
-    for (key, pattern) in keys.zip(compiled) {
-        if !planned
-            .iter()
-            .any(|site| pattern.matches(site.module_path()))
-        {
-            faults.push(format!("the pattern \"{key}\" matches no targeted layer"));
-        }
-    }
-    for (name, _) in &config.parts {
-        if !planned.iter().any(|site| ends(site.module_path(), name)) {
-            faults.push(format!(
-                "\"{name}\", which is to be adapted in part, is no targeted layer"
-            ));
-        }
-    }
-    if let MethodConfig::AdaLora(adalora) = &config.method {
-        for (layer, _) in &adalora.kept {
-            if !planned.iter().any(|site| site.module_path() == layer) {
-                faults.push(format!(
-                    "the rank_pattern names \"{layer}\", no targeted layer"
-                ));
-            }
-        }
-    }
-}
-
-/// The names that no module's path ends with. PEFT always lists the same names of heads; one of them is enough.
-fn absent_modules<M: Module>(module: &M, names: &[String]) -> Vec<String> {
-    let finds = |name: &String| {
-        let beside = Beside::modules(std::slice::from_ref(name));
-        !saved_parameters(module, &beside).is_empty()
-    };
-    let has_head = names
-        .iter()
-        .any(|name| PEFT_HEADS.contains(&name.as_str()) && finds(name));
-    names
-        .iter()
-        .filter(|name| !(has_head && PEFT_HEADS.contains(&name.as_str())))
-        .filter(|name| !finds(name))
-        .map(|name| format!("modules_to_save has \"{name}\", with which no module's path ends"))
-        .collect()
 }

@@ -6,7 +6,7 @@ use burn_lora_kernels::{LowRank, projection};
 
 use crate::initial::observe;
 use crate::lora::cast;
-use crate::rows::{Groups, grouped};
+use crate::rows::grouped;
 use crate::stack::{AdapterStack, Chosen};
 
 /// A linear layer with its adapters, by the activation path: `x W + b + s (dropout(x) A) B`.
@@ -50,8 +50,7 @@ fn project_rows<const D: usize>(
     x: Tensor<D>,
     rows: &[Option<String>],
 ) -> Tensor<D> {
-    let groups = grouped(rows, x.dims()[0]);
-    per_group(groups, x, |name, x| {
+    per_row(rows, x, |name, x| {
         let chosen = Chosen::Row(name);
         let bias = layer.bias.as_ref().map(|bias| of_row(bias, chosen));
         match stack {
@@ -73,11 +72,20 @@ fn of_row(param: &Param<Tensor<1>>, chosen: Chosen<'_>) -> Tensor<1> {
     }
 }
 
-fn per_group<const D: usize>(
-    groups: Groups<'_>,
+/// Computes the rows of a batch, each under the name of its own, or under none; rows of the same name go together.
+///
+/// # Shapes
+/// - x: `[batch, ...]`, the batch being a multiple of the rows: each stands for as many neighbours
+/// - output: what `compute` makes of each row
+///
+/// # Panics
+/// If the batch is no multiple of the rows.
+pub fn per_row<const D: usize>(
+    rows: &[Option<String>],
     x: Tensor<D>,
     compute: impl Fn(Option<&str>, Tensor<D>) -> Tensor<D>,
 ) -> Tensor<D> {
+    let groups = grouped(rows, x.dims()[0]);
     if let [(name, _)] = groups.names.as_slice() {
         return compute(*name, x);
     }

@@ -82,8 +82,7 @@ pub fn drops_inputs<M: Module>(module: &M) -> bool {
         let methods = weight.stack.chosen(Chosen::Active);
         let rows = weight.stack.rows().is_some();
         let mut adapters = weight.stack.adapters().iter().filter(|_| rows);
-        methods.into_iter().any(Method::drops_inputs)
-            || adapters.any(|adapter| adapter.method.drops_inputs())
+        methods.into_iter().any(Method::drops) || adapters.any(|adapter| adapter.method.drops())
     };
     all_stacks(module).iter().any(drops)
 }

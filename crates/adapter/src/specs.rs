@@ -1,7 +1,7 @@
 //! The tensors of a planned adapter, as a file has them and as parameters.
 
 use crate::blueprint::Blueprint;
-use crate::method::LoKrShape;
+use crate::method::{LoKrShape, Second};
 use crate::plan::Planned;
 use crate::view::Kind;
 
@@ -18,6 +18,11 @@ pub(crate) struct TensorSpec {
 }
 
 impl TensorSpec {
+    /// What a number of the layer's output is a sum over, as PyTorch counts it.
+    pub(crate) fn fan_in(&self) -> usize {
+        self.file_shape.iter().skip(1).product()
+    }
+
     fn new(key: impl Into<String>, file_shape: Vec<usize>, shape: [usize; 2]) -> Self {
         Self {
             key: key.into(),
@@ -60,7 +65,7 @@ impl Planned {
                 TensorSpec::new("vera_lambda_b", vec![d_out], [1, d_out]),
                 TensorSpec::new("vera_lambda_d", vec![r], [1, r]),
             ],
-            Blueprint::LoHa => ["hada_w1", "hada_w2"]
+            Blueprint::LoHa { has_core: false } => ["hada_w1", "hada_w2"]
                 .into_iter()
                 .flat_map(|name| {
                     let up = TensorSpec::new(format!("{name}_a"), vec![d_out, r], [r, d_out]);
@@ -68,6 +73,17 @@ impl Planned {
                     [up.transposed(), down.transposed()]
                 })
                 .collect(),
+            Blueprint::LoHa { has_core: true } => {
+                let channels = view.channels();
+                let factors = ["hada_w1", "hada_w2"].into_iter().flat_map(|name| {
+                    let up = TensorSpec::new(format!("{name}_a"), vec![r, d_out], [r, d_out]);
+                    let down = vec![r, channels];
+                    let down = TensorSpec::new(format!("{name}_b"), down, [channels, r]);
+                    [up, down.transposed()]
+                });
+                let cores = ["hada_t1", "hada_t2"].map(|name| self.core_spec(name));
+                factors.chain(cores).collect()
+            }
             Blueprint::LoKr(shape) => self.lokr_specs(shape),
             Blueprint::AdaLora { .. } => vec![
                 TensorSpec::new("lora_A", vec![r, d_in], [d_in, r]).transposed(),
@@ -113,9 +129,9 @@ impl Planned {
 
     /// How many channels (IA)3 scales.
     fn scaled(&self, inputs: bool) -> usize {
-        let [d_in, d_out] = self.view.dims();
+        let [_, d_out] = self.view.dims();
         match inputs {
-            true => d_in / self.view.kernel().max(1),
+            true => self.view.channels(),
             false => d_out,
         }
     }
@@ -133,11 +149,19 @@ impl Planned {
         ]
     }
 
+    /// A core of a kernel; PEFT gives one of a `Conv1d` a fourth dimension.
+    fn core_spec(&self, name: &str) -> TensorSpec {
+        let r = self.rank;
+        let mut file = [&[r, r], self.view.kernel_shape()].concat();
+        file.resize(file.len().max(4), 1);
+        TensorSpec::new(name, file, [r, r * self.view.kernel()])
+    }
+
     fn lokr_specs(&self, shape: &LoKrShape) -> Vec<TensorSpec> {
         let r = self.rank;
-        let kernel = self.view.shape.get(2..).unwrap_or_default();
+        let kernel = self.view.kernel_shape();
         let ([l, k], [m, n]) = (shape.outputs, shape.inputs);
-        let width = n * kernel.iter().product::<usize>();
+        let width = n * self.view.kernel();
         let pair = |name: &str, rows: usize, columns: usize| {
             [
                 TensorSpec::new(format!("{name}_a"), vec![rows, r], [rows, r]),
@@ -149,9 +173,14 @@ impl Planned {
             true => specs.extend(pair("lokr_w1", l, m)),
             false => specs.push(TensorSpec::new("lokr_w1", vec![l, m], [l, m])),
         }
-        match shape.split_second {
-            true => specs.extend(pair("lokr_w2", k, width)),
-            false => {
+        match shape.second {
+            Second::Factors => specs.extend(pair("lokr_w2", k, width)),
+            Second::Core => specs.extend([
+                TensorSpec::new("lokr_w2_a", vec![r, k], [r, k]),
+                TensorSpec::new("lokr_w2_b", vec![r, n], [r, n]),
+                self.core_spec("lokr_t2"),
+            ]),
+            Second::Whole => {
                 let file = [&[k, n], kernel].concat();
                 specs.push(TensorSpec::new("lokr_w2", file, [k, width]));
             }

@@ -144,6 +144,16 @@ impl AdapterStack {
         self
     }
 
+    /// The adapter of each row, once one has another name.
+    pub(crate) fn rows_renamed(&self, from: &str, to: &str) -> Option<Arc<Vec<Option<String>>>> {
+        let renamed = |name: &Option<String>| match name.as_deref() == Some(from) {
+            true => Some(to.to_string()),
+            false => name.clone(),
+        };
+        let rows = self.rows.as_ref()?;
+        Some(Arc::new(rows.iter().map(renamed).collect()))
+    }
+
     pub(crate) fn with_merged(mut self, merged: Option<Tensor<2>>) -> Self {
         self.merged = merged;
         self
@@ -170,10 +180,15 @@ impl AdapterStack {
         })
     }
 
-    /// [`compose_f32`](Self::compose_f32), rounded once to the dtype of the weight.
+    /// The weight that a forward computes with: [`compose_f32`](Self::compose_f32) under what is dropped in training, rounded
+    /// once to the dtype of the weight.
     pub(crate) fn compose(&self, base: Tensor<2>, chosen: Chosen<'_>) -> Tensor<2> {
-        let dtype = base.dtype();
-        cast(self.compose_f32(base, chosen), dtype)
+        let (start, dtype) = (cast(base.clone(), DType::F32), base.dtype());
+        let methods = self.chosen(chosen).into_iter();
+        let weight = methods.fold(start, |weight, method| {
+            method.compose_forward(weight, &base)
+        });
+        cast(weight, dtype)
     }
 
     /// The weight as a layer that shares it is to see it: with what belongs to the weight, without what stands beside a layer.

@@ -99,7 +99,8 @@ pub(crate) fn is_head(path: &str) -> bool {
     HEADS.iter().any(|head| is_suffix(path, head))
 }
 
-fn is_suffix(path: &str, name: &str) -> bool {
+/// Whether a path is the name or ends in `.name`.
+pub(crate) fn is_suffix(path: &str, name: &str) -> bool {
     path == name
         || path
             .strip_suffix(name)

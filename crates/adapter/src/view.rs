@@ -43,6 +43,16 @@ impl View {
         self.shape.iter().skip(2).product()
     }
 
+    /// Channels of a convolution's input that one output sees; `d_in` elsewhere.
+    pub(crate) fn channels(&self) -> usize {
+        self.dims()[0] / self.kernel().max(1)
+    }
+
+    /// The kernel's own dimensions.
+    pub(crate) fn kernel_shape(&self) -> &[usize] {
+        self.shape.get(2..).unwrap_or_default()
+    }
+
     /// The shape of a file's tensor that is `[rows, d_in]` for a linear layer.
     pub(crate) fn input_shape(&self, rows: usize) -> Vec<usize> {
         match self.shape.as_slice() {

@@ -211,6 +211,54 @@ proptest! {
 }
 
 #[test]
+fn each_adapter_may_have_a_density_of_its_own() {
+    use CombinationMethod as M;
+    let x = drawn(&[(6, 5), (4, 7)], 2, 1.5, 1);
+    let y = drawn(&[(6, 5), (4, 7)], 2, 0.5, 2);
+    let both = [(&x, 0.7), (&y, 1.3)];
+    for method in CombinationMethod::ALL {
+        let one = Combination::new(method).with_density(0.4);
+        if let Ok(one) = combine(&both, &one) {
+            let each = Combination::new(method).with_densities([0.4, 0.4]);
+            assert_eq!(combine(&both, &each).unwrap(), one, "{}", method.word());
+        }
+    }
+    // Without a sign to elect, each adapter is pruned and added by itself.
+    let combined = combine(
+        &both,
+        &Combination::new(M::MagnitudePrune).with_densities([0.3, 0.9]),
+    )
+    .unwrap();
+    let alone = |place: usize, density: f64| {
+        let pruned = Combination::new(M::MagnitudePrune).with_density(density);
+        combine(&both[place..=place], &pruned).unwrap()
+    };
+    let (x, y) = (alone(0, 0.3), alone(1, 0.9));
+    for (path, factors) in &combined.layers {
+        let (x, y) = (&x.layers[path], &y.layers[path]);
+        assert!(near(&factors.a, &(&x.a + &y.a)), "{path}");
+        assert!(near(&factors.b, &(&x.b + &y.b)), "{path}");
+    }
+    let faults = |combination: Combination| combine(&both, &combination).unwrap_err().to_string();
+    let error = faults(Combination::new(M::Ties).with_densities([0.3, 1.2, -1.0]));
+    for fault in [
+        "density is 1.2",
+        "density is -1",
+        "3 densities for 2 adapters",
+    ] {
+        assert!(error.contains(fault), "{error}");
+    }
+    let two = Combination::new(M::Ties).with_density(0.5);
+    let error = faults(two.with_densities([0.3, 0.2]));
+    assert!(
+        error.contains("a density for all and one for each"),
+        "{error}"
+    );
+    let error = faults(Combination::new(M::Linear).with_densities([0.3, 0.2]));
+    assert!(error.contains("linear takes no density"), "{error}");
+}
+
+#[test]
 fn faults_of_combinations_come_together() {
     let x = drawn(&[(3, 4), (2, 2)], 2, 1.0, 0);
     let y = drawn(&[(4, 3), (2, 2)], 1, 1.0, 0);

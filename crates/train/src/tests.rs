@@ -1,6 +1,7 @@
 //! Whole runs on a tiny model.
 
 mod lifetime;
+mod starts;
 
 use std::fs;
 use std::path::Path;

@@ -12,6 +12,8 @@ pub struct KvCache {
     layers: Vec<LayerCache>,
     len: usize,
     capacity: usize,
+    /// The places in front of each row that its virtual tokens leave; none where no row has any.
+    free: Vec<usize>,
 }
 
 impl KvCache {
@@ -22,6 +24,7 @@ impl KvCache {
             layers,
             len: 0,
             capacity,
+            free: Vec::new(),
         }
     }
 
@@ -40,6 +43,14 @@ impl KvCache {
         self.capacity
     }
 
+    /// The places in front of each row that its virtual tokens leave: these, if the cache is to begin.
+    pub(crate) fn free(&mut self, free: Vec<usize>) -> Vec<usize> {
+        if self.is_empty() {
+            self.free = free;
+        }
+        self.free.clone()
+    }
+
     /// Counts the tokens of a finished forward pass.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.len += tokens;
@@ -54,6 +65,9 @@ impl KvCache {
     ///
     /// If a row does not exist.
     pub fn select_rows(&mut self, rows: &[usize], shared: usize) {
+        if !self.free.is_empty() {
+            self.free = rows.iter().map(|row| self.free[*row]).collect();
+        }
         let is_same = |batch: usize| rows.iter().copied().eq(0..batch);
         for layer in &mut self.layers {
             let Some((keys, values)) = layer.filled.take() else {

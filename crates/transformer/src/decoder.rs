@@ -14,7 +14,7 @@ use crate::load::{LoadOptions, LoadReport};
 use crate::positions::{Padding, Positions};
 use crate::recompute::Recomputation;
 use crate::verify::verify;
-use crate::virtual_tokens::{Front, Host, Slot, VirtualTokens, with_places};
+use crate::virtual_tokens::{Front, Host, RowTokens, TokenSlot, behind, padding_with, with_places};
 use crate::weights::{Key, Weights};
 
 use crate::named::{Named, unnamed_module};
@@ -44,7 +44,7 @@ pub struct Decoder {
     pub(crate) trunk: Named<Trunk>,
     /// The head, unless it is the transposed embedding.
     head: Option<Named<Linear>>,
-    virtual_tokens: Slot,
+    virtual_tokens: TokenSlot,
     config: DecoderConfig,
     plan: Arc<Plan>,
     /// How many blocks keep only their inputs for the backward.
@@ -128,7 +128,7 @@ impl Decoder {
         Self {
             trunk,
             head: None,
-            virtual_tokens: Slot::empty(),
+            virtual_tokens: TokenSlot::default(),
             config: config.clone(),
             plan,
             recompute: 0,
@@ -184,7 +184,7 @@ impl Decoder {
 
     /// Whether rows may hold several documents ([`Self::hidden_packed`]): not behind virtual tokens, which have no place in front of each.
     pub fn can_pack(&self) -> bool {
-        self.virtual_tokens.active().is_none()
+        self.virtual_tokens.acting().is_empty()
     }
 
     /// Whether the model has a position for each token of a sequence this long. To be asked before any work.
@@ -234,7 +234,8 @@ impl Decoder {
             documents.iter().all(|row| row.iter().sum::<usize>() <= seq),
             "the documents of a row are longer than the row"
         );
-        self.forward_at(ids, &Positions::packed(seq, documents), None)
+        let none = RowTokens::of(&self.virtual_tokens, ids.dims()[0]);
+        self.forward_at(ids, &Positions::packed(seq, documents), None, (&none, 0))
     }
 
     /// Adds uniform noise of at most `alpha / sqrt(seq d_model)` to the embeddings of tokens, in training only (NEFTune,
@@ -280,30 +281,33 @@ impl Decoder {
         &self,
         ids: Tensor<2, Int>,
         padding: Option<&Padding>,
-        cache: Option<&mut KvCache>,
+        mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
         let start = cache.as_deref().map_or(0, KvCache::len);
-        let count = self.tokens_in_front(start).map_or(0, VirtualTokens::count);
-        let positions = Positions::new(start, count + ids.dims()[1], padding);
-        self.forward_at(ids, &positions, cache)
+        let tokens = RowTokens::of(&self.virtual_tokens, batch);
+        let free = match cache.as_deref_mut() {
+            Some(cache) => cache.free(tokens.free()),
+            None => tokens.free(),
+        };
+        let padding = padding_with(free, padding);
+        // Those of a cache that has begun are in it.
+        let places = if start == 0 { tokens.longest() } else { 0 };
+        let positions = Positions::new(start, places + seq, padding.as_ref());
+        self.forward_at(ids, &positions, cache, (&tokens, places))
     }
 
-    /// The virtual tokens that come before the first of `start`: those of a cache that has begun are in it.
-    fn tokens_in_front(&self, start: usize) -> Option<&VirtualTokens> {
-        self.virtual_tokens.active().filter(|_| start == 0)
-    }
-
-    /// `positions` are those of the virtual tokens, too.
+    /// `positions` are those of the virtual tokens, too, for which every row has so many places in front.
     fn forward_at(
         &self,
         ids: Tensor<2, Int>,
         positions: &Positions<'_>,
         mut cache: Option<&mut KvCache>,
+        (tokens, places): (&RowTokens<'_>, usize),
     ) -> Tensor<3> {
-        let tokens = self.tokens_in_front(positions.start);
-        let count = tokens.map_or(0, VirtualTokens::count);
-        let ids = with_places(ids, count);
-        let [batch, seq] = ids.dims();
+        let [batch, written] = ids.dims();
+        let ids = with_places(ids, &[places]);
+        let seq = places + written;
         let capacity = cache.as_deref().map_or(usize::MAX, KvCache::capacity);
         let limit = self.plan.max_positions.min(capacity);
         assert!(
@@ -318,9 +322,11 @@ impl Decoder {
         );
         // A cache is for generation, which has no backward.
         let mut recompute = if cache.is_none() { self.recompute } else { 0 };
-        let front =
-            tokens.map(|tokens| Front::new(tokens, self.sizes(), positions.left(), self.dtype()));
-        if let Some(Front::Prefix(_)) = front {
+        let front = match places {
+            0 => None,
+            _ => Front::new(tokens, self.sizes(), positions.left(), self.dtype()),
+        };
+        if front.as_ref().is_some_and(Front::has_prefix) {
             // A block that is computed again tells of its input and its parameters only; a prefix is neither.
             recompute = 0;
         }
@@ -335,10 +341,7 @@ impl Decoder {
         if let Some(cache) = cache {
             cache.advance(seq);
         }
-        match count {
-            0 => hidden,
-            count => hidden.narrow(1, count, seq - count),
-        }
+        behind(hidden, &[places], written)
     }
 
     /// The logits of hidden states, in the dtype of the model.

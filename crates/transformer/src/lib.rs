@@ -58,7 +58,9 @@ mod positions;
 mod reader;
 mod recompute;
 mod resize;
+mod rows;
 mod save;
+mod slot;
 mod t5;
 mod task;
 mod verify;
@@ -108,6 +110,7 @@ pub use parts::{
 };
 pub use positions::Padding;
 pub use resize::NewRows;
+pub use rows::WithRows;
 pub use t5::{Encoded, T5, T5Attention, T5Block, T5Cache, T5Config, T5Session, T5Stack, T5Variant};
 pub use virtual_tokens::{
     PTuning, PrefixProjection, PrefixTuning, PromptEncoder, PromptEncoderKind, PromptInit,

@@ -146,7 +146,7 @@ impl<M: Module + ModuleDisplay> fmt::Display for Named<M> {
 pub trait Kind: Clone + Copy + Send + Sync + fmt::Debug + 'static {}
 
 /// A part, or several, that shows itself among the attributes of what holds it.
-pub(crate) trait Shown {
+pub trait Shown {
     fn show(&self, content: Content) -> Content;
 }
 

@@ -7,6 +7,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::weigh::cast;
 
+/// What Burn calls the container of what is put onto a weight.
+const REPARAMETERIZATION: &str = "Reparameterization";
+
 /// Where a parameter is, or will be once it has values.
 pub(crate) fn device_of<const D: usize>(param: &Param<Tensor<D>>) -> Device {
     match param.is_initialized() {
@@ -75,6 +78,11 @@ impl<W: Fn(&str, &str) -> bool> ModuleVisitor for Collector<W> {
         let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
         let path = names.join(".");
         let container = self.path.last().map_or("", |(_, container)| container);
+        // What is put onto a weight is an adapter's.
+        let mut containers = self.path.iter().map(|(_, container)| container);
+        if containers.any(|container| container == REPARAMETERIZATION) {
+            return;
+        }
         if !(self.wanted)(&path, container) {
             return;
         }
@@ -110,7 +118,9 @@ impl ModuleMapper for Filler {
         match self.values.remove(&self.path.join(".")) {
             Some(values) => param.map(|old| {
                 let data = TensorData::new(values, old.shape());
-                Tensor::from_data(data, (&old.device(), old.dtype()))
+                let new = Tensor::from_data(data, (&old.device(), old.dtype()));
+                // What is trained goes on to be.
+                new.set_require_grad(old.is_require_grad())
             }),
             None => param,
         }

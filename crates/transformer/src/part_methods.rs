@@ -1,8 +1,9 @@
 use burn_lora_adapter::MethodInfo;
 
 const MODELS: &str = "decoders, encoders with any head, T5";
-const SUITE: &str = "`transformer/src/tests`";
-const SUITE_AND_PEFT: &str = "`transformer/src/tests`; PEFT both ways: `golden/virtual_tokens`";
+const SUITE: &str = "`invariants`, `transformer/src/tests`";
+const SUITE_AND_PEFT: &str =
+    "`invariants`, `transformer/src/tests`; PEFT both ways: `golden/virtual_tokens`";
 const NEVER: &str = "no: no weight does what it does";
 
 /// The methods that are parts of a model beside its weights; `docs/methods.md` is made of it.

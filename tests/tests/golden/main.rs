@@ -7,6 +7,7 @@ mod decoding;
 mod encoder;
 mod experts;
 mod generation;
+mod groups;
 mod methods;
 mod model;
 mod peft_files;

@@ -448,6 +448,36 @@ fn m_a_folder_of_pissa_or_olora_is_read_over_the_files_of_its_base() {
 }
 
 #[test]
+fn m_a_folder_that_peft_converted_to_plain_lora_is_read_as_it_is() {
+    on_each_device(|device| {
+        for case in MethodCase::converted() {
+            let base = Base::open(&case, &device);
+            let plain = base.real(&floats(base.logits(&device)));
+            let expected = base.real(&case.floats("base.logits"));
+            assert_close(case.name, &plain, &expected, LOGITS);
+            let (model, adapter) = base.load(&case.adapter_folder());
+            let expected = model.real(&case.floats("trained.logits"));
+            let actual = model.real(&floats(model.logits(&device)));
+            assert_close(case.name, &actual, &expected, LOGITS);
+            let rank = adapter.rank;
+            assert!(
+                rank == 4 || rank == 6,
+                "{}: {rank} is not doubled",
+                case.name
+            );
+            // By its files alone, too.
+            assert_eq!(
+                FactorSet::load(&case.adapter_folder())
+                    .unwrap()
+                    .layers
+                    .len(),
+                4
+            );
+        }
+    });
+}
+
+#[test]
 fn m_a_folder_over_a_base_that_cannot_be_made_again_is_refused() {
     let device = Device::flex();
     let case = MethodCase::starts().next().unwrap();
@@ -468,6 +498,9 @@ fn m_a_folder_over_a_base_that_cannot_be_made_again_is_refused() {
         let error = peft::load(model, DEFAULT_NAME, scratch.path()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains(reason) && error.contains(word), "{error}");
+        // What helps.
+        let way = "path_initial_model_for_weight_conversion";
+        assert_eq!(error.contains(way), word != "pisa", "{error}");
     }
 }
 

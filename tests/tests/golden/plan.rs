@@ -15,7 +15,9 @@ use burn_lora::transformer::{
     Decoder, DecoderConfig, LlamaConfig, LoadOptions, MaskedLm, ModelConfig, MultipleChoice,
     SequenceClassifier, T5, TokenClassifier,
 };
-use burn_lora_tests::{CASES, Golden, MethodCase, gpt2, llama, methods_for, vision};
+use burn_lora_tests::{
+    CASES, Golden, MethodCase, gpt2, llama, methods_for, methods_for_kernels, vision,
+};
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -123,7 +125,8 @@ fn p_every_method_is_planned_exactly() {
     }
     // A module of the user's own, of convolutions.
     let own = vision(&device, DType::F32);
-    for method in methods_for(&own.config(), "head") {
+    let methods = methods_for(&own.config(), "head").into_iter();
+    for method in methods.chain(methods_for_kernels(&own.config())) {
         if matches!(method.method, MethodConfig::Vera(_)) {
             continue;
         }

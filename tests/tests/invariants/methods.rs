@@ -15,8 +15,8 @@ use burn_lora::adapter::{
 };
 use burn_lora::transformer::PART_METHODS;
 use burn_lora_tests::{
-    Subject, assert_close, assert_same, bert, gpt2, gradients, llama, methods_for, mlp,
-    on_each_device, parameters, random, t5, vision,
+    Subject, assert_close, assert_same, bert, gpt2, gradients, llama, methods_for,
+    methods_for_kernels, mlp, on_each_device, parameters, random, t5, vision,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -31,6 +31,7 @@ fn table<M: Module>(subject: &Subject<M>) -> Vec<LoraConfig> {
     let mut methods = methods_for(&subject.config(), last);
     if subject.name == "vision" {
         methods.retain(|config| !matches!(config.method, MethodConfig::Vera(_)));
+        methods.extend(methods_for_kernels(&subject.config()));
     }
     if subject.name == "gpt2" {
         methods.push(subject.config().with_lora_bias(true));
@@ -203,7 +204,11 @@ fn expected_count<M: Module>(
         MethodConfig::LoraFa => r * d_out,
         MethodConfig::Dora => r * (d_in + d_out) + d_out,
         MethodConfig::Vera(_) => r + d_out,
-        MethodConfig::LoHa => 2 * r * (d_in + d_out),
+        MethodConfig::LoHa(loha) if loha.use_effective_conv2d && place < 2 => {
+            let kernel = [3, 2 * 3][place];
+            2 * r * (d_in / kernel + d_out + r * kernel)
+        }
+        MethodConfig::LoHa(_) => 2 * r * (d_in + d_out),
         MethodConfig::AdaLora(_) => r * (d_in + d_out + 1),
         MethodConfig::Ia3(ia3) if ia3.feedforward.is_some() && is_last(place) => d_in,
         MethodConfig::Ia3(_) => d_out,

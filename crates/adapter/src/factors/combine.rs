@@ -114,12 +114,14 @@ impl CombinationMethod {
 }
 
 /// How several adapters are made one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Combination {
     /// The method.
     pub method: CombinationMethod,
     /// The share of elements that is kept, in `(0, 1]`, by the methods that drop some.
     pub density: Option<f64>,
+    /// That share of each adapter, in their order, where they differ; PEFT has one for all.
+    pub densities: Vec<f64>,
     /// How TIES elects a sign.
     pub majority_sign: MajoritySign,
     /// The rank that a decomposition keeps; the largest of the adapters where there is none.
@@ -136,6 +138,7 @@ impl Combination {
         Self {
             method,
             density: None,
+            densities: Vec::new(),
             majority_sign: MajoritySign::default(),
             rank: None,
             clamp: None,
@@ -149,21 +152,42 @@ impl Combination {
         self
     }
 
+    /// Sets the share of elements that is kept of each adapter.
+    pub fn with_densities(mut self, densities: impl IntoIterator<Item = f64>) -> Self {
+        self.densities = densities.into_iter().collect();
+        self
+    }
+
     /// Sets the rank that a decomposition keeps.
     pub fn with_rank(mut self, rank: usize) -> Self {
         self.rank = Some(rank);
         self
     }
 
-    fn faults(&self) -> Vec<String> {
+    /// What is wrong with it for so many adapters.
+    fn faults(&self, count: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let word = self.method.word();
-        match (self.method.drops() != Drops::Nothing, self.density) {
-            (true, None) => faults.push(format!("{word} needs a density")),
-            (true, Some(density)) if !(density > 0.0 && density <= 1.0) => faults.push(format!(
-                "the density is {density}; it must be greater than 0 and at most 1"
-            )),
-            (false, Some(_)) => faults.push(format!("{word} takes no density")),
+        let given = self.density.iter().chain(&self.densities);
+        let is_given = given.clone().next().is_some();
+        match self.method.drops() != Drops::Nothing {
+            true if !is_given => faults.push(format!("{word} needs a density")),
+            true => faults.extend(
+                given
+                    .filter(|density| !(**density > 0.0 && **density <= 1.0))
+                    .map(|density| {
+                        format!("the density is {density}; it must be greater than 0 and at most 1")
+                    }),
+            ),
+            false if is_given => faults.push(format!("{word} takes no density")),
+            false => {}
+        }
+        match (self.densities.len(), self.density) {
+            (0, _) => {}
+            (_, Some(_)) => faults.push("there is a density for all and one for each".to_string()),
+            (some, None) if some != count => {
+                faults.push(format!("there are {some} densities for {count} adapters"));
+            }
             _ => {}
         }
         let decomposes = self.method.decomposes();
@@ -182,57 +206,57 @@ impl Combination {
         faults
     }
 
-    fn pruning(&self, stream: u64) -> Pruning {
-        let density = self.density.unwrap_or(1.0);
-        match self.method.drops() {
+    /// What is dropped of each part, by its density.
+    fn pruning(&self, parts: &[Part<'_>], stream: u64) -> Vec<Pruning> {
+        let of_part = |part: &Part<'_>| match self.method.drops() {
             Drops::Nothing => Pruning::Nothing,
-            Drops::Smallest => Pruning::Magnitude(density),
+            Drops::Smallest => Pruning::Magnitude(part.density),
             Drops::Random => Pruning::Random {
-                density,
+                density: part.density,
                 seed: self.seed,
                 stream,
             },
-        }
+        };
+        parts.iter().map(of_part).collect()
     }
 
     /// The factors of one layer from those that have it.
-    fn layer(&self, parts: &[(&Factors, f64)], index: u64) -> Result<Factors, String> {
+    fn layer(&self, parts: &[Part<'_>], index: u64) -> Result<Factors, String> {
         if self.method == CombinationMethod::Cat {
             return Ok(side_by_side(parts));
         }
         if self.method.decomposes() {
             return self.decomposed(parts, index);
         }
-        let rank = parts[0].0.rank();
-        if parts.iter().any(|(factors, _)| factors.rank() != rank) {
-            let ranks: Vec<String> = parts.iter().map(|(f, _)| f.rank().to_string()).collect();
-            let (word, ranks) = (self.method.word(), ranks.join(" and "));
+        let rank = parts[0].factors.rank();
+        if parts.iter().any(|part| part.factors.rank() != rank) {
+            let ranks = parts.iter().map(|part| part.factors.rank().to_string());
+            let (word, ranks) = (self.method.word(), ranks.collect::<Vec<_>>().join(" and "));
             return Err(format!("has the ranks {ranks}; {word} needs one"));
         }
         // A negative weight may turn one of the two factors only.
-        let total = |(factors, weight): &(&Factors, f64)| weight * factors.scale;
-        let roots: Vec<f64> = parts.iter().map(|part| total(part).abs().sqrt()).collect();
+        let roots: Vec<f64> = parts.iter().map(|part| part.total().abs().sqrt()).collect();
         let signed: Vec<f64> = parts
             .iter()
             .zip(&roots)
-            .map(|(part, root)| if total(part) < 0.0 { -root } else { *root })
+            .map(|(part, root)| if part.total() < 0.0 { -root } else { *root })
             .collect();
         let elect = self.method.elects().then_some(self.majority_sign);
-        let a: Vec<Matrix> = parts.iter().map(|(factors, _)| factors.a.clone()).collect();
-        let b: Vec<Matrix> = parts.iter().map(|(factors, _)| factors.b.clone()).collect();
+        let a: Vec<Matrix> = parts.iter().map(|part| part.factors.a.clone()).collect();
+        let b: Vec<Matrix> = parts.iter().map(|part| part.factors.b.clone()).collect();
         Ok(Factors {
-            a: merge(&a, &signed, self.pruning(2 * index), elect),
-            b: merge(&b, &roots, self.pruning(2 * index + 1), elect),
+            a: merge(&a, &signed, &self.pruning(parts, 2 * index), elect),
+            b: merge(&b, &roots, &self.pruning(parts, 2 * index + 1), elect),
             scale: 1.0,
         })
     }
 
-    fn decomposed(&self, parts: &[(&Factors, f64)], index: u64) -> Result<Factors, String> {
-        let deltas: Vec<Matrix> = parts.iter().map(|(factors, _)| factors.delta()).collect();
-        let weights: Vec<f64> = parts.iter().map(|(_, weight)| *weight).collect();
+    fn decomposed(&self, parts: &[Part<'_>], index: u64) -> Result<Factors, String> {
+        let deltas: Vec<Matrix> = parts.iter().map(|part| part.factors.delta()).collect();
+        let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
         let elect = self.method.elects().then_some(self.majority_sign);
-        let delta = merge(&deltas, &weights, self.pruning(2 * index), elect);
-        let most = parts.iter().map(|(factors, _)| factors.rank()).max();
+        let delta = merge(&deltas, &weights, &self.pruning(parts, 2 * index), elect);
+        let most = parts.iter().map(|part| part.factors.rank()).max();
         let rank = self.rank.or(most).unwrap_or(1);
         let found = svd(&delta).map_err(|error| error.to_string())?;
         let found = found.truncated(rank);
@@ -248,11 +272,25 @@ impl Combination {
     }
 }
 
-fn side_by_side(parts: &[(&Factors, f64)]) -> Factors {
-    let weighted = |(factors, weight): &(&Factors, f64)| factors.a.scaled(weight * factors.scale);
-    let first = (weighted(&parts[0]), parts[0].0.b.clone());
+/// What one adapter has for a layer.
+struct Part<'a> {
+    factors: &'a Factors,
+    weight: f64,
+    density: f64,
+}
+
+impl Part<'_> {
+    /// What the product of its factors is multiplied by.
+    fn total(&self) -> f64 {
+        self.weight * self.factors.scale
+    }
+}
+
+fn side_by_side(parts: &[Part<'_>]) -> Factors {
+    let weighted = |part: &Part<'_>| part.factors.a.scaled(part.total());
+    let first = (weighted(&parts[0]), parts[0].factors.b.clone());
     let (a, b) = parts[1..].iter().fold(first, |(a, b), part| {
-        (a.beside(&weighted(part)), b.above(&part.0.b))
+        (a.beside(&weighted(part)), b.above(&part.factors.b))
     });
     Factors { a, b, scale: 1.0 }
 }
@@ -294,7 +332,7 @@ pub fn combine(
     adapters: &[(&FactorSet, f64)],
     combination: &Combination,
 ) -> Result<FactorSet, AdapterError> {
-    let mut faults = combination.faults();
+    let mut faults = combination.faults(adapters.len());
     if adapters.is_empty() {
         faults.push("there is no adapter to combine".to_string());
     }
@@ -312,13 +350,20 @@ pub fn combine(
         .collect();
     let mut combined = FactorSet::default();
     for (path, index) in paths.into_iter().zip(0..) {
-        let parts: Vec<(&Factors, f64)> = adapters
-            .iter()
-            .filter_map(|(set, weight)| set.get(path).map(|factors| (factors, *weight)))
-            .collect();
-        let shape = parts[0].0.shape();
-        if let Some((other, _)) = parts.iter().find(|(factors, _)| factors.shape() != shape) {
-            faults.push(format!("{path} is {shape:?} and {:?}", other.shape()));
+        let own = adapters.iter().enumerate();
+        let own = own.filter_map(|(place, (set, weight))| {
+            let density = combination.densities.get(place).copied();
+            Some(Part {
+                factors: set.get(path)?,
+                weight: *weight,
+                density: density.or(combination.density).unwrap_or(1.0),
+            })
+        });
+        let parts: Vec<Part<'_>> = own.collect();
+        let shape = parts[0].factors.shape();
+        if let Some(other) = parts.iter().find(|part| part.factors.shape() != shape) {
+            let other = other.factors.shape();
+            faults.push(format!("{path} is {shape:?} and {other:?}"));
             continue;
         }
         match combination.layer(&parts, index) {

@@ -73,13 +73,14 @@ fn keep_largest(tensor: &Matrix, density: f64) -> Matrix {
 pub(super) fn merge(
     tensors: &[Matrix],
     weights: &[f64],
-    pruning: Pruning,
+    pruning: &[Pruning],
     elect: Option<MajoritySign>,
 ) -> Matrix {
     let pruned: Vec<Matrix> = tensors
         .iter()
+        .zip(pruning)
         .zip(0..)
-        .map(|(tensor, index)| pruning.apply(tensor, index))
+        .map(|((tensor, pruning), index)| pruning.apply(tensor, index))
         .collect();
     let [rows, columns] = tensors[0].shape();
     Matrix::from_fn(rows, columns, |row, column| {

@@ -7,7 +7,7 @@ use burn_lora_linalg::Matrix;
 use serde_json::Value;
 
 use super::{FactorSet, Factors, plain_layer};
-use crate::error::{AdapterError, TensorFault};
+use crate::error::{AdapterError, TensorFault, noted};
 use crate::initial::{Initialization, start_of};
 use crate::method::MethodConfig;
 use crate::peft::tensors::{self, Stored};
@@ -98,20 +98,29 @@ fn read_folder(folder: &Path) -> Result<(FactorSet, Option<Initialization>), Ada
             config.method.word()
         ));
     }
+    let mut errors = Vec::new();
     if !features.is_empty() {
-        return Err(AdapterError::Unsupported { path, features });
+        errors.push(AdapterError::Unsupported { path, features });
     }
-    let patterns = config.check()?;
-    let (path, stored) = tensors::read(folder)?;
+    let is_lora = errors.is_empty();
+    let patterns = noted(config.check(), &mut errors);
+    let stored = noted(tensors::read(folder), &mut errors);
     let names = Names {
         prefix: "base_model.model.",
         a: ".lora_A.weight",
         b: ".lora_B.weight",
     };
-    let pairs = names
-        .pairs(stored)
-        .and_then(|pairs| transposed(pairs, &names));
-    let pairs = pairs.map_err(|faults| AdapterError::Tensors { path, faults })?;
+    // Of another method, every tensor would be a stranger.
+    let pairs = stored.filter(|_| is_lora).and_then(|(path, stored)| {
+        let pairs = names.pairs(stored);
+        let pairs = pairs.and_then(|pairs| transposed(pairs, &names));
+        let pairs = pairs.map_err(|faults| AdapterError::Tensors { path, faults });
+        noted(pairs, &mut errors)
+    });
+    AdapterError::all(errors)?;
+    let (Some(patterns), Some(pairs)) = (patterns, pairs) else {
+        return Ok((FactorSet::default(), start));
+    };
     let layer = |(path, [a, b]): (String, [Matrix; 2])| {
         let alpha = patterns.alpha(&path, config.alpha);
         let scale = config.scale(a.columns(), alpha);

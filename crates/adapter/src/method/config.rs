@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::delta_dropout::DeltaDropout;
 use super::table::METHODS;
 use crate::error::{AdapterError, nearest};
 use crate::targets::Targets;
@@ -22,7 +23,7 @@ pub enum MethodConfig {
     /// [`Vera`](crate::Vera).
     Vera(VeraConfig),
     /// [`LoHa`](crate::LoHa).
-    LoHa,
+    LoHa(LoHaConfig),
     /// [`LoKr`](crate::LoKr).
     LoKr(LoKrConfig),
     /// [`AdaLora`](crate::AdaLora).
@@ -45,7 +46,7 @@ impl MethodConfig {
             Self::LoraFa => "lora-fa",
             Self::Dora => "dora",
             Self::Vera(_) => "vera",
-            Self::LoHa => "loha",
+            Self::LoHa(_) => "loha",
             Self::LoKr(_) => "lokr",
             Self::AdaLora(_) => "adalora",
             Self::Ia3(_) => "ia3",
@@ -78,6 +79,23 @@ impl MethodConfig {
         matches!(self, Self::Lora | Self::LoraFa | Self::Dora)
     }
 
+    /// What is dropped in training of a change that is a matrix.
+    pub(crate) fn delta_dropout(&self) -> DeltaDropout {
+        match self {
+            Self::LoHa(loha) => DeltaDropout {
+                outputs: loha.rank_dropout,
+                rescales: true,
+                whole: loha.module_dropout,
+            },
+            Self::LoKr(lokr) => DeltaDropout {
+                outputs: lokr.rank_dropout,
+                rescales: lokr.rank_dropout_scale,
+                whole: lokr.module_dropout,
+            },
+            _ => DeltaDropout::default(),
+        }
+    }
+
     /// Whether a rank belongs to it.
     pub(crate) fn has_rank(&self) -> bool {
         !matches!(
@@ -105,7 +123,7 @@ impl FromStr for MethodConfig {
             "lora-fa" => Self::LoraFa,
             "dora" => Self::Dora,
             "vera" => Self::Vera(VeraConfig::default()),
-            "loha" => Self::LoHa,
+            "loha" => Self::LoHa(LoHaConfig::default()),
             "lokr" => Self::LoKr(LoKrConfig::default()),
             "adalora" => Self::AdaLora(AdaLoraConfig::default()),
             "ia3" => Self::Ia3(Ia3Config::default()),
@@ -149,6 +167,18 @@ impl Default for VeraConfig {
     }
 }
 
+/// What [`LoHa`](crate::LoHa) asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoHaConfig {
+    /// Whether the factors of a convolution meet in a core for each place of its kernel. Not of a kernel of 1.
+    pub use_effective_conv2d: bool,
+    /// Probability that an output of the change is dropped in training, in `[0, 1)`. Those that are left are scaled by the
+    /// share of them.
+    pub rank_dropout: f64,
+    /// Probability that the whole change of a layer is dropped in a step of training, in `[0, 1)`.
+    pub module_dropout: f64,
+}
+
 /// What [`LoKr`](crate::LoKr) asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoKrConfig {
@@ -156,6 +186,14 @@ pub struct LoKrConfig {
     pub decompose_both: bool,
     /// Size of the small matrix; near the root of the layer's where none is given.
     pub decompose_factor: Option<usize>,
+    /// Whether the factors of a convolution meet in a core for each place of its kernel. Not of a kernel of 1.
+    pub use_effective_conv2d: bool,
+    /// Probability that an output of the change is dropped in training, in `[0, 1)`.
+    pub rank_dropout: f64,
+    /// Whether those that are left are scaled by the share of them.
+    pub rank_dropout_scale: bool,
+    /// Probability that the whole change of a layer is dropped in a step of training, in `[0, 1)`.
+    pub module_dropout: f64,
 }
 
 /// What [`AdaLora`](crate::AdaLora) asks for. The rank of the configuration is that at the start.

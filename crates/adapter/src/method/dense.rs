@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::{AdapterMethod, add_dense};
+use super::AdapterMethod;
 
 /// A change of every number of a weight, or of a bias: full fine-tuning as an adapter, which can be switched off, merged and
 /// put aside as any other, and BitFit (Ben Zaken et al., 2021, arXiv:2106.10199) where it is on biases only.
@@ -18,26 +18,16 @@ pub struct Dense {
     pub of_lora: bool,
 }
 
-impl Dense {
-    fn change(&self) -> Tensor<2> {
-        match self.scale == 1.0 {
-            true => self.delta.val(),
-            false => self.delta.val().mul_scalar(self.scale),
-        }
-    }
-}
-
 impl AdapterMethod for Dense {
     fn parameters(&self) -> Vec<&Param<Tensor<2>>> {
         vec![&self.delta]
     }
 
-    fn compose(&self, weight: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        weight + self.change()
-    }
-
-    fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
-        add_dense(y, x, self.change())
+    fn delta(&self) -> Option<Tensor<2>> {
+        Some(match self.scale == 1.0 {
+            true => self.delta.val(),
+            false => self.delta.val().mul_scalar(self.scale),
+        })
     }
 
     fn scale(&self) -> Option<f64> {

@@ -2,6 +2,7 @@
 
 mod adalora;
 mod config;
+mod delta_dropout;
 mod dense;
 mod dora;
 mod ia3;
@@ -21,7 +22,8 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_lora_kernels::{LowRank, add_low_rank, projection};
 
 pub use adalora::AdaLora;
-pub use config::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
+pub use config::{AdaLoraConfig, Ia3Config, LoHaConfig, LoKrConfig, MethodConfig, VeraConfig};
+pub(crate) use delta_dropout::DeltaDropout;
 pub use dense::Dense;
 pub use dora::Dora;
 pub(crate) use dora::column_norms;
@@ -29,7 +31,7 @@ pub(crate) use ia3::begin_weight;
 pub use ia3::{Ia3, TiedBias};
 pub use loha::LoHa;
 pub use lokr::LoKr;
-pub(crate) use lokr::LoKrShape;
+pub(crate) use lokr::{LoKrShape, Second};
 pub use parts::{Columns, Parts};
 pub use table::{METHODS, MethodInfo, trainable_count};
 pub use tokens::Tokens;
@@ -56,8 +58,25 @@ pub(crate) trait AdapterMethod: Debug {
             Some(LowRank { a, b, scale }) => {
                 weight + cast(a.matmul(b).mul_scalar(scale), DType::F32)
             }
-            None => weight,
+            None => match self.delta() {
+                Some(delta) => weight + delta,
+                None => weight,
+            },
         }
+    }
+
+    /// The change as a matrix, for a method that makes one: what [`compose`](Self::compose) and [`apply`](Self::apply) are then
+    /// made of.
+    ///
+    /// # Shapes
+    /// - output: `[d_in, d_out]`, f32
+    fn delta(&self) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// What of [that matrix](Self::delta) is dropped in training.
+    fn delta_dropout(&self) -> Option<&DeltaDropout> {
+        None
     }
 
     /// The change as the kernels take it, for a method that is a product of two factors: what
@@ -80,7 +99,10 @@ pub(crate) trait AdapterMethod: Debug {
     fn apply(&self, y: Tensor<2>, x: Tensor<2>, _base: &Tensor<2>) -> Tensor<2> {
         match self.low_rank() {
             Some(low_rank) => add_low_rank(y, x, low_rank),
-            None => y,
+            None => match self.delta() {
+                Some(delta) => add_dense(y, x, delta),
+                None => y,
+            },
         }
     }
 
@@ -105,6 +127,21 @@ fn add_dense(y: Tensor<2>, x: Tensor<2>, delta: Tensor<2>) -> Tensor<2> {
     let dtype = y.dtype();
     let change = projection(cast(x, DType::F32), delta, None, None);
     y + cast(change, dtype)
+}
+
+/// The down-projection of a kernel whose factors meet in a core: `sum_j T[i, j, place] A[channel, j]`.
+///
+/// # Shapes
+/// - a: `[channels, rank]`
+/// - core: `[rank, rank x kernel]`
+/// - output: `[channels x kernel, rank]`
+fn through_core(a: Tensor<2>, core: Tensor<2>) -> Tensor<2> {
+    let [channels, rank] = a.dims();
+    let kernel = core.dims()[1] / rank;
+    let core = core.reshape([rank, rank, kernel]).swap_dims(0, 1); // [j, i, kernel]
+    let met = a.matmul(core.reshape([rank, rank * kernel]));
+    let met = met.reshape([channels, rank, kernel]).swap_dims(1, 2); // [channels, kernel, i]
+    met.reshape([channels * kernel, rank])
 }
 
 macro_rules! methods {
@@ -248,8 +285,44 @@ impl Method {
 
     /// Whether the adapter's input differs from the layer's: only what is being trained needs regularizing.
     pub(crate) fn drops_inputs(&self) -> bool {
-        let method = self.inner();
-        method.dropout() > 0.0 && method.parameters().into_iter().any(is_trained)
+        self.inner().dropout() > 0.0 && self.is_trained()
+    }
+
+    /// Whether a forward draws random numbers for it.
+    pub(crate) fn drops(&self) -> bool {
+        self.drops_inputs() || self.dropped_delta().is_some()
+    }
+
+    /// The dropout of a change that is a matrix, where it acts.
+    fn dropped_delta(&self) -> Option<&DeltaDropout> {
+        let dropout = self.inner().delta_dropout()?;
+        (dropout.is_active() && self.is_trained()).then_some(dropout)
+    }
+
+    /// The change with what is dropped of it, where anything is.
+    fn delta_forward(&self) -> Option<Tensor<2>> {
+        let dropout = self.dropped_delta()?;
+        Some(dropout.apply(self.inner().delta()?))
+    }
+
+    fn is_trained(&self) -> bool {
+        self.inner().parameters().into_iter().any(is_trained)
+    }
+
+    /// [`compose`](AdapterMethod::compose) as a forward needs it: with dropout where it acts. What is merged has none.
+    pub(crate) fn compose_forward(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        match self.delta_forward() {
+            Some(delta) => weight + delta,
+            None => self.inner().compose(weight, base),
+        }
+    }
+
+    /// [`apply`](AdapterMethod::apply) with dropout of the change where it acts.
+    fn apply_forward(&self, y: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        match self.delta_forward() {
+            Some(delta) => add_dense(y, x, delta),
+            None => self.inner().apply(y, x, base),
+        }
     }
 
     /// What the adapter sees of the layer's input.
@@ -279,6 +352,6 @@ pub(crate) fn product(methods: &[&Method], x: Tensor<2>, base: &Tensor<2>) -> Te
     let y = product(before, x.clone(), base);
     match last.inner().low_rank() {
         Some(low_rank) => add_low_rank(y, cast(last.input(x), DType::F32), low_rank),
-        None => last.inner().apply(y, x, base),
+        None => last.apply_forward(y, x, base),
     }
 }

@@ -74,7 +74,7 @@ pub const METHODS: [MethodInfo; 11] = [
         paper: "arXiv:2108.06098",
         layers: "linear, Conv1d, Conv2d",
         merges: YES,
-        count: "2 r (d_in + d_out)",
+        count: "2 r (d_in + d_out); with cores 2 r (channels_in + d_out + r kernel)",
         peft: "LOHA",
         tested: SUITE_AND_PEFT,
     },

@@ -5,7 +5,7 @@ use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::error::nearest;
 use crate::initial::{INITIALIZATIONS, Initialization};
-use crate::method::{AdaLoraConfig, Ia3Config, LoKrConfig, MethodConfig, VeraConfig};
+use crate::method::{AdaLoraConfig, Ia3Config, LoHaConfig, LoKrConfig, MethodConfig, VeraConfig};
 use crate::targets::Targets;
 
 /// `adapter_config.json`, in PEFT's words.
@@ -98,7 +98,7 @@ const PEFT_TYPES: [&str; 9] = [
 ];
 
 /// Fields of PEFT that change what an adapter computes and that are not supported, with the values that are harmless.
-const UNSUPPORTED: [(&str, &[&str]); 11] = [
+const UNSUPPORTED: [(&str, &[&str]); 9] = [
     ("target_parameters", &["null", "[]"]),
     ("layer_replication", &["null"]),
     ("megatron_config", &["null"]),
@@ -108,8 +108,6 @@ const UNSUPPORTED: [(&str, &[&str]); 11] = [
     ("arrow_config", &["null"]),
     ("monteclora_config", &["null"]),
     ("kappa_tune_config", &["null"]),
-    ("use_effective_conv2d", &["false", "null"]),
-    ("rank_dropout_scale", &["false", "null"]),
 ];
 
 /// Initializations that leave the base as it is, so that an adapter alone says what was trained.
@@ -123,8 +121,9 @@ const PLAIN_INITS: [&str; 6] = [
 ];
 
 impl PeftConfig {
-    /// Reads the fields; all that are of a wrong type, or have a value that none has, at once.
-    pub(super) fn read(map: Map<String, Value>) -> Result<Self, Vec<String>> {
+    /// Reads the fields, and beside them what is wrong with any: a wrong type, or a value that none has. Such fields are read as
+    /// if they were not there.
+    pub(super) fn read(map: Map<String, Value>) -> (Self, Vec<String>) {
         let mut fields = Fields::new(map);
         let mut unsupported = Vec::new();
         let peft_type = fields.text("peft_type").unwrap_or_default();
@@ -178,23 +177,26 @@ impl PeftConfig {
         let inference_mode = fields.flag("inference_mode", false);
         let fan_in_fan_out = fields.flag("fan_in_fan_out", false);
         let (other, faults) = fields.rest();
-        match faults.is_empty() {
-            true => Ok(Self {
-                peft_type,
-                task_type,
-                base_model_name_or_path,
-                inference_mode,
-                target_modules,
-                exclude_modules,
-                modules_to_save,
-                fan_in_fan_out,
-                adapter,
-                start,
-                unsupported,
-                other,
-            }),
-            false => Err(faults),
-        }
+        let config = Self {
+            peft_type,
+            task_type,
+            base_model_name_or_path,
+            inference_mode,
+            target_modules,
+            exclude_modules,
+            modules_to_save,
+            fan_in_fan_out,
+            adapter,
+            start,
+            unsupported,
+            other,
+        };
+        (config, faults)
+    }
+
+    /// Whether its method is one that is read.
+    pub(super) fn has_known_method(&self) -> bool {
+        PEFT_TYPES.contains(&self.peft_type.as_str())
     }
 }
 
@@ -259,9 +261,20 @@ fn read_method(
             adapter.alpha = fields.number("alpha", 8.0);
             adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
             adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
+            let use_effective_conv2d = fields.flag("use_effective_conv2d", false);
+            let rank_dropout = fields.number("rank_dropout", 0.0);
+            let module_dropout = fields.number("module_dropout", 0.0);
             adapter.method = match peft_type {
-                "LOHA" => MethodConfig::LoHa,
+                "LOHA" => MethodConfig::LoHa(LoHaConfig {
+                    use_effective_conv2d,
+                    rank_dropout,
+                    module_dropout,
+                }),
                 _ => MethodConfig::LoKr(LoKrConfig {
+                    use_effective_conv2d,
+                    rank_dropout,
+                    rank_dropout_scale: fields.flag("rank_dropout_scale", false),
+                    module_dropout,
                     decompose_both: fields.flag("decompose_both", false),
                     decompose_factor: fields
                         .optional("decompose_factor", "a whole number", Value::as_i64)
@@ -344,8 +357,9 @@ fn read_start(fields: &mut Fields, unsupported: &mut Vec<String>) -> Option<Init
 }
 
 /// What helps against a base that cannot be made again.
-const RESIDUAL: &str = "have PEFT save it with path_initial_model_for_weight_conversion; or, to use it over the base that it was \
-                        trained over, set the field to true";
+const RESIDUAL: &str = "have PEFT save it as plain LoRA: save_pretrained with path_initial_model_for_weight_conversion, the \
+                        folder of the adapter before the training; or, to use it over the base that it was trained over, set \
+                        the field to true";
 
 /// What LoRA and AdaLoRA have in common.
 fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {

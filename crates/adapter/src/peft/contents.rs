@@ -1,13 +1,13 @@
 //! What a folder holds for a plan: its tensors, checked as a whole, and what they become on a module.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn_lora_linalg::Matrix;
 
 use super::keys::{SHARED, layer_key, saved_key, transpose};
-use super::tensors::{self, Stored};
+use super::tensors::Stored;
 use crate::attach::{finish, projections, widths};
 use crate::beside::Beside;
 use crate::blueprint::Blueprint;
@@ -19,6 +19,9 @@ use crate::method::{MethodConfig, Projections};
 use crate::plan::Planned;
 use crate::saved::{SavedParameter, replace_values, saved_parameters};
 use crate::view::Kind;
+
+/// The tensors of a file by key, and its path.
+pub(super) type File = (PathBuf, HashMap<String, Stored>);
 
 /// The adapter of a folder, before it is put onto a module.
 pub(super) struct Contents {
@@ -92,17 +95,16 @@ impl Contents {
     }
 }
 
-/// The adapter of a folder for a plan.
+/// The adapter of a file for a plan.
 ///
 /// # Errors
 /// [`AdapterError::Tensors`] with every tensor that does not fit.
-pub(super) fn read_contents<M: Module>(
+pub(super) fn contents_of<M: Module>(
     module: &M,
-    folder: &Path,
+    (path, file): File,
     plan: Vec<Planned>,
     config: LoraConfig,
 ) -> Result<Contents, AdapterError> {
-    let (path, file) = tensors::read(folder)?;
     let beside = Beside::new(&config, &plan);
     let saved = saved_parameters(module, &beside);
     let tensors = read_tensors(file, &plan, saved, &beside, &config);

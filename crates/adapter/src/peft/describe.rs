@@ -46,13 +46,16 @@ pub(super) fn check_same(
     }
 }
 
-/// The targets as every reader understands them: "all linear layers" by name, or by path where names would select more.
+/// The targets as every reader understands them: "all linear layers" by name, or by path where names would select more; an
+/// expression by path where it counts in some layers only, since PEFT has `layers_to_transform` for lists alone.
 pub(super) fn portable_targets<M: Module>(
     module: &M,
     config: &LoraConfig,
     planned: &[Planned],
 ) -> TargetModules {
-    if config.targets != Targets::AllLinear {
+    let is_list = matches!(config.targets, Targets::Names(_));
+    let is_expression = matches!(config.targets, Targets::Regex(_));
+    if is_list || (is_expression && config.layers_to_transform.is_none()) {
         return (&config.targets).into();
     }
     // Biases and tokens beside the targeted layers are no targets.
@@ -66,10 +69,11 @@ pub(super) fn portable_targets<M: Module>(
         }
     }
     let by_name = config.clone().with_targets(Targets::Names(names.clone()));
-    let same = plan(module, &by_name).is_ok_and(|sites| {
-        let sites = sites.iter().filter(|site| !site.is_beside());
-        sites.map(Planned::module_path).eq(paths.clone())
-    });
+    let same = !is_expression
+        && plan(module, &by_name).is_ok_and(|sites| {
+            let sites = sites.iter().filter(|site| !site.is_beside());
+            sites.map(Planned::module_path).eq(paths.clone())
+        });
     TargetModules::Names(match same {
         true => names,
         false => paths.map(str::to_string).collect(),

@@ -53,12 +53,12 @@ pub struct AdapterLayer {
 }
 
 /// The two factors of a layer, behind its path.
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
+pub(super) const A: &str = ".lora_A.weight";
+pub(super) const B: &str = ".lora_B.weight";
 const MAGNITUDE: &str = ".lora_magnitude_vector";
 
 /// All that a file may have of a layer, by any method.
-const ENDINGS: [&str; 26] = [
+const ENDINGS: [&str; 29] = [
     A,
     B,
     MAGNITUDE,
@@ -74,12 +74,15 @@ const ENDINGS: [&str; 26] = [
     ".hada_w1_b",
     ".hada_w2_a",
     ".hada_w2_b",
+    ".hada_t1",
+    ".hada_t2",
     ".lokr_w1",
     ".lokr_w2",
     ".lokr_w1_a",
     ".lokr_w1_b",
     ".lokr_w2_a",
     ".lokr_w2_b",
+    ".lokr_t2",
     ".ia3_l",
     ".token_adapter.trainable_tokens_delta",
     ".trainable_tokens_delta",
@@ -128,7 +131,6 @@ pub fn inspect(folder: &Path) -> Result<AdapterReport, AdapterError> {
     })
 }
 
-/// What the file has of one layer.
 /// A tensor as numbers.
 struct Values {
     shape: Vec<usize>,
@@ -145,6 +147,7 @@ impl Values {
     }
 }
 
+/// What the file has of one layer.
 #[derive(Default)]
 struct Parts {
     parameters: usize,
@@ -228,7 +231,7 @@ fn layers(
 }
 
 /// The path of a layer and what follows it in a key.
-fn split(key: &str) -> Option<(&str, &str)> {
+pub(super) fn split(key: &str) -> Option<(&str, &str)> {
     ENDINGS
         .into_iter()
         .filter_map(|ending| Some((key.strip_suffix(ending)?, ending)))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::describe::{check_same, portable_targets};
 use super::folder::{Tensors, write_folder};
+use super::groups::group;
 use super::keys::{SHARED, layer_key, saved_key, transpose};
 use crate::beside::Beside;
 use crate::blueprint::{Blueprint, host};
@@ -187,6 +188,7 @@ fn adapter_tensors(
     }
     tensors.extend(shared_tensors(planned, method_of, config));
     describe_parts(planned, config);
+    group(planned, &mut tensors, config);
     damaged.dedup();
     match damaged.is_empty() {
         true => Ok(tensors),

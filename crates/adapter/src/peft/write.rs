@@ -6,7 +6,7 @@ use super::config::TargetModules;
 use super::save::PeftMetadata;
 use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
-use crate::method::MethodConfig;
+use crate::method::{LoHaConfig, LoKrConfig, MethodConfig};
 
 /// The configuration of an adapter with the fields that PEFT writes for its method, and those that were read and not understood.
 pub(super) fn config_text(
@@ -62,7 +62,7 @@ pub(super) fn peft_type(method: &MethodConfig) -> &'static str {
     match method {
         MethodConfig::Lora | MethodConfig::LoraFa | MethodConfig::Dora => "LORA",
         MethodConfig::Vera(_) => "VERA",
-        MethodConfig::LoHa => "LOHA",
+        MethodConfig::LoHa(_) => "LOHA",
         MethodConfig::LoKr(_) => "LOKR",
         MethodConfig::AdaLora(_) => "ADALORA",
         MethodConfig::Ia3(_) => "IA3",
@@ -137,12 +137,24 @@ fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static 
             fan,
             bias,
         ],
-        MethodConfig::LoHa | MethodConfig::LoKr(_) => {
+        MethodConfig::LoHa(LoHaConfig {
+            use_effective_conv2d,
+            rank_dropout,
+            module_dropout,
+        })
+        | MethodConfig::LoKr(LoKrConfig {
+            use_effective_conv2d,
+            rank_dropout,
+            module_dropout,
+            ..
+        }) => {
             let mut fields = vec![
                 ("r", json!(config.rank)),
                 ("alpha", number(config.alpha)),
                 ("init_weights", json!(true)),
-                ("use_effective_conv2d", json!(false)),
+                ("use_effective_conv2d", json!(use_effective_conv2d)),
+                ("rank_dropout", json!(rank_dropout)),
+                ("module_dropout", json!(module_dropout)),
                 (
                     "rank_pattern",
                     pattern(&config.rank_pattern, |rank| json!(rank)),
@@ -153,6 +165,7 @@ fn method_fields(config: &LoraConfig, metadata: &PeftMetadata) -> Vec<(&'static 
                 let factor = lokr.decompose_factor.map_or(-1, |factor| factor as i64);
                 fields.push(("decompose_both", json!(lokr.decompose_both)));
                 fields.push(("decompose_factor", json!(factor)));
+                fields.push(("rank_dropout_scale", json!(lokr.rank_dropout_scale)));
             }
             fields
         }

@@ -7,12 +7,14 @@ use burn::module::Module;
 use burn_lora_adapter::is_saved;
 use serde_json::{Map, Value, json};
 
-use super::host::{Host, WithBottlenecks};
-use super::{BottleneckConfig, BottleneckError as Error, BottleneckPlacement};
+use super::host::{Host, put};
+use super::{BottleneckConfig, BottleneckError as Error, BottleneckPlacement, BottleneckSet};
 use crate::activation::Activation;
 use crate::adapter_folder::{self, Tensors, not_finite};
 use crate::parameters::{Parameter, fill, parameters};
+use crate::part_methods::PART_MODULES;
 use crate::parts::task_of;
+use crate::slot::Held;
 use crate::task::heads_of;
 
 const PREFIX: &str = "base_model.model.";
@@ -27,31 +29,40 @@ const PLACEMENTS: [(&str, BottleneckPlacement); 3] = [
 /// The bottlenecks' parameters: by the container that Burn's derive names.
 const CONTAINER: &str = "Struct:Bottleneck";
 
-/// The parameters of a folder: those of bottlenecks and of the modules saved with them.
-fn parameters_of<M: Module>(model: &M, modules: &[String]) -> BTreeMap<String, Parameter> {
-    parameters(model, |path, container| {
-        container == CONTAINER || is_saved(path, modules)
-    })
+/// A parameter of a folder.
+struct Stored {
+    path: String,
+    parameter: Parameter,
 }
 
-fn key(path: &str) -> String {
-    format!("{PREFIX}{path}")
+/// The parameters of a folder by their keys, in which names of sets have no part: those of one set, and of the modules saved with it.
+fn parameters_of<M: Module>(model: &M, name: &str, modules: &[String]) -> BTreeMap<String, Stored> {
+    let found = parameters(model, |path, container| match container == CONTAINER {
+        true => without_name(path, name).is_some(),
+        false => is_saved(path, modules),
+    });
+    let found = found.into_iter().map(|(path, parameter)| {
+        let key = without_name(&path, name).unwrap_or_else(|| path.clone());
+        (format!("{PREFIX}{key}"), Stored { path, parameter })
+    });
+    found.collect()
+}
+
+/// The path of a bottleneck's parameter without the name of its set, if it is this one.
+fn without_name(path: &str, name: &str) -> Option<String> {
+    let (path, parameter) = path.rsplit_once('.')?;
+    let (place, found) = path.rsplit_once('.')?;
+    let is_place = PART_MODULES[1..].iter().any(|known| place.ends_with(known));
+    (is_place && found == name).then(|| format!("{place}.{parameter}"))
 }
 
 pub(super) fn save<M: Host>(
     model: &M,
+    set: &BottleneckSet,
     dir: &Path,
-    config: &BottleneckConfig,
     stated: &Map<String, Value>,
 ) -> Result<u64, Error> {
-    let mut faults = Vec::new();
-    let found = model.bottlenecks();
-    if found != Some(config.placement) {
-        faults.push(format!(
-            "the model has {found:?}, not {:?}",
-            config.placement
-        ));
-    }
+    let config = set.config;
     let heads = match stated.get("modules_to_save").and_then(Value::as_array) {
         Some(names) => {
             let names = names.iter().filter_map(Value::as_str);
@@ -59,19 +70,11 @@ pub(super) fn save<M: Host>(
         }
         None => heads_of(model.task_type()),
     };
-    let found = parameters_of(model, &heads);
-    for (path, parameter) in &found {
-        let width = parameter.shape.last().copied();
-        if path.ends_with(".down") && width != Some(config.width) {
-            let (found, expected) = (width.unwrap_or(0), config.width);
-            faults.push(format!("{path} has the width {found}, not {expected}"));
-        }
-    }
-    let tensors = found.into_iter();
+    let tensors = parameters_of(model, set.name(), &heads).into_iter();
     let tensors: Tensors = tensors
-        .map(|(path, parameter)| (key(&path), (parameter.shape, parameter.values)))
+        .map(|(key, Stored { parameter, .. })| (key, (parameter.shape, parameter.values)))
         .collect();
-    faults.extend(not_finite(&tensors));
+    let faults = not_finite(&tensors);
     if !faults.is_empty() {
         return Err(Error::Config { faults });
     }
@@ -100,21 +103,25 @@ pub(super) fn save<M: Host>(
     Ok(adapter_folder::write(dir, &tensors, &fields)?)
 }
 
-pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, BottleneckConfig), Error> {
+pub(super) fn load<M: Host>(
+    model: M,
+    name: &str,
+    dir: &Path,
+) -> Result<(M, BottleneckConfig), Error> {
     let (config, fields) = adapter_folder::read_config(dir, read_config)?;
     let saved = fields.get("modules_to_save").and_then(Value::as_array);
     let saved = saved.into_iter().flatten().filter_map(Value::as_str);
     let saved: Vec<String> = saved.map(String::from).collect();
-    let fresh = model.with_bottlenecks(&config, 0)?;
-    let found = parameters_of(&fresh, &saved);
+    let fresh = put(model, name, &config, 0)?;
+    let found = parameters_of(&fresh, name, &saved);
     let expected = found.iter();
-    let expected = expected.map(|(path, parameter)| (key(path), parameter.shape.clone()));
+    let expected = expected.map(|(key, stored)| (key.clone(), stored.parameter.shape.clone()));
     let values = adapter_folder::read(dir, &expected.collect())?;
     let values: HashMap<String, Vec<f32>> = found
-        .iter()
-        .filter_map(|(path, parameter)| {
-            let values = values.get(&key(path))?;
-            Some((path.clone(), parameter.in_burns_order(values)))
+        .into_iter()
+        .filter_map(|(key, Stored { path, parameter })| {
+            let values = values.get(&key)?;
+            Some((path, parameter.in_burns_order(values)))
         })
         .collect();
     Ok((fill(fresh, values), config))

@@ -1,90 +1,20 @@
-//! Models that take bottlenecks, and the bottlenecks of one of their blocks.
+//! Models that take bottlenecks.
 
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
+use burn_lora_adapter::DEFAULT_NAME;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use super::{Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement};
-use crate::named::{Named, unnamed_module};
-use crate::part_methods::PART_MODULES;
+use super::{
+    BlockBottlenecks, Bottleneck, BottleneckConfig, BottleneckError, BottleneckPlacement,
+    BottleneckSet,
+};
+use crate::slot::{Slot, check_word};
 use crate::task::PeftTask;
-
-/// The bottlenecks of one block.
-#[derive(Debug, Clone, Default)]
-pub struct BlockBottlenecks {
-    after_attention: Option<Named<Bottleneck>>,
-    after_inner: Option<Named<Bottleneck>>,
-    beside_inner: Option<Named<Bottleneck>>,
-}
-
-unnamed_module!(BlockBottlenecks {
-    after_attention,
-    after_inner,
-    beside_inner
-});
-
-impl BlockBottlenecks {
-    fn fresh(placement: BottleneckPlacement, mut fresh: impl FnMut() -> Bottleneck) -> Self {
-        let [_, after_attention, after_inner, beside_inner] = PART_MODULES;
-        let mut named = |name| Some(Named::new(name, fresh()));
-        let mut block = Self::default();
-        match placement {
-            BottleneckPlacement::Houlsby => {
-                block.after_attention = named(after_attention);
-                block.after_inner = named(after_inner);
-            }
-            BottleneckPlacement::Pfeiffer => block.after_inner = named(after_inner),
-            BottleneckPlacement::Parallel => block.beside_inner = named(beside_inner),
-        }
-        block
-    }
-
-    fn placement(&self) -> Option<BottleneckPlacement> {
-        match (&self.after_attention, &self.after_inner, &self.beside_inner) {
-            (Some(_), ..) => Some(BottleneckPlacement::Houlsby),
-            (_, Some(_), _) => Some(BottleneckPlacement::Pfeiffer),
-            (.., Some(_)) => Some(BottleneckPlacement::Parallel),
-            _ => None,
-        }
-    }
-
-    /// What attention adds, with the bottleneck behind it.
-    pub(crate) fn after_attention(&self, change: Tensor<3>) -> Tensor<3> {
-        through(&self.after_attention, change)
-    }
-
-    /// What an inner layer makes of its input, with the bottlenecks at it.
-    pub(crate) fn at_inner(
-        &self,
-        x: Tensor<3>,
-        inner: impl FnOnce(Tensor<3>) -> Tensor<3>,
-    ) -> Tensor<3> {
-        let beside = self.beside_inner.as_ref();
-        let beside = beside.map(|bottleneck| bottleneck.change(x.clone()));
-        let change = inner(x);
-        let change = match beside {
-            Some(beside) => change + beside,
-            None => change,
-        };
-        through(&self.after_inner, change)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn after_inner(&self) -> Option<&Bottleneck> {
-        self.after_inner.as_deref()
-    }
-}
-
-fn through(bottleneck: &Option<Named<Bottleneck>>, change: Tensor<3>) -> Tensor<3> {
-    match bottleneck {
-        Some(bottleneck) => bottleneck.forward(change),
-        None => change,
-    }
-}
 
 /// A model whose blocks have places for bottlenecks.
 pub trait Host: Module + PeftTask {
@@ -104,8 +34,11 @@ pub trait Host: Module + PeftTask {
 /// Bottleneck adapters, in every model of this crate: small networks with a residual of their own, inside every block.
 ///
 /// An encoder with a decoder has them in the blocks of both; what is after attention is after that to the sequence itself.
+///
+/// A model holds several sets under different names, of which one acts: [`Self::add_bottlenecks`] and what follows it; or one for each row
+/// of a batch ([`WithRows`](crate::WithRows)). A set that is given no name is [`DEFAULT_NAME`]'s.
 pub trait WithBottlenecks: Host {
-    /// Puts fresh bottlenecks into every block, in the place of those that there were: trainable f32 parameters beside a model that
+    /// Puts fresh bottlenecks into every block, in the place of those of [`DEFAULT_NAME`]: trainable f32 parameters beside a model that
     /// stays as it is. Fresh ones change nothing.
     ///
     /// # Errors
@@ -116,27 +49,83 @@ pub trait WithBottlenecks: Host {
         config: &BottleneckConfig,
         seed: u64,
     ) -> Result<Self, BottleneckError> {
-        let d_model = self.d_model();
-        config.check(d_model)?;
-        let (device, rng) = (self.device_of_base(), &mut ChaCha8Rng::seed_from_u64(seed));
-        Ok(self.map_blocks(&mut |_| {
-            let fresh = || Bottleneck::init(d_model, config, &device, rng);
-            BlockBottlenecks::fresh(config.placement, fresh)
-        }))
+        put(self, DEFAULT_NAME, config, seed)
     }
 
-    /// Takes the bottlenecks away.
+    /// Adds a fresh set under a name, which acts from now on in the place of the one that did.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the configuration, a name that is taken, and one that is empty or has a dot.
+    fn add_bottlenecks(
+        self,
+        name: &str,
+        config: &BottleneckConfig,
+        seed: u64,
+    ) -> Result<Self, BottleneckError> {
+        checked(&self, |slot| slot.check_new(name))?;
+        put(self, name, config, seed)
+    }
+
+    /// The names of all sets, in the order in which they came.
+    fn bottleneck_names(&self) -> Vec<&str> {
+        self.first_block().map_or(Vec::new(), Slot::names)
+    }
+
+    /// Lets another set act. Switching back reproduces.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not.
+    fn activate_bottlenecks(self, name: &str) -> Result<Self, BottleneckError> {
+        checked(&self, |slot| slot.known(name).map(drop))?;
+        Ok(self.map_blocks(&mut |slot| slot.activate(name)))
+    }
+
+    /// Gives a set another name.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not, and a new one that is taken, is empty or has a dot.
+    fn rename_bottlenecks(self, from: &str, to: &str) -> Result<Self, BottleneckError> {
+        checked(&self, |slot| slot.known(from).map(drop))?;
+        checked(&self, |slot| slot.check_new(to))?;
+        Ok(self.map_blocks(&mut |slot| slot.rename(from, to)))
+    }
+
+    /// Takes a set away. Where it acted, none does.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not.
+    fn delete_bottlenecks(self, name: &str) -> Result<Self, BottleneckError> {
+        checked(&self, |slot| slot.known(name).map(drop))?;
+        Ok(self.map_blocks(&mut |slot| slot.delete(name)))
+    }
+
+    /// Takes all bottlenecks away.
     fn without_bottlenecks(self) -> Self {
-        self.map_blocks(&mut |_| BlockBottlenecks::default())
+        self.map_blocks(&mut Slot::emptied)
     }
 
-    /// Where the bottlenecks are, if there are any.
+    /// Leaves the bottlenecks out of what is computed, which is then what the model computes without them, or takes them back in.
+    fn with_bottlenecks_enabled(self, enabled: bool) -> Self {
+        self.map_blocks(&mut |slot| slot.enabled(enabled))
+    }
+
+    /// Where the bottlenecks are that act, or would if they were enabled, if there are any.
     fn bottlenecks(&self) -> Option<BottleneckPlacement> {
-        self.first_block().and_then(BlockBottlenecks::placement)
+        let chosen = self.first_block().and_then(Slot::chosen);
+        chosen.map(|set| set.config.placement)
     }
 
-    /// Writes the bottlenecks, which `config` made, to a folder, and returns the size of the weights in bytes. Beside them is the head
-    /// of a model that classifies.
+    /// What the set of a name is, if there is one.
+    fn bottleneck_config(&self, name: &str) -> Option<BottleneckConfig> {
+        Some(self.first_block()?.get(name)?.config)
+    }
+
+    /// Writes the bottlenecks that act, which `config` made, to a folder, and returns the size of the weights in bytes. Beside them is the
+    /// head of a model that classifies.
     ///
     /// # Errors
     ///
@@ -163,18 +152,85 @@ pub trait WithBottlenecks: Host {
         config: &BottleneckConfig,
         fields: &Map<String, Value>,
     ) -> Result<u64, BottleneckError> {
-        super::files::save(self, dir, config, fields)
+        let chosen = self.first_block().and_then(Slot::chosen);
+        let set = chosen.ok_or_else(|| refused("the model has none to save".to_string()))?;
+        if set.config != *config {
+            let found = set.config;
+            return Err(refused(format!("the model has {found:?}, not {config:?}")));
+        }
+        super::files::save(self, set, dir, fields)
     }
 
-    /// Reads bottlenecks from a folder that [`Self::save_bottlenecks`] wrote, in the place of those that there were, and the head that it
-    /// holds.
+    /// As [`Self::save_bottlenecks`], of the set of a name, whichever acts.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not, and those of [`Self::save_bottlenecks`].
+    fn save_named_bottlenecks(
+        &self,
+        name: &str,
+        dir: &Path,
+        base_model: Option<&str>,
+    ) -> Result<u64, BottleneckError> {
+        let none = BlockBottlenecks::default();
+        let block = self.first_block().unwrap_or(&none);
+        let set = block.known(name).map_err(refused)?;
+        let base = ("base_model_name_or_path".to_string(), json!(base_model));
+        super::files::save(self, set, dir, &Map::from_iter([base]))
+    }
+
+    /// Reads bottlenecks from a folder that [`Self::save_bottlenecks`] wrote, in the place of those of [`DEFAULT_NAME`], and the head that
+    /// it holds.
     ///
     /// # Errors
     ///
     /// Every fault of the configuration, or every one of the tensors.
     fn load_bottlenecks(self, dir: &Path) -> Result<(Self, BottleneckConfig), BottleneckError> {
-        super::files::load(self, dir)
+        super::files::load(self, DEFAULT_NAME, dir)
+    }
+
+    /// As [`Self::load_bottlenecks`], under a name, in the place of the set of that name.
+    ///
+    /// # Errors
+    ///
+    /// A name that is empty or has a dot, and those of [`Self::load_bottlenecks`].
+    fn load_named_bottlenecks(
+        self,
+        name: &str,
+        dir: &Path,
+    ) -> Result<(Self, BottleneckConfig), BottleneckError> {
+        check_word(name).map_err(refused)?;
+        super::files::load(self, name, dir)
     }
 }
 
 impl<M: Host> WithBottlenecks for M {}
+
+fn refused(fault: String) -> BottleneckError {
+    let faults = vec![fault];
+    BottleneckError::Config { faults }
+}
+
+/// Asks the first block, which has the names that all have.
+fn checked<M: Host>(
+    model: &M,
+    check: impl Fn(&BlockBottlenecks) -> Result<(), String>,
+) -> Result<(), BottleneckError> {
+    let none = BlockBottlenecks::default();
+    check(model.first_block().unwrap_or(&none)).map_err(refused)
+}
+
+pub(super) fn put<M: Host>(
+    model: M,
+    name: &str,
+    config: &BottleneckConfig,
+    seed: u64,
+) -> Result<M, BottleneckError> {
+    let d_model = model.d_model();
+    config.check(d_model)?;
+    let (device, rng) = (model.device_of_base(), &mut ChaCha8Rng::seed_from_u64(seed));
+    Ok(model.map_blocks(&mut |slot| {
+        let fresh = || Bottleneck::init(d_model, config, &device, rng);
+        slot.with(BottleneckSet::fresh(name, *config, fresh))
+    }))
+}

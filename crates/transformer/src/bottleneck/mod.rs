@@ -2,6 +2,7 @@
 
 mod files;
 mod host;
+mod set;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -13,8 +14,10 @@ use crate::error::bullets;
 use crate::weigh::cast;
 use crate::weights::normal;
 
+pub(crate) use host::Host;
 pub use host::WithBottlenecks;
-pub(crate) use host::{BlockBottlenecks, Host};
+pub(crate) use set::BlockBottlenecks;
+use set::BottleneckSet;
 
 /// `x + s (f(x D + d) U + u)`, through a width far below that of the model.
 ///

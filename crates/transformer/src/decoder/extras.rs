@@ -6,7 +6,7 @@ use super::{Decoder, DecoderClassifier};
 use crate::bottleneck::{self, BlockBottlenecks};
 use crate::parameters::device_of;
 use crate::task::PeftTask;
-use crate::virtual_tokens::{self, Sizes, Slot};
+use crate::virtual_tokens::{self, Sizes, TokenSlot};
 
 impl PeftTask for Decoder {
     fn task_type(&self) -> Option<&'static str> {
@@ -30,11 +30,11 @@ impl virtual_tokens::Host for Decoder {
         }
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         &self.virtual_tokens
     }
 
-    fn map_slot(mut self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(mut self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.virtual_tokens = change(self.virtual_tokens);
         self
     }
@@ -75,11 +75,11 @@ impl virtual_tokens::Host for DecoderClassifier {
         self.decoder.sizes()
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         self.decoder.slot()
     }
 
-    fn map_slot(self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.map_decoder(|decoder| decoder.map_slot(change))
     }
 

@@ -89,7 +89,7 @@ impl Trunk {
             x = x * scale;
         }
         if let Some(front) = front {
-            x = front.put(x, positions.left());
+            x = front.put(x);
         }
         if let Some(places) = &self.positions {
             x = x + places.forward(positions.tensor(&device)); // [batch or 1, seq, d_model]

@@ -55,7 +55,7 @@ impl Embeddings {
         let [_, seq] = batch.ids.dims();
         let words = embed(&self.words, batch.ids.clone()); // [batch, seq, embedding]
         let words = match front {
-            Some(front) => front.put(words, &[]),
+            Some(front) => front.put(words),
             None => words,
         };
         let places = self.positions.as_ref().map(|positions| {

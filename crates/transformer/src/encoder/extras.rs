@@ -8,21 +8,31 @@ use super::{Encoder, EncoderBatch, EncoderLayer, SentenceEncoder, pool};
 use crate::bottleneck::{self, BlockBottlenecks};
 use crate::parameters::device_of;
 use crate::task::PeftTask;
-use crate::virtual_tokens::{self, Front, Host, Sizes, Slot, with_places};
+use crate::virtual_tokens::{
+    self, Front, Host, RowTokens, Sizes, TokenSlot, VirtualTokens, behind, with_places,
+};
 use crate::weigh::cast;
 
 impl EncoderBatch {
     /// With places for virtual tokens in front of every row.
-    fn with_places(&self, count: usize) -> Self {
+    fn with_places(&self, counts: &[usize]) -> Self {
+        let lengths = self.lengths.iter().zip(counts);
         Self {
-            ids: with_places(self.ids.clone(), count),
-            lengths: self.lengths.iter().map(|length| length + count).collect(),
+            ids: with_places(self.ids.clone(), counts),
+            lengths: lengths.map(|(length, count)| length + count).collect(),
             segments: self
                 .segments
                 .clone()
-                .map(|segments| with_places(segments, count)),
+                .map(|segments| with_places(segments, counts)),
         }
     }
+}
+
+/// What stands in front of a batch, and the batch with places for it.
+struct Placed<'a> {
+    tokens: RowTokens<'a>,
+    front: Front,
+    batch: EncoderBatch,
 }
 
 impl Encoder {
@@ -37,31 +47,59 @@ impl Encoder {
     /// If the batch is longer than the model's positions (see [`Self::check_length`]), or its lengths are not one of
     /// `1..=seq` for each row; [`Self::batch`] makes batches of which neither is true.
     pub fn hidden(&self, batch: &EncoderBatch) -> Tensor<3> {
-        let Some((front, placed)) = self.in_front_of(batch) else {
+        let Some(placed) = self.placed(batch) else {
             return self.states(batch, None);
         };
-        let ([_, seq], count) = (batch.ids.dims(), self.virtual_tokens.count());
-        self.states(&placed, Some(&front)).narrow(1, count, seq)
+        let hidden = self.states(&placed.batch, Some(&placed.front));
+        behind(hidden, &placed.tokens.counts(), batch.ids.dims()[1])
     }
 
-    /// One vector of each sequence, `[batch, hidden]`, in this dtype. Embeddings of virtual tokens are pooled with those of the others.
+    /// One vector of each sequence, `[batch, hidden]`, in this dtype. Embeddings of virtual tokens are pooled with those of the others;
+    /// a prefix is not.
     pub(super) fn pooled(&self, batch: &EncoderBatch, pooling: Pooling, dtype: DType) -> Tensor<2> {
-        match self.in_front_of(batch) {
-            Some((front @ Front::Embeddings(_), placed)) => {
-                let hidden = self.states(&placed, Some(&front));
-                pool(cast(hidden, dtype), &placed, pooling)
+        let Some(placed) = self.placed(batch) else {
+            return pool(cast(self.states(batch, None), dtype), batch, pooling);
+        };
+        let hidden = self.states(&placed.batch, Some(&placed.front));
+        let rows = placed.tokens.rows().iter();
+        let unseen = rows.map(|tokens| tokens.filter(|tokens| tokens.is_prefix()));
+        let unseen: Vec<usize> = unseen
+            .map(|prefix| prefix.map_or(0, VirtualTokens::count))
+            .collect();
+        // Every row is moved to where what is pooled of it begins, and cut to what the longest needs.
+        let lengths = placed.batch.lengths.iter().zip(&unseen);
+        let lengths: Vec<usize> = lengths.map(|(length, unseen)| length - unseen).collect();
+        let most = unseen.iter().copied().max().unwrap_or(0);
+        let [rows, seq, d] = hidden.dims();
+        let longest = lengths.iter().copied().max().unwrap_or(seq);
+        let hidden = match longest + most > seq {
+            true => {
+                let options = (&hidden.device(), hidden.dtype());
+                let rest = Tensor::zeros([rows, longest + most - seq, d], options);
+                Tensor::cat(vec![hidden, rest], 1)
             }
-            _ => pool(cast(self.hidden(batch), dtype), batch, pooling),
-        }
+            false => hidden,
+        };
+        let pooled = EncoderBatch {
+            ids: placed.batch.ids.narrow(1, 0, longest),
+            lengths,
+            segments: None,
+        };
+        let hidden = behind(hidden, &unseen, longest);
+        pool(cast(hidden, dtype), &pooled, pooling)
     }
 
-    /// What stands in front of a batch, and the batch with places for it.
-    fn in_front_of(&self, batch: &EncoderBatch) -> Option<(Front, EncoderBatch)> {
+    fn placed(&self, batch: &EncoderBatch) -> Option<Placed<'_>> {
         // Before there are places, which a length of 0 would hide in.
         batch.assert_rows();
-        let tokens = self.virtual_tokens.active()?;
-        let front = Front::new(tokens, self.sizes(), &[], self.dtype());
-        Some((front, batch.with_places(tokens.count())))
+        let tokens = RowTokens::of(&self.virtual_tokens, batch.lengths.len());
+        let front = Front::new(&tokens, self.sizes(), &[], self.dtype())?;
+        let batch = batch.with_places(&tokens.counts());
+        Some(Placed {
+            tokens,
+            front,
+            batch,
+        })
     }
 }
 
@@ -87,11 +125,11 @@ impl virtual_tokens::Host for Encoder {
         }
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         &self.virtual_tokens
     }
 
-    fn map_slot(mut self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(mut self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.virtual_tokens = change(self.virtual_tokens);
         self
     }
@@ -130,11 +168,11 @@ macro_rules! host_by_encoder {
                 self.encoder.sizes()
             }
 
-            fn slot(&self) -> &Slot {
+            fn slot(&self) -> &TokenSlot {
                 self.encoder.slot()
             }
 
-            fn map_slot(self, change: impl FnOnce(Slot) -> Slot) -> Self {
+            fn map_slot(self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
                 self.map_encoder(|encoder| encoder.map_slot(change))
             }
 

@@ -32,7 +32,7 @@ pub struct EncoderWithHead<T> {
     task: PhantomData<T>,
 }
 
-unnamed_module!(EncoderWithHead<T> { encoder, head } with { fresh, task });
+unnamed_module!(EncoderWithHead<T: Kind> { encoder, head } with { fresh, task });
 
 /// Gives a sequence one of several labels, several of them, or numbers (regression).
 pub type SequenceClassifier = EncoderWithHead<SequenceLabels>;

@@ -36,7 +36,7 @@ use crate::error::TooLong;
 use crate::named::{Named, unnamed_module};
 use crate::norm::LayerNorm;
 use crate::recompute::Recomputation;
-use crate::virtual_tokens::{Front, Slot};
+use crate::virtual_tokens::{Front, TokenSlot};
 use crate::weights::Weights;
 
 pub use batch::{BatchError, EncoderBatch};
@@ -74,7 +74,7 @@ pub struct Encoder {
     pub conv: Option<Named<ConvLayer>>,
     /// After the last block.
     pub final_norm: Option<Named<LayerNorm>>,
-    virtual_tokens: Slot,
+    virtual_tokens: TokenSlot,
     config: EncoderConfig,
     spec: Arc<Spec>,
     /// How many blocks keep only their inputs for the backward.
@@ -105,7 +105,7 @@ impl Encoder {
                 .names
                 .final_norm
                 .map(|name| scope.norm(name, spec.hidden_size, spec.norm)),
-            virtual_tokens: Slot::empty(),
+            virtual_tokens: TokenSlot::default(),
             config: config.clone(),
             spec: Arc::new(spec),
             recompute: 0,
@@ -129,14 +129,13 @@ impl Encoder {
         let x = self.embeddings.forward(batch, front);
         let views = Arc::new(View::all(&self.spec, batch, x.dtype()));
         // A block that is computed again tells of its input and its parameters only; a prefix is neither.
-        let has_prefix = matches!(front, Some(Front::Prefix(_)));
+        let has_prefix = front.is_some_and(Front::has_prefix);
         let recompute = if has_prefix { 0 } else { self.recompute };
         let blocks = Recomputation::new(recompute, &self.layers, &x.device());
         let relative = self.relative.as_ref().map(|rows| rows.of(batch));
-        let embedded = self.conv.as_ref().map(|_| match has_prefix {
-            // A prefix has no embeddings that could be neighbours of what follows it.
-            true => cleared(x.clone(), self.virtual_tokens.count()),
-            false => x.clone(),
+        let embedded = self.conv.as_ref().map(|_| match front {
+            Some(front) => front.cleared(x.clone()),
+            None => x.clone(),
         });
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -210,17 +209,6 @@ impl Encoder {
     pub fn device(&self) -> Device {
         self.embeddings.words.weight.base().device()
     }
-}
-
-/// With zeros at the first `count` tokens.
-///
-/// # Shapes
-///
-/// - x, output: `[batch, seq, hidden]`
-fn cleared(x: Tensor<3>, count: usize) -> Tensor<3> {
-    let [batch, seq, d] = x.dims();
-    let zeros = Tensor::zeros([batch, count, d], (&x.device(), x.dtype()));
-    Tensor::cat(vec![zeros, x.narrow(1, count, seq - count)], 1)
 }
 
 /// Makes one vector of each sequence.

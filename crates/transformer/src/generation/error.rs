@@ -70,6 +70,16 @@ pub enum RequestFault {
         /// The longest of them.
         longest: TooLong,
     },
+    /// Rows have adapters of their own, and the prompts are no multiple of them.
+    #[error(
+        "{rows} rows have adapters of their own, and there are {prompts} prompts, which is no multiple"
+    )]
+    Rows {
+        /// How many rows have.
+        rows: usize,
+        /// How many prompts there are.
+        prompts: usize,
+    },
     /// End tokens that the model's vocabulary does not hold.
     #[error("the model knows tokens below {vocab_size}; found {tokens:?} in eos")]
     UnknownEos {

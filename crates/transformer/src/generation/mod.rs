@@ -22,7 +22,6 @@ pub use rows::TokenEvent;
 pub use sampling::Sampling;
 pub use sequence::{FinishReason, Sequence, TextSequence};
 pub use session::DecoderSession;
-pub(crate) use session::PromptAdapters;
 pub use stream::{TextEvent, TextStream, TokenStream};
 
 use beam::beam_search;

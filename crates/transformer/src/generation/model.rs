@@ -20,6 +20,11 @@ pub trait Generative {
     /// The length that exceeds the model's positions.
     fn check_room(&self, prompt_len: usize, max_new_tokens: usize) -> Result<(), TooLong>;
 
+    /// Numbers of rows that have adapters of their own ([`WithRows`](crate::WithRows)): there must be a multiple of each as prompts.
+    fn named_rows(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// A batch of prompts, with room for `max_new_tokens` after each. Nothing is computed yet.
     fn session(&self, prompts: &[Vec<u32>], max_new_tokens: usize) -> Self::Session;
 }

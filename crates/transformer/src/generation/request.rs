@@ -47,6 +47,16 @@ impl Faults {
             vocab_size,
         });
 
+        let mut named = model.named_rows();
+        named.dedup();
+        for rows in named {
+            let prompts = prompts.len();
+            self.push_if(!prompts.is_multiple_of(rows), || RequestFault::Rows {
+                rows,
+                prompts,
+            });
+        }
+
         let max_new_tokens = options.max_new_tokens;
         let room = |prompt: &[u32]| model.check_room(prompt.len(), max_new_tokens).err();
         let too_long = prompts.iter().filter_map(|prompt| room(prompt));

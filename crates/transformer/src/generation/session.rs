@@ -2,13 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_lora_adapter::{rows_of, with_rows};
 
 use super::model::{DecodingSession, Generative};
 use crate::cache::KvCache;
 use crate::decoder::Decoder;
 use crate::error::TooLong;
 use crate::positions::Padding;
+use crate::rows::RowNames;
 
 /// Prompts in one batch, with the keys and values of what was read.
 ///
@@ -23,39 +23,7 @@ pub struct DecoderSession {
     longest: usize,
     /// The prompt of each row.
     rows: Vec<usize>,
-    adapters: PromptAdapters,
-}
-
-/// The adapter of each prompt, where prompts have adapters of their own.
-#[derive(Debug)]
-pub(crate) struct PromptAdapters {
-    names: Option<Vec<Option<String>>>,
-    /// How many prompts have one name, where each is there several times.
-    copies: usize,
-}
-
-impl PromptAdapters {
-    pub(crate) fn of<M: Module>(model: &M, prompts: usize) -> Self {
-        let names = rows_of(model).filter(|names| !names.is_empty());
-        let copies = names.as_ref().map_or(1, |names| prompts / names.len());
-        Self {
-            names,
-            copies: copies.max(1),
-        }
-    }
-
-    /// Gives each row the adapter of its prompt again, once rows have moved.
-    pub(crate) fn give<M: Module>(&self, model: &mut M, rows: &[usize]) {
-        let Some(names) = &self.names else {
-            return;
-        };
-        let names = rows.iter().map(|prompt| names.get(prompt / self.copies));
-        let names: Vec<Option<&str>> = names.map(|name| name?.as_deref()).collect();
-        // The names are those that the model had before; they cannot be refused now.
-        if let Ok(given) = with_rows(model.clone(), Some(&names)) {
-            *model = given;
-        }
-    }
+    names: RowNames,
 }
 
 impl Generative for Decoder {
@@ -69,6 +37,10 @@ impl Generative for Decoder {
         self.check_length(prompt_len.saturating_add(max_new_tokens))
     }
 
+    fn named_rows(&self) -> Vec<usize> {
+        RowNames::of(self).lengths()
+    }
+
     fn session(&self, prompts: &[Vec<u32>], max_new_tokens: usize) -> DecoderSession {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         // The last new token is never fed back.
@@ -79,7 +51,7 @@ impl Generative for Decoder {
             prompts: prompts.to_vec(),
             longest,
             rows: (0..prompts.len()).collect(),
-            adapters: PromptAdapters::of(self, prompts.len()),
+            names: RowNames::of(self),
         }
     }
 }
@@ -129,6 +101,7 @@ impl DecodingSession for DecoderSession {
         };
         self.cache.select_rows(rows, shared);
         self.rows = prompts;
-        self.adapters.give(&mut self.decoder, &self.rows);
+        self.names
+            .give(&mut self.decoder, self.prompts.len(), &self.rows);
     }
 }

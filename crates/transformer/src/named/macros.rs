@@ -3,8 +3,8 @@
 /// Makes a struct a module that adds no step to the paths of its fields: they carry their own names. Fields after
 /// `with` are data.
 macro_rules! unnamed_module {
-    ($module:ident $(<$kind:ident>)? { $($field:ident),+ $(,)? } $(with { $($data:ident),+ $(,)? })?) => {
-        impl $(<$kind: $crate::named::Kind>)? burn::module::Module for $module $(<$kind>)? {
+    ($module:ident $(<$kind:ident: $bound:path>)? { $($field:ident),+ $(,)? } $(with { $($data:ident),+ $(,)? })?) => {
+        impl $(<$kind: $bound>)? burn::module::Module for $module $(<$kind>)? {
             fn visit<Visitor: burn::module::ModuleVisitor>(&self, visitor: &mut Visitor) {
                 $(self.$field.visit(visitor);)+
             }
@@ -57,14 +57,14 @@ macro_rules! unnamed_module {
             }
         }
 
-        impl $(<$kind: $crate::named::Kind>)? $crate::named::Shown for $module $(<$kind>)? {
+        impl $(<$kind: $bound>)? $crate::named::Shown for $module $(<$kind>)? {
             fn show(&self, content: burn::module::Content) -> burn::module::Content {
                 $(let content = $crate::named::Shown::show(&self.$field, content);)+
                 content
             }
         }
 
-        impl $(<$kind: $crate::named::Kind>)? burn::module::ModuleDisplayDefault
+        impl $(<$kind: $bound>)? burn::module::ModuleDisplayDefault
             for $module $(<$kind>)?
         {
             fn content(&self, content: burn::module::Content) -> Option<burn::module::Content> {
@@ -77,11 +77,11 @@ macro_rules! unnamed_module {
             }
         }
 
-        impl $(<$kind: $crate::named::Kind>)? burn::module::ModuleDisplay
+        impl $(<$kind: $bound>)? burn::module::ModuleDisplay
             for $module $(<$kind>)?
         {}
 
-        impl $(<$kind: $crate::named::Kind>)? std::fmt::Display for $module $(<$kind>)? {
+        impl $(<$kind: $bound>)? std::fmt::Display for $module $(<$kind>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let settings = burn::module::DisplaySettings::default();
                 f.write_str(&burn::module::ModuleDisplay::format(self, settings))

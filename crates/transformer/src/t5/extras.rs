@@ -6,26 +6,25 @@ use super::{T5, T5Block};
 use crate::bottleneck::{self, BlockBottlenecks};
 use crate::parameters::device_of;
 use crate::task::PeftTask;
-use crate::virtual_tokens::{self, Front, Host, Sizes, Slot, VirtualTokens};
+use crate::virtual_tokens::{self, Front, Host, RowTokens, Sizes, TokenSlot};
 
 impl T5 {
-    /// What stands in front of what the decoder writes, a prefix, or of what the encoder reads, embeddings.
-    pub(super) fn front(&self, is_decoder: bool) -> Option<Front> {
-        let tokens = self.virtual_tokens.active();
-        let tokens = tokens.filter(|tokens| is_prefix(tokens) == is_decoder);
-        tokens.map(|tokens| Front::new(tokens, self.sizes(), &[], self.dtype()))
+    /// The virtual tokens of each row: a prefix is the decoder's, embeddings are the encoder's.
+    pub(super) fn row_tokens(&self, batch: usize, is_decoder: bool) -> RowTokens<'_> {
+        let tokens = RowTokens::of(&self.virtual_tokens, batch);
+        tokens.only(|tokens| tokens.is_prefix() == is_decoder)
     }
 
-    /// How many places the decoder has in front of tokens that follow `start` others.
-    pub(super) fn places(&self, start: usize) -> usize {
-        let prefix = self.virtual_tokens.active().filter(|_| start == 0);
-        let prefix = prefix.filter(|tokens| is_prefix(tokens));
-        prefix.map_or(0, VirtualTokens::count)
+    pub(super) fn front(&self, tokens: &RowTokens<'_>, starts: &[usize]) -> Option<Front> {
+        Front::new(tokens, self.sizes(), starts, self.dtype())
     }
-}
 
-fn is_prefix(tokens: &VirtualTokens) -> bool {
-    matches!(tokens, VirtualTokens::Prefix(_))
+    /// How many places the decoder needs in front.
+    pub(super) fn places(&self) -> usize {
+        let acting = self.virtual_tokens.acting().into_iter();
+        let prefixes = acting.filter(|tokens| tokens.is_prefix());
+        prefixes.map(|prefix| prefix.count()).max().unwrap_or(0)
+    }
 }
 
 impl PeftTask for T5 {
@@ -51,11 +50,11 @@ impl virtual_tokens::Host for T5 {
         }
     }
 
-    fn slot(&self) -> &Slot {
+    fn slot(&self) -> &TokenSlot {
         &self.virtual_tokens
     }
 
-    fn map_slot(mut self, change: impl FnOnce(Slot) -> Slot) -> Self {
+    fn map_slot(mut self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self {
         self.virtual_tokens = change(self.virtual_tokens);
         self
     }

@@ -29,7 +29,7 @@ use crate::encoder::scope::Scope;
 use crate::encoder::view::padding;
 use crate::encoder::{BatchError, EncoderBatch};
 use crate::named::{Named, unnamed_module};
-use crate::virtual_tokens::{Slot, with_places};
+use crate::virtual_tokens::{TokenSlot, behind, with_places};
 use crate::weights::Weights;
 
 /// T5 (arXiv:1910.10683): the original, 1.1 and Flan-T5; and mT5 (arXiv:2010.11934).
@@ -46,7 +46,7 @@ pub struct T5 {
     pub decoder: Named<T5Stack>,
     /// The head, unless it is the transposed embedding.
     pub lm_head: Option<Named<Linear>>,
-    virtual_tokens: Slot,
+    virtual_tokens: TokenSlot,
     config: T5Config,
 }
 
@@ -113,7 +113,7 @@ impl T5 {
             decoder,
             lm_head: (!config.tie_word_embeddings)
                 .then(|| scope.linear("lm_head", [d, vocab], false)),
-            virtual_tokens: Slot::empty(),
+            virtual_tokens: TokenSlot::default(),
             config: config.clone(),
         }
     }
@@ -154,15 +154,16 @@ impl T5 {
     /// If the lengths are not one of `1..=seq` for each row; [`Self::batch`] makes batches of which that is not true.
     pub fn encode(&self, batch: &EncoderBatch) -> Encoded {
         batch.assert_rows();
-        let front = self.front(false);
-        let count = front.as_ref().map_or(0, |_| self.virtual_tokens.count());
-        let ids = with_places(batch.ids.clone(), count);
-        let lengths: Vec<usize> = batch.lengths.iter().map(|length| length + count).collect();
+        let tokens = self.row_tokens(batch.lengths.len(), false);
+        let (front, counts) = (self.front(&tokens, &[]), tokens.counts());
+        let ids = with_places(batch.ids.clone(), &counts);
+        let lengths = batch.lengths.iter().zip(&counts);
+        let lengths: Vec<usize> = lengths.map(|(length, count)| length + count).collect();
         let ([_, seq], device) = (ids.dims(), ids.device());
         let padding = padding(seq, &lengths, &device);
         let x = embed(&self.shared, ids);
         let x = match &front {
-            Some(front) => front.put(x, &[]),
+            Some(front) => front.put(x),
             None => x,
         };
         let bias = self.encoder.encoder_bias(seq, padding.as_ref(), &device);
@@ -202,7 +203,12 @@ impl T5 {
         encoded: &Encoded,
         cache: &mut T5Cache,
     ) -> Tensor<3> {
-        let seq = ids.dims()[1] + self.places(cache.written.len());
+        let [batch, seq] = ids.dims();
+        let places = match cache.written.is_empty() {
+            true => self.row_tokens(batch, true).longest(),
+            false => 0,
+        };
+        let seq = places + seq;
         let (end, capacity) = (cache.written.len() + seq, cache.written.capacity());
         assert!(
             end <= capacity,
@@ -216,7 +222,7 @@ impl T5 {
     /// An empty cache for `capacity` written tokens in each row.
     pub fn new_cache(&self, capacity: usize) -> T5Cache {
         T5Cache {
-            written: KvCache::new(self.config.num_decoder_layers, capacity + self.places(0)),
+            written: KvCache::new(self.config.num_decoder_layers, capacity + self.places()),
         }
     }
 
@@ -224,14 +230,23 @@ impl T5 {
         &self,
         ids: Tensor<2, Int>,
         encoded: &Encoded,
-        cache: Option<&mut KvCache>,
+        mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
+        let ([batch, written], device) = (ids.dims(), ids.device());
         let start = cache.as_deref().map_or(0, KvCache::len);
-        let (count, written) = (self.places(start), ids.dims()[1]);
-        let front = if count > 0 { self.front(true) } else { None };
-        let ids = with_places(ids, count);
-        let ([_, seq], device) = (ids.dims(), ids.device());
-        let bias = self.decoder.decoder_bias(seq, start, &device);
+        let tokens = self.row_tokens(batch, true);
+        let free = match cache.as_deref_mut() {
+            Some(cache) => cache.free(tokens.free()),
+            None => tokens.free(),
+        };
+        // Those of a cache that has begun are in it.
+        let (places, front) = match start {
+            0 => (tokens.longest(), self.front(&tokens, &free)),
+            _ => (0, None),
+        };
+        let ids = with_places(ids, &[places]);
+        let seq = places + written;
+        let bias = self.decoder.decoder_bias(seq, start, &free, &device);
         let cross = Cross {
             keys_values: &encoded.keys_values,
             padding: encoded.padding.as_ref(),
@@ -240,10 +255,7 @@ impl T5 {
         let x = self
             .decoder
             .forward(x, bias, Some(cross), front.as_ref(), cache);
-        let x = match count {
-            0 => x,
-            count => x.narrow(1, count, written),
-        };
+        let x = behind(x, &[places], written);
         match self.config.scale_decoder_outputs {
             true => x * (self.config.d_model as f64).powf(-0.5),
             false => x,

@@ -6,7 +6,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::{Encoded, T5, T5Cache};
 use crate::encoder::EncoderBatch;
 use crate::error::TooLong;
-use crate::generation::{DecodingSession, Generative, PromptAdapters};
+use crate::generation::{DecodingSession, Generative};
+use crate::rows::RowNames;
 
 /// Rows that were read, in one batch, and the keys and values of what is written for them.
 ///
@@ -21,7 +22,7 @@ pub struct T5Session {
     cache: T5Cache,
     /// The prompt of each row.
     rows: Vec<usize>,
-    adapters: PromptAdapters,
+    names: RowNames,
 }
 
 impl Generative for T5 {
@@ -36,6 +37,10 @@ impl Generative for T5 {
         Ok(())
     }
 
+    fn named_rows(&self) -> Vec<usize> {
+        RowNames::of(self).lengths()
+    }
+
     fn session(&self, prompts: &[Vec<u32>], max_new_tokens: usize) -> T5Session {
         T5Session {
             // The token that it starts from takes the place of the last new one, which is never fed back.
@@ -44,7 +49,7 @@ impl Generative for T5 {
             prompts: prompts.to_vec(),
             encoded: None,
             rows: (0..prompts.len()).collect(),
-            adapters: PromptAdapters::of(self, prompts.len()),
+            names: RowNames::of(self),
         }
     }
 }
@@ -86,6 +91,7 @@ impl DecodingSession for T5Session {
         }
         self.cache.select_rows(rows);
         self.rows = prompts;
-        self.adapters.give(&mut self.model, &self.rows);
+        self.names
+            .give(&mut self.model, self.prompts.len(), &self.rows);
     }
 }

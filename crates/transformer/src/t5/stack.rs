@@ -1,5 +1,5 @@
 use burn::nn::Embedding;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::T5Config;
 use super::block::{KeysValues, T5Block};
@@ -10,6 +10,7 @@ use crate::encoder::view::{BLOCKED, on};
 use crate::named::{Named, unnamed_module};
 use crate::norm::RmsNorm;
 use crate::virtual_tokens::Front;
+use crate::weigh::cast;
 
 /// The blocks of the encoder or of the decoder.
 #[derive(Debug, Clone)]
@@ -77,23 +78,42 @@ impl T5Stack {
         }
     }
 
-    /// What the decoder adds to its scores for queries from position `start` on, `[1, heads, seq, start + seq]`.
-    pub(crate) fn decoder_bias(&self, seq: usize, start: usize, device: &Device) -> Tensor<4> {
+    /// What the decoder adds to its scores for queries from position `start` on, `[batch or 1, heads, seq, start + seq]`. Of each
+    /// row the first keys are `free`: they are nobody's.
+    pub(crate) fn decoder_bias(
+        &self,
+        seq: usize,
+        start: usize,
+        free: &[usize],
+        device: &Device,
+    ) -> Tensor<4> {
         let keys = start + seq;
         let bias = self
             .buckets
             .bias(&self.relative_bias, seq, start, keys, device);
-        if seq == 1 {
+        let bias = match seq {
+            1 => bias,
+            _ => {
+                let row = |query: usize| {
+                    (0..keys).map(move |key| if key > start + query { BLOCKED } else { 0.0 })
+                };
+                let causal: Vec<f32> = (0..seq).flat_map(row).collect();
+                bias + on(causal, [1, 1, seq, keys], device).cast(self.dtype())
+            }
+        };
+        if free.is_empty() {
             return bias;
         }
-        let row = |query: usize| {
-            (0..keys).map(move |key| if key > start + query { BLOCKED } else { 0.0 })
+        let row = |free: &usize| {
+            let free = *free;
+            (0..keys).map(move |key| if key < free { BLOCKED } else { 0.0 })
         };
-        let causal: Vec<f32> = (0..seq).flat_map(row).collect();
-        bias + on(causal, [1, 1, seq, keys], device).cast(self.dtype())
+        let nobodys: Vec<f32> = free.iter().flat_map(row).collect();
+        // In f32, in which it is finite: a place that sees nothing else stays a number.
+        cast(bias, DType::F32) + on(nobodys, [free.len(), 1, 1, keys], device)
     }
 
-    fn dtype(&self) -> burn::tensor::DType {
+    fn dtype(&self) -> DType {
         self.relative_bias.weight.base().dtype()
     }
 

@@ -22,6 +22,7 @@ mod published;
 mod published_encoders;
 mod recompute;
 mod rows;
+mod rows_of_parts;
 mod t5;
 mod t5_generation;
 mod virtual_tokens;

@@ -9,7 +9,7 @@ use burn::tensor::DType;
 use burn_lora_adapter::is_saved;
 use serde_json::{Map, Value, json};
 
-use super::host::{Host, Sizes, WithVirtualTokens};
+use super::host::{Host, Sizes, put_these};
 use super::prompt::parameter;
 use super::{PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensError as Error};
 use crate::adapter_folder::{self, Tensors, not_finite};
@@ -28,15 +28,11 @@ const TYPES: [&str; 3] = ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"];
 
 pub(super) fn save<M: Host>(
     model: &M,
+    tokens: &VirtualTokens,
     dir: &Path,
     base_model: Option<&str>,
     other: &Map<String, Value>,
 ) -> Result<u64, Error> {
-    let Some(tokens) = model.virtual_tokens() else {
-        return Err(Error::Config {
-            faults: vec!["the model has none to save".to_string()],
-        });
-    };
     let sizes = model.sizes();
     let flat = cast(tokens.flattened(), DType::F32);
     let [_, columns] = flat.dims();
@@ -57,7 +53,11 @@ pub(super) fn save<M: Host>(
     Ok(adapter_folder::write(dir, &tensors, &config)?)
 }
 
-pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, Map<String, Value>), Error> {
+pub(super) fn load<M: Host>(
+    model: M,
+    name: &str,
+    dir: &Path,
+) -> Result<(M, Map<String, Value>), Error> {
     let sizes = model.sizes();
     let ((kind, count, rows), config) =
         adapter_folder::read_config(dir, |config| read_config(config, sizes))?;
@@ -83,7 +83,7 @@ pub(super) fn load<M: Host>(model: M, dir: &Path) -> Result<(M, Map<String, Valu
             projection: None,
         }),
     };
-    let model = model.with_these_virtual_tokens(tokens)?;
+    let model = put_these(model, name, tokens)?;
     let heads: HashMap<String, Vec<f32>> = heads
         .into_iter()
         .filter_map(|(path, head)| {

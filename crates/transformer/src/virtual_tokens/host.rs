@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::Tensor;
 use burn_lora_adapter::DEFAULT_NAME;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use super::slot::Slot;
+use super::slot::{NamedTokens, TokenSlot};
 use super::{
     PTuning, PrefixTuning, PromptTuning, VirtualTokens, VirtualTokensConfig, VirtualTokensError,
 };
+use crate::slot::check_word;
 use crate::task::PeftTask;
 
 /// What of a model its virtual tokens depend on.
@@ -57,10 +58,10 @@ pub trait Host: Module + PeftTask {
     fn sizes(&self) -> Sizes;
 
     /// Their place.
-    fn slot(&self) -> &Slot;
+    fn slot(&self) -> &TokenSlot;
 
     /// Changes what is in it.
-    fn map_slot(self, change: impl FnOnce(Slot) -> Slot) -> Self;
+    fn map_slot(self, change: impl FnOnce(TokenSlot) -> TokenSlot) -> Self;
 
     /// The embedding of tokens as it is stored, `[vocab, d_embedding]`.
     fn words(&self) -> Tensor<2>;
@@ -73,8 +74,8 @@ pub trait Host: Module + PeftTask {
 /// others, and takes one of these where it takes the first; a [prefix](VirtualTokensConfig::Prefix) it does not see. An encoder with a
 /// decoder has embeddings in front of what the encoder reads, and a prefix in front of what the decoder writes. Both as in PEFT.
 ///
-/// A model holds several under different names, of which one acts: [`Self::add_virtual_tokens`] and what follows it. Those that are given
-/// no name are [`DEFAULT_NAME`]'s.
+/// A model holds several under different names, of which one acts: [`Self::add_virtual_tokens`] and what follows it; or one for each row
+/// of a batch ([`WithRows`](crate::WithRows)). Those that are given no name are [`DEFAULT_NAME`]'s.
 pub trait WithVirtualTokens: Host {
     /// Puts fresh virtual tokens in front of every sequence, in the place of those of [`DEFAULT_NAME`]. They are trainable f32 parameters
     /// under the path `prompt_encoder.NAME`; the same seed gives the same ones on every device.
@@ -88,7 +89,7 @@ pub trait WithVirtualTokens: Host {
         seed: u64,
     ) -> Result<Self, VirtualTokensError> {
         let tokens = fresh(&self, config, seed)?;
-        Ok(self.map_slot(|slot| slot.with(DEFAULT_NAME, tokens)))
+        Ok(put(self, DEFAULT_NAME, tokens))
     }
 
     /// Puts these virtual tokens in front of every sequence, in the place of those of [`DEFAULT_NAME`].
@@ -97,8 +98,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// When they are none, too many for the model's positions, or of another width than the model's.
     fn with_these_virtual_tokens(self, tokens: VirtualTokens) -> Result<Self, VirtualTokensError> {
-        check(&self, &tokens)?;
-        Ok(self.map_slot(|slot| slot.with(DEFAULT_NAME, tokens)))
+        put_these(self, DEFAULT_NAME, tokens)
     }
 
     /// Adds fresh virtual tokens under a name, which act from now on in the place of those that did.
@@ -112,9 +112,9 @@ pub trait WithVirtualTokens: Host {
         config: &VirtualTokensConfig,
         seed: u64,
     ) -> Result<Self, VirtualTokensError> {
-        self.slot().check_new(name)?;
+        self.slot().check_new(name).map_err(refused)?;
         let tokens = fresh(&self, config, seed)?;
-        Ok(self.map_slot(|slot| slot.with(name, tokens)))
+        Ok(put(self, name, tokens))
     }
 
     /// The names of all virtual tokens, in the order in which they came.
@@ -128,7 +128,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not.
     fn activate_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(name)?;
+        self.slot().known(name).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.activate(name)))
     }
 
@@ -138,8 +138,8 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not, and a new one that is taken, is empty or has a dot.
     fn rename_virtual_tokens(self, from: &str, to: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(from)?;
-        self.slot().check_new(to)?;
+        self.slot().known(from).map_err(refused)?;
+        self.slot().check_new(to).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.rename(from, to)))
     }
 
@@ -149,7 +149,7 @@ pub trait WithVirtualTokens: Host {
     ///
     /// A name that there is not.
     fn delete_virtual_tokens(self, name: &str) -> Result<Self, VirtualTokensError> {
-        self.slot().check_known(name)?;
+        self.slot().known(name).map_err(refused)?;
         Ok(self.map_slot(|slot| slot.delete(name)))
     }
 
@@ -165,7 +165,7 @@ pub trait WithVirtualTokens: Host {
 
     /// The virtual tokens that act, or would if they were enabled, if there are any.
     fn virtual_tokens(&self) -> Option<&VirtualTokens> {
-        self.slot().chosen()
+        self.slot().chosen().map(|tokens| &**tokens)
     }
 
     /// Writes the virtual tokens that act as a folder of PEFT, and returns the size of the weights in bytes. Beside them is the head of a model
@@ -180,7 +180,25 @@ pub trait WithVirtualTokens: Host {
         base_model: Option<&str>,
         other: &Map<String, Value>,
     ) -> Result<u64, VirtualTokensError> {
-        super::files::save(self, dir, base_model, other)
+        let tokens = self.virtual_tokens();
+        let tokens = tokens.ok_or_else(|| refused("the model has none to save".to_string()))?;
+        super::files::save(self, tokens, dir, base_model, other)
+    }
+
+    /// As [`Self::save_virtual_tokens`], of those of a name, whichever act.
+    ///
+    /// # Errors
+    ///
+    /// A name that there is not, and those of [`Self::save_virtual_tokens`].
+    fn save_named_virtual_tokens(
+        &self,
+        name: &str,
+        dir: &Path,
+        base_model: Option<&str>,
+        other: &Map<String, Value>,
+    ) -> Result<u64, VirtualTokensError> {
+        let tokens = self.slot().known(name).map_err(refused)?;
+        super::files::save(self, tokens, dir, base_model, other)
     }
 
     /// Reads virtual tokens from a folder of PEFT (`PROMPT_TUNING`, `P_TUNING`, `PREFIX_TUNING`), in the place of those of
@@ -194,16 +212,44 @@ pub trait WithVirtualTokens: Host {
         self,
         dir: &Path,
     ) -> Result<(Self, Map<String, Value>), VirtualTokensError> {
-        super::files::load(self, dir)
+        super::files::load(self, DEFAULT_NAME, dir)
+    }
+
+    /// As [`Self::load_virtual_tokens`], under a name, in the place of those of that name.
+    ///
+    /// # Errors
+    ///
+    /// A name that is empty or has a dot, and those of [`Self::load_virtual_tokens`].
+    fn load_named_virtual_tokens(
+        self,
+        name: &str,
+        dir: &Path,
+    ) -> Result<(Self, Map<String, Value>), VirtualTokensError> {
+        check_word(name).map_err(refused)?;
+        super::files::load(self, name, dir)
     }
 }
 
 impl<M: Host> WithVirtualTokens for M {}
 
-fn check<M: Host>(model: &M, tokens: &VirtualTokens) -> Result<(), VirtualTokensError> {
+fn refused(fault: String) -> VirtualTokensError {
+    let faults = vec![fault];
+    VirtualTokensError::Config { faults }
+}
+
+fn put<M: Host>(model: M, name: &str, tokens: VirtualTokens) -> M {
+    model.map_slot(|slot| slot.with(NamedTokens::under(name, tokens)))
+}
+
+/// Refuses those that cannot stand in front of this model's tokens.
+pub(super) fn put_these<M: Host>(
+    model: M,
+    name: &str,
+    tokens: VirtualTokens,
+) -> Result<M, VirtualTokensError> {
     let faults = tokens.faults(model.sizes());
     match faults.is_empty() {
-        true => Ok(()),
+        true => Ok(put(model, name, tokens)),
         false => Err(VirtualTokensError::Config { faults }),
     }
 }
@@ -238,19 +284,4 @@ fn fresh<M: Host>(
             VirtualTokens::Prefix(prefix)
         }
     })
-}
-
-/// Tokens with places in front for virtual ones.
-///
-/// # Shapes
-///
-/// - ids: `[batch, seq]`
-/// - output: `[batch, count + seq]`
-pub(crate) fn with_places(ids: Tensor<2, Int>, count: usize) -> Tensor<2, Int> {
-    if count == 0 {
-        return ids;
-    }
-    let device: &Device = &ids.device();
-    let places = Tensor::zeros([ids.dims()[0], count], device);
-    Tensor::cat(vec![places, ids], 1)
 }

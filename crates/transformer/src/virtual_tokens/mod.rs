@@ -8,6 +8,7 @@ mod host;
 mod p_tuning;
 mod prefix;
 mod prompt;
+mod row_tokens;
 mod slot;
 
 use burn::tensor::Tensor;
@@ -16,11 +17,12 @@ pub use config::{PromptEncoderKind, PromptInit, VirtualTokensConfig};
 pub use error::VirtualTokensError;
 pub(crate) use front::{Front, LayerPrefix};
 pub use host::WithVirtualTokens;
-pub(crate) use host::{Host, Sizes, with_places};
+pub(crate) use host::{Host, Sizes};
 pub use p_tuning::{PTuning, PromptEncoder};
 pub use prefix::{PrefixProjection, PrefixTuning};
 pub use prompt::PromptTuning;
-pub(crate) use slot::Slot;
+pub(crate) use row_tokens::{RowTokens, behind, padding_with, with_places};
+pub(crate) use slot::TokenSlot;
 
 use crate::named::one_of;
 
@@ -28,7 +30,7 @@ use crate::named::one_of;
 ///
 /// The tokens are at the positions before a row's first one, and every token sees them.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "there is one in each model")]
+#[allow(clippy::large_enum_variant, reason = "there are few in each model")]
 pub enum VirtualTokens {
     /// Embeddings.
     Prompt(PromptTuning),
@@ -55,6 +57,10 @@ impl VirtualTokens {
         embedding.lazy_shape()[0]
     }
 
+    pub(crate) fn is_prefix(&self) -> bool {
+        matches!(self, Self::Prefix(_))
+    }
+
     /// Everything that keeps them from standing in front of this model's tokens.
     pub(crate) fn faults(&self, sizes: Sizes) -> Vec<String> {
         let (count, max_positions) = (self.count(), sizes.max_positions);
@@ -67,7 +73,7 @@ impl VirtualTokens {
                 "{count} of them leave no room in {max_positions} positions"
             ));
         }
-        let expected = sizes.columns(matches!(self, Self::Prefix(_)));
+        let expected = sizes.columns(self.is_prefix());
         let found = self.flattened().dims()[1];
         if found != expected {
             faults.push(format!(

@@ -230,10 +230,8 @@ fn multiply_step(
     barrier_wait(full(barriers, stage), round % 2);
     multiply_fence();
     let offset = stage * comptime!(plan.stage_bytes());
-    let left =
-        u64::cast_from((left + offset) / 16) + comptime!(Plan::descriptor(plan.left_transposed));
-    let right =
-        u64::cast_from((right + offset) / 16) + comptime!(Plan::descriptor(!plan.right_transposed));
+    let left = start(left + offset) + comptime!(Plan::descriptor(plan.left_transposed));
+    let right = start(right + offset) + comptime!(Plan::descriptor(!plan.right_transposed));
     multiply(left, right, keep, 0u32, plan);
     #[unroll]
     for part in 1..parts {
@@ -241,4 +239,11 @@ fn multiply_step(
     }
     multiply_commit();
     multiply_wait(1u32);
+}
+
+/// The start of a matrix as its descriptor holds it. An address in a cluster also has the number of the cube, which would run
+/// into the field beside it, the distance between panels.
+#[cube]
+fn start(address: u32) -> u64 {
+    u64::cast_from((address & 0x3ffffu32) / 16)
 }

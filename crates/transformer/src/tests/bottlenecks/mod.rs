@@ -16,7 +16,7 @@ const PLACEMENTS: [BottleneckPlacement; 3] = [
 ];
 
 /// Moves every trainable parameter, so that the zeros of fresh ones are gone.
-struct Shift(u32);
+pub(super) struct Shift(pub(super) u32);
 
 impl ModuleMapper for Shift {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

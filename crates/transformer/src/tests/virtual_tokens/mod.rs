@@ -167,14 +167,17 @@ fn they_alone_are_trained_also_beside_lora_and_recomputed() {
     }
 }
 
-struct Seen<'a> {
+pub(super) struct Seen<'a> {
     gradients: &'a burn::tensor::Gradients,
     path: Vec<String>,
     found: Vec<(String, TensorData)>,
 }
 
 impl Seen<'_> {
-    fn of<M: Module>(model: &M, gradients: &burn::tensor::Gradients) -> Vec<(String, TensorData)> {
+    pub(super) fn of<M: Module>(
+        model: &M,
+        gradients: &burn::tensor::Gradients,
+    ) -> Vec<(String, TensorData)> {
         let mut seen = Seen {
             gradients,
             path: Vec::new(),
