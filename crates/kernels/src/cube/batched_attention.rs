@@ -23,6 +23,12 @@ const CHUNK_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
 /// Fewer queries at a time would not fill a GPU.
 const FEWEST_QUERIES: usize = 64;
 
+/// Parts of the queries under a causal mask: each leaves out the keys behind its last query, in all 3 of 8 products.
+const CAUSAL_PARTS: usize = 4;
+
+/// Keys are left out in so many: what tiles and wide reads divide.
+const KEYS: usize = 64;
+
 /// See [`crate::attention_with`]: by products for all heads of some queries at a time, and one kernel between them. Only
 /// the operands are kept; the backward computes the scores again. A query that sees no key has a result and a gradient
 /// of 0.
@@ -45,13 +51,14 @@ struct Attention {
     scores: Scores,
 }
 
-/// Some rows of the batch, and some of their queries.
+/// Some rows of the batch, some of their queries, and the first keys, all that these see among them.
 #[derive(Clone, Copy)]
 struct Chunk {
     row: usize,
     rows: usize,
     query: usize,
     queries: usize,
+    keys: usize,
 }
 
 /// The sizes of an attention.
@@ -78,35 +85,48 @@ impl Sizes {
         }
     }
 
-    /// As many rows of the batch at a time as may be, or some queries of one.
-    fn chunks(self, bytes: usize) -> Vec<Chunk> {
+    /// All queries, or under a causal mask some of them, and as many rows of the batch at a time as may be. The last queries come
+    /// first, with all keys.
+    fn chunks(self, bytes: usize, causal_from: Option<usize>) -> Vec<Chunk> {
         let of_query = self.heads * self.keys * bytes;
-        let of_row = of_query * self.queries;
-        let (rows, queries) = match of_row <= CHUNK_BYTES {
-            true => ((CHUNK_BYTES / of_row).min(self.batch), self.queries),
-            false => {
-                let queries = CHUNK_BYTES / of_query / FEWEST_QUERIES * FEWEST_QUERIES;
-                (1, queries.max(FEWEST_QUERIES))
+        let fit = CHUNK_BYTES / of_query / FEWEST_QUERIES * FEWEST_QUERIES;
+        let wanted = match causal_from {
+            Some(_) => self.queries.div_ceil(CAUSAL_PARTS),
+            None => self.queries,
+        };
+        let wanted = wanted.next_multiple_of(FEWEST_QUERIES);
+        let queries = wanted.min(fit).max(FEWEST_QUERIES).min(self.queries);
+        let rows = (CHUNK_BYTES / (of_query * queries)).clamp(1, self.batch);
+        let chunk = |row: usize, query: usize| {
+            let end = (query + queries).min(self.queries);
+            let seen = match causal_from {
+                Some(from) if end < self.queries => (from + end).next_multiple_of(KEYS),
+                _ => self.keys,
+            };
+            Chunk {
+                row,
+                rows: rows.min(self.batch - row),
+                query,
+                queries: end - query,
+                keys: seen.min(self.keys),
             }
         };
         let starts = (0..self.batch).step_by(rows);
-        let chunk = |row: usize, query: usize| Chunk {
-            row,
-            rows: rows.min(self.batch - row),
-            query,
-            queries: queries.min(self.queries - query),
-        };
+        let parts = (0..self.queries).step_by(queries).rev();
         starts
-            .flat_map(|row| {
-                (0..self.queries)
-                    .step_by(queries)
-                    .map(move |at| chunk(row, at))
-            })
+            .flat_map(|row| parts.clone().map(move |query| chunk(row, query)))
             .collect()
     }
 }
 
 impl Attention {
+    /// The position of the first query, where no query sees keys behind its own.
+    fn causal_from(&self) -> Option<usize> {
+        let visible = self.visible.as_deref()?;
+        let by_rule = !visible.is_ranged();
+        by_rule.then(|| visible.causal_from()).flatten()
+    }
+
     /// Where the keys start and end: of each query of each row of the batch, or of each row; nothing if they are all.
     fn bounds(&self, sizes: Sizes, beside: &CubeTensor) -> Option<CubeTensor> {
         let visible = self.visible.as_ref()?;
@@ -153,8 +173,8 @@ impl Attention {
     ) -> (CubeTensor, Option<CubeTensor>) {
         let new = || empty(scores, scores.meta.shape(), dtype);
         let (probabilities, d_scores) = (new(), d_probabilities.map(|_| new()));
-        let size = vector_size(&[scores, &probabilities], sizes.keys);
-        let vectors = sizes.keys / size;
+        let size = vector_size(&[scores, &probabilities], chunk.keys);
+        let vectors = chunk.keys / size;
         let team = Team::new(&scores.client, vectors);
         let visible = self.visible.as_deref();
         let ranged = visible.is_some_and(Visible::is_ranged);
@@ -214,8 +234,8 @@ impl Operation<OnDevice> for Attention {
         );
         // In f32 until they are probabilities: half a unit of bf16's last place is some percent of an exponential, and f16
         // does not reach far.
-        for chunk in sizes.chunks(DType::F32.size() + q.dtype.size()) {
-            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
+        for chunk in sizes.chunks(DType::F32.size() + q.dtype.size(), self.causal_from()) {
+            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, chunk.keys);
             let queries = folded(queries_of(&q, chunk), sizes);
             let scores = product(queries, transposed(keys(&k)), DType::F32);
             let (probabilities, _) =
@@ -244,7 +264,7 @@ impl Operation<OnDevice> for Attention {
         let grad = cast(grad, dtype);
         let sizes = Sizes::of(q, k);
         let bounds = self.bounds(sizes, q);
-        let chunks = sizes.chunks(2 * (DType::F32.size() + dtype.size()));
+        let chunks = sizes.chunks(2 * (DType::F32.size() + dtype.size()), self.causal_from());
         let all = chunks.iter().all(|chunk| chunk.queries == sizes.queries);
         // Keys and values add up over the chunks of their row, in f32 where there are some.
         let sum_type = if all { dtype } else { DType::F32 };
@@ -255,7 +275,7 @@ impl Operation<OnDevice> for Attention {
         let dv = tracked[2].then(|| positions_first(v, of_keys, dtype));
         let mut sums: [Option<CubeTensor>; 2] = [None, None];
         for chunk in chunks {
-            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, sizes.keys);
+            let keys = |x: &CubeTensor| part(x, chunk.row, chunk.rows, 0, chunk.keys);
             let queries = folded(queries_of(q, chunk), sizes);
             let grads = folded(queries_of(&grad, chunk), sizes);
             let scores = product(queries.clone(), transposed(keys(k)), DType::F32);
@@ -273,7 +293,7 @@ impl Operation<OnDevice> for Attention {
             if let Some(dq) = &dq {
                 store(product(d_scores.clone(), keys(k), dtype), dq, sizes, chunk);
             }
-            let last = chunk.query + chunk.queries == sizes.queries;
+            let last = chunk.query == 0;
             let of_row = Chunk {
                 query: 0,
                 queries: sizes.keys,
@@ -288,7 +308,7 @@ impl Operation<OnDevice> for Attention {
                 let Some(target) = target else { continue };
                 let more = product(transposed(left), right, sum_type);
                 let total = match sum.take() {
-                    Some(sum) => add(sum, &more),
+                    Some(sum) => add_to_first(sum, &more),
                     None => more,
                 };
                 match last {
@@ -357,6 +377,47 @@ fn store(x: CubeTensor, target: &CubeTensor, sizes: Sizes, chunk: Chunk) {
             of_all * heads * d,
             [elem(&x), elem(target)],
         );
+    }
+}
+
+/// Adds `[rows, heads, some positions, d]` to the first positions of `[rows, heads, positions, d]`, both in `f32` and without
+/// gaps, in the memory of the latter.
+fn add_to_first(sum: CubeTensor, more: &CubeTensor) -> CubeTensor {
+    let [all, d] = [2, 3].map(|dim| sum.meta.shape()[dim]);
+    let some = more.meta.shape()[2];
+    if all == some {
+        return add(sum, more);
+    }
+    let size = vector_size(&[&sum, more], d);
+    let count = more.meta.num_elements() / size;
+    // SAFETY: every unit looks first whether its place exists.
+    unsafe {
+        add_positions::launch_unchecked(
+            &sum.client,
+            super::memory::cubes_for(&sum.client, count),
+            CubeDim::new_1d(super::memory::UNITS),
+            size,
+            buffer(&sum),
+            buffer(more),
+            count,
+            some * d / size,
+            all * d / size,
+        );
+    }
+    sum
+}
+
+#[cube(launch_unchecked)]
+fn add_positions<N: Size>(
+    sum: &mut [Vector<f32, N>],
+    more: &[Vector<f32, N>],
+    count: usize,
+    of_more: usize,
+    of_sum: usize,
+) {
+    if ABSOLUTE_POS < count {
+        let at = ABSOLUTE_POS / of_more * of_sum + ABSOLUTE_POS % of_more;
+        sum[at] += more[ABSOLUTE_POS];
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) mod attention;
 mod batched_attention;
 mod clip;
 mod columns;
+#[cfg(feature = "vulkan")]
+mod cooperative;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda_source;

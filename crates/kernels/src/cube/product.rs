@@ -11,6 +11,8 @@ use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
+#[cfg(feature = "vulkan")]
+use super::cooperative;
 use super::elementwise::{add, copy, times};
 #[cfg(feature = "cuda")]
 use super::hopper;
@@ -40,6 +42,14 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
                 return hopper::unrounded(&a, &b);
             }
         }
+    }
+    #[cfg(feature = "vulkan")]
+    if (dtype == a.dtype || dtype == DType::F32)
+        && let Some(chosen) = cooperative::chosen(&a, &b)
+    {
+        let out = result(&a, &b, dtype);
+        cooperative::product_into(&chosen, &a, &b, &out);
+        return out;
     }
     if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
         return cast(by_parts(&a, &b), dtype);
@@ -113,6 +123,12 @@ pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
     #[cfg(feature = "cuda")]
     if out.dtype == a.dtype && hopper::takes(&a, &b, None, None) {
         return copy(&hopper::product(&a, &b, None, None), out);
+    }
+    #[cfg(feature = "vulkan")]
+    if (out.dtype == a.dtype || out.dtype == DType::F32)
+        && let Some(chosen) = cooperative::chosen(&a, &b)
+    {
+        return cooperative::product_into(&chosen, &a, &b, out);
     }
     if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
         return copy(&by_parts(&a, &b), out);
