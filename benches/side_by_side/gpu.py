@@ -114,7 +114,15 @@ def run_once(command, timeout=None):
         raise Failed(f"status {done.returncode}: {' / '.join(done.stderr.strip().splitlines()[-4:])}")
     if not lines or not lines[-1].startswith("{"):
         return {}
-    return json.loads(lines[-1]) | {"gpu_bytes": peak - before}
+    result = json.loads(lines[-1]) | {"gpu_bytes": peak - before}
+    # JSON has no NaN: a loss that is none is null.
+    loss = lambda value: float("nan") if value is None else value
+    for key, value in result.items():
+        if key == "last_loss":
+            result[key] = loss(value)
+        elif key == "losses" and value:
+            result[key] = [loss(one) for one in value]
+    return result
 
 
 class Watch:
