@@ -350,8 +350,14 @@ pub(super) fn chosen(a: &CubeTensor, b: &CubeTensor) -> Option<Chosen> {
     };
     let tile = Tile::of(m, n, fits);
     let whole = fits(tile);
-    // Rows of the result start as evenly, too.
-    let matches = left.batch == right.batch && n.is_multiple_of(PIECE) && multiplies(a, tile);
+    let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
+    let most = a.client.properties().hardware.max_cube_count;
+    let matches = left.batch == right.batch
+        // Rows of the result start as evenly, too.
+        && n.is_multiple_of(PIECE)
+        && tiles <= most.0 as usize
+        && left.batch.iter().product::<usize>() <= most.1 as usize
+        && multiplies(a, tile);
     matches.then_some(Chosen {
         left,
         right,
