@@ -1,6 +1,7 @@
 use serde_json::{Map, Value};
 
-use super::fields::{Fields, as_count, as_counts, as_flags, as_texts};
+use super::fields::{Fields, as_flags, as_texts};
+use super::options::{read_exclude, read_layers, read_lora_options, read_options};
 use crate::beside::TrainedBiases;
 use crate::config::LoraConfig;
 use crate::error::nearest;
@@ -69,7 +70,7 @@ impl From<&TargetModules> for Targets {
 }
 
 impl TargetModules {
-    fn read(value: &Value) -> Option<Self> {
+    pub(super) fn read(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Expression(text.clone())),
             value => as_texts(value).map(Self::Names),
@@ -140,19 +141,13 @@ impl PeftConfig {
             "names or an expression",
             TargetModules::read,
         );
-        let exclude_modules = fields.optional(
-            "exclude_modules",
-            "names or an expression",
-            TargetModules::read,
-        );
         let modules_to_save = fields.texts("modules_to_save");
         let mut adapter = LoraConfig {
-            exclude: exclude_modules.as_ref().map(Into::into),
-            layers_to_transform: fields.counts("layers_to_transform"),
-            layers_pattern: fields.texts("layers_pattern").unwrap_or_default(),
             modules_to_save: modules_to_save.clone().unwrap_or_default(),
             ..LoraConfig::new(8, 8.0)
         };
+        read_exclude(&mut fields, &mut adapter);
+        read_layers(&mut fields, &mut adapter);
         match &target_modules {
             Some(targets) => adapter.targets = targets.into(),
             // The tokens of PEFT's own method are those of the input's embedding, unless another is named.
@@ -183,7 +178,7 @@ impl PeftConfig {
             base_model_name_or_path,
             inference_mode,
             target_modules,
-            exclude_modules,
+            exclude_modules: adapter.exclude.as_ref().map(Into::into),
             modules_to_save,
             fan_in_fan_out,
             adapter,
@@ -200,7 +195,7 @@ impl PeftConfig {
     }
 }
 
-/// The fields of one method.
+/// The fields of one method: those that every run sets, then its options.
 fn read_method(
     peft_type: &str,
     fields: &mut Fields,
@@ -211,22 +206,24 @@ fn read_method(
         fields.refuse_unless(name, &PLAIN_INITS, unsupported);
         let _ = fields.optional(name, "", |_| Some(()));
     };
+    let mut start = None;
     match peft_type {
         "LORA" => {
             read_lora(fields, adapter);
             adapter.rank = fields.count("r", 8);
-            adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
             if fields.flag("use_dora", false) {
                 adapter.method = MethodConfig::Dora;
             }
-            return read_start(fields, unsupported);
+            start = read_start(fields, unsupported);
         }
         "ADALORA" => {
             read_lora(fields, adapter);
+            // Those of LoRA, which it does not have: who sets them is told.
+            read_lora_options(fields, adapter);
             adapter.rank = fields.count("init_r", 12);
             let default = AdaLoraConfig::default();
             let kept = fields.entries("rank_pattern", "a list of true and false", as_flags);
-            let kept = kept.into_iter().map(|(name, kept)| {
+            let kept = kept.unwrap_or_default().into_iter().map(|(name, kept)| {
                 let layer = name.strip_suffix(".default").unwrap_or(&name);
                 (
                     layer.strip_suffix(".lora_E").unwrap_or(layer).to_string(),
@@ -234,76 +231,41 @@ fn read_method(
                 )
             });
             adapter.method = MethodConfig::AdaLora(AdaLoraConfig {
-                target_rank: fields.count("target_r", default.target_rank),
-                t_init: fields.count("tinit", 0),
-                t_final: fields.count("tfinal", 0),
-                delta_t: fields.count("deltaT", 1),
-                beta_1: fields.number("beta1", default.beta_1),
-                beta_2: fields.number("beta2", default.beta_2),
-                orthogonality_weight: fields.number("orth_reg_weight", 0.5),
                 total_steps: fields.count("total_step", default.total_steps),
                 kept: kept.collect(),
+                ..default
             });
             init(fields, "init_lora_weights");
         }
         "VERA" => {
             adapter.rank = fields.count("r", 256);
             adapter.dropout = fields.number("vera_dropout", 0.0);
-            adapter.method = MethodConfig::Vera(VeraConfig {
-                key: fields.count("projection_prng_key", 0) as u64,
-                save_projection: fields.flag("save_projection", true),
-                d_initial: fields.number("d_initial", 0.1),
-            });
+            adapter.method = MethodConfig::Vera(VeraConfig::default());
             init(fields, "init_weights");
         }
         "LOHA" | "LOKR" => {
             adapter.rank = fields.count("r", 8);
             adapter.alpha = fields.number("alpha", 8.0);
-            adapter.rank_pattern = fields.entries("rank_pattern", "a whole number", as_count);
-            adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
-            let use_effective_conv2d = fields.flag("use_effective_conv2d", false);
-            let rank_dropout = fields.number("rank_dropout", 0.0);
-            let module_dropout = fields.number("module_dropout", 0.0);
             adapter.method = match peft_type {
-                "LOHA" => MethodConfig::LoHa(LoHaConfig {
-                    use_effective_conv2d,
-                    rank_dropout,
-                    module_dropout,
-                }),
-                _ => MethodConfig::LoKr(LoKrConfig {
-                    use_effective_conv2d,
-                    rank_dropout,
-                    rank_dropout_scale: fields.flag("rank_dropout_scale", false),
-                    module_dropout,
-                    decompose_both: fields.flag("decompose_both", false),
-                    decompose_factor: fields
-                        .optional("decompose_factor", "a whole number", Value::as_i64)
-                        .and_then(|factor| usize::try_from(factor).ok()),
-                }),
+                "LOHA" => MethodConfig::LoHa(LoHaConfig::default()),
+                _ => MethodConfig::LoKr(LoKrConfig::default()),
             };
             let _ = fields.optional("init_weights", "", |_| Some(()));
         }
         "IA3" => {
-            let feedforward = fields.optional(
-                "feedforward_modules",
-                "names or an expression",
-                TargetModules::read,
-            );
-            adapter.method = MethodConfig::Ia3(Ia3Config {
-                feedforward: feedforward.as_ref().map(Into::into),
-            });
+            adapter.method = MethodConfig::Ia3(Ia3Config::default());
             let _ = fields.optional("init_ia3_weights", "", |_| Some(()));
         }
         "TRAINABLE_TOKENS" => {
-            let indices = fields.counts("token_indices").unwrap_or_default();
-            adapter.method = MethodConfig::Tokens(indices);
+            adapter.method = MethodConfig::Tokens(Vec::new());
             let _ = fields.optional("init_weights", "", |_| Some(()));
         }
         "BITFIT" => adapter.method = MethodConfig::BitFit,
         "FULL" => adapter.method = MethodConfig::Full,
-        _ => {}
+        _ => return None,
     }
-    None
+    read_options(fields, adapter);
+    start
 }
 
 /// What the factors of LoRA started from, as far as the base that they are over depends on it.
@@ -366,19 +328,4 @@ fn read_lora(fields: &mut Fields, adapter: &mut LoraConfig) {
     adapter.alpha = fields.number("lora_alpha", 8.0);
     adapter.dropout = fields.number("lora_dropout", 0.0);
     adapter.use_rslora = fields.flag("use_rslora", false);
-    adapter.lora_bias = fields.flag("lora_bias", false);
-    adapter.alpha_pattern = fields.entries("alpha_pattern", "a number", Value::as_f64);
-    adapter.trainable_tokens = fields
-        .optional(
-            "trainable_token_indices",
-            "a list, or lists by layer",
-            |value| match value {
-                Value::Object(layers) => layers
-                    .iter()
-                    .map(|(layer, tokens)| Some((layer.clone(), as_counts(tokens)?)))
-                    .collect(),
-                tokens => Some(vec![(String::new(), as_counts(tokens)?)]),
-            },
-        )
-        .unwrap_or_default();
 }

@@ -3,6 +3,8 @@ use serde_json::{Map, Value};
 /// The fields of a configuration, taken out one by one; what is wrong with them is gathered.
 pub(super) struct Fields {
     map: Map<String, Value>,
+    /// The names that were asked for, whether they were there or not.
+    asked: Vec<String>,
     pub(super) faults: Vec<String>,
 }
 
@@ -10,6 +12,7 @@ impl Fields {
     pub(super) fn new(map: Map<String, Value>) -> Self {
         Self {
             map,
+            asked: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -19,6 +22,11 @@ impl Fields {
         (self.map, self.faults)
     }
 
+    /// The names of all fields that were asked for.
+    pub(super) fn asked(&self) -> &[String] {
+        &self.asked
+    }
+
     /// A field, if it is there and not null.
     pub(super) fn optional<T>(
         &mut self,
@@ -26,6 +34,7 @@ impl Fields {
         expected: &str,
         read: impl Fn(&Value) -> Option<T>,
     ) -> Option<T> {
+        self.asked.push(name.to_string());
         let value = self.map.remove(name).filter(|value| !value.is_null())?;
         let found = read(&value);
         if found.is_none() {
@@ -72,17 +81,14 @@ impl Fields {
         self.optional(name, "a whole number or a list of such", as_counts)
     }
 
-    /// A field by the keys of a dictionary.
+    /// A dictionary, if it is there and not null: its good entries.
     pub(super) fn entries<T>(
         &mut self,
         name: &str,
         expected: &str,
         read: impl Fn(&Value) -> Option<T>,
-    ) -> Vec<(String, T)> {
-        let Some(map) = self.optional(name, "a dictionary", |value| value.as_object().cloned())
-        else {
-            return Vec::new();
-        };
+    ) -> Option<Vec<(String, T)>> {
+        let map = self.optional(name, "a dictionary", |value| value.as_object().cloned())?;
         let mut found = Vec::new();
         for (key, value) in map {
             match read(&value) {
@@ -92,7 +98,7 @@ impl Fields {
                     .push(format!("{name} has {value} for \"{key}\", not {expected}")),
             }
         }
-        found
+        Some(found)
     }
 
     /// Notes a field whose value this crate does not know how to honor, and puts it aside.

@@ -11,6 +11,7 @@ mod groups;
 mod inspect;
 mod keys;
 mod load;
+mod options;
 mod save;
 pub(crate) mod tensors;
 mod write;
@@ -23,6 +24,7 @@ pub(crate) use groups::grouped_shapes;
 pub use inspect::{AdapterLayer, AdapterReport, inspect};
 pub(crate) use keys::{SHARED, layer_key, saved_key};
 pub use load::{hot_swap, load, read_config};
+pub use options::with_options;
 pub use save::{PeftMetadata, save};
 
 /// Name of the configuration file.

@@ -35,6 +35,9 @@ pub struct AdapterSettings {
     pub initialization_options: Map<String, Value>,
     /// How many batches of the training an initialization that looks at data is shown.
     pub initialization_batches: usize,
+    /// What only the method asks for, by the keys of PEFT's `adapter_config.json`: `rank_pattern`, `exclude_modules`,
+    /// `decompose_factor` ([`with_options`](burn_lora_adapter::peft::with_options) says which there are).
+    pub options: Map<String, Value>,
     /// The settings of a method beside the weights, in the place of those from `rank` on; `None`: its defaults.
     #[serde(skip)]
     pub part: Option<PartSettings>,
@@ -57,6 +60,7 @@ impl Default for AdapterSettings {
             initialization: "default".into(),
             initialization_options: Map::new(),
             initialization_batches: 8,
+            options: Map::new(),
             part: None,
             beside: Vec::new(),
         }

@@ -9,6 +9,7 @@ use burn_lora_transformer::{BeamSearch, Decoding};
 use serde::{Deserialize, Serialize};
 
 use super::adapter::AdapterSettings;
+use super::options::with_options;
 use super::part::PartSettings;
 use super::task::TaskKind;
 use crate::config::TrainConfig;
@@ -318,6 +319,7 @@ impl RunConfig {
             "training.output_dir differs from output: leave it out",
         );
         faults.extend(self.adapter.faults());
+        faults.extend(self.option_faults());
         if let Err(TrainError::Config { faults: training }) = self.train_config().validate() {
             faults.extend(
                 training
@@ -341,8 +343,30 @@ impl RunConfig {
         self.adapter.is_on_weights().then(|| self.lora_config())
     }
 
-    /// The adapter of the weights; LoRA where the method is none of these.
+    /// The adapter of the weights; LoRA where the method is none of these. Options that are wrong are left out.
     pub fn lora_config(&self) -> LoraConfig {
+        let plain = self.plain_lora_config();
+        with_options(plain.clone(), &self.adapter.options).unwrap_or(plain)
+    }
+
+    /// What is wrong with the options of a method on weights.
+    fn option_faults(&self) -> Vec<String> {
+        let method: Result<MethodConfig, _> = self.adapter.method.parse();
+        // Which options there are depends on the method; one beside the weights refuses them all.
+        let Ok(method) = method else {
+            return Vec::new();
+        };
+        let method = method.with_budget(self.adapter.rank.max(1), self.training.steps.max(1));
+        let config = self.plain_lora_config().with_method(method);
+        let faults = with_options(config, &self.adapter.options).err();
+        let faults = faults.unwrap_or_default().into_iter();
+        faults
+            .map(|fault| format!("adapter.options: {fault}"))
+            .collect()
+    }
+
+    /// Without the options of the method.
+    fn plain_lora_config(&self) -> LoraConfig {
         let method: MethodConfig = self.adapter.method.parse().unwrap_or_default();
         LoraConfig::new(self.adapter.rank, self.adapter.alpha)
             .with_method(method.with_budget(self.adapter.rank, self.training.steps))

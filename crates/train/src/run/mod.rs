@@ -6,6 +6,7 @@ mod config;
 mod data;
 mod execute;
 mod job;
+mod options;
 mod parse;
 mod part;
 mod same;

@@ -9,10 +9,11 @@ use super::part::PartSettings;
 use crate::error::TrainError;
 
 /// Sections whose keys are the user's own, or depend on a value.
-const FREE: [&str; 4] = [
+const FREE: [&str; 5] = [
     "data.columns",
     "adapter.beside",
     "adapter.initialization_options",
+    "adapter.options",
     "training.optimizer",
 ];
 

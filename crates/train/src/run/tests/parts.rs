@@ -137,7 +137,7 @@ fn settings_of_another_method_are_refused_with_what_there_is() {
             vec!["num_virtual_tokens=8"],
             vec![
                 "adapter.num_virtual_tokens is no setting of lora; there are method, rank, alpha, dropout, rslora, targets, \
-                 bias, initialization, initialization_options, initialization_batches, beside",
+                 bias, initialization, initialization_options, initialization_batches, options, beside",
             ],
         ),
         (
