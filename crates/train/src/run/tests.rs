@@ -1,3 +1,4 @@
+mod options;
 mod part_runs;
 mod parts;
 

@@ -12,7 +12,7 @@ use crate::plan::Planner;
 use crate::testing::alone;
 
 /// The tiny base, and pairs to learn.
-fn setup(adapter: &str) -> (tempfile::TempDir, PathBuf, RunConfig) {
+pub(super) fn setup(adapter: &str) -> (tempfile::TempDir, PathBuf, RunConfig) {
     let dir = tempfile::tempdir().expect("a folder");
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/tiny-base");
     let pairs: String = (0..24)
@@ -32,7 +32,7 @@ fn setup(adapter: &str) -> (tempfile::TempDir, PathBuf, RunConfig) {
     (dir, base, config)
 }
 
-fn trained(config: &RunConfig, base: &Path) -> (RunResult, String) {
+pub(super) fn trained(config: &RunConfig, base: &Path) -> (RunResult, String) {
     let mut summary = String::new();
     let mut tell = |name: &str, fact: &str| {
         if name == "adapter" {
