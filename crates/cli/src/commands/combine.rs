@@ -32,6 +32,10 @@ pub struct CombineOptions {
     #[arg(long)]
     pub density: Option<f64>,
 
+    /// A share for each adapter in the place of one for all, such as 0.5,0.8
+    #[arg(long, value_delimiter = ',', conflicts_with = "density")]
+    pub densities: Option<Vec<f64>>,
+
     /// How ties elects the sign of an element
     #[arg(long, value_enum, default_value_t = Majority::Total)]
     pub majority_sign: Majority,
@@ -70,12 +74,17 @@ fn method(word: &str) -> Result<CombinationMethod, String> {
 pub fn run(options: &CombineOptions, output: &Output) -> Result<(), Failure> {
     let count = options.adapters.len();
     let weights = options.weights.clone().unwrap_or(vec![1.0; count]);
-    if weights.len() != count {
-        let reason = format!(
-            "--weights has {} numbers for {count} adapters",
-            weights.len()
-        );
-        return Err(Failure::new(Kind::Usage, reason));
+    let densities = options.densities.clone().unwrap_or_default();
+    let reasons: Vec<String> = [
+        ("--weights", Some(weights.len())),
+        ("--densities", options.densities.as_ref().map(Vec::len)),
+    ]
+    .into_iter()
+    .filter_map(|(option, given)| Some((option, given.filter(|given| *given != count)?)))
+    .map(|(option, given)| format!("{option} has {given} numbers for {count} adapters"))
+    .collect();
+    if !reasons.is_empty() {
+        return Err(Failure::new(Kind::Usage, reasons.join("; ")));
     }
     let folders = options.adapters.iter().map(|name| {
         let folder = source::folder(name, None, Wanted::Adapter)?;
@@ -86,6 +95,7 @@ pub fn run(options: &CombineOptions, output: &Output) -> Result<(), Failure> {
         folders.iter().map(|(set, _)| set).zip(weights).collect();
     let combination = Combination {
         density: options.density,
+        densities,
         majority_sign: match options.majority_sign {
             Majority::Total => MajoritySign::Total,
             Majority::Frequency => MajoritySign::Frequency,

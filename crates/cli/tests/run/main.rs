@@ -656,6 +656,26 @@ fn adapters_are_combined() {
     assert_eq!((&found["rank"], &found["layers"]), (&json!(8), &json!(28)));
     let ties = ["--method", "ties", "--density", "0.5", "--portable"];
     lines(dir.path(), &[&both[..], &ties[..]].concat());
+    let weights = || fs::read(dir.path().join("both/adapter_model.safetensors")).expect("written");
+    let of_all = weights();
+    let each = |densities: &'static str| {
+        let each = ["--method", "ties", "--densities", densities, "--portable"];
+        [&both[..], &each[..]].concat()
+    };
+    lines(dir.path(), &each("0.5,0.8"));
+    assert_ne!(weights(), of_all, "the second adapter keeps more");
+    lines(dir.path(), &each("0.5,0.5"));
+    assert_eq!(weights(), of_all);
+    let wrong = [each("0.5"), vec!["--weights", "1,2,3"]].concat();
+    let error = refused(2, dir.path(), &wrong);
+    let all = "--weights has 3 numbers for 2 adapters; --densities has 1 numbers for 2 adapters";
+    assert!(error.contains(all), "{error}");
+    let error = refused(
+        2,
+        dir.path(),
+        &[each("0.5,0.8"), vec!["--density", "0.5"]].concat(),
+    );
+    assert!(error.contains("cannot be used with"), "{error}");
     let prompt = [
         "--adapter",
         "both",
