@@ -160,6 +160,8 @@ impl CrossEntropy {
                 count,
                 vectors,
                 self.softcap.unwrap_or(1.0),
+                // Given, as WGSL has no NaN that a compiler could write.
+                f32::NAN,
                 self.softcap.is_some(),
                 wanted.is_some(),
                 team,
@@ -182,6 +184,7 @@ fn lose<X: Float, I: Numeric, N: Size>(
     count: usize,
     vectors: usize,
     cap: f32,
+    nan: f32,
     #[comptime] capped: bool,
     #[comptime] gradient: bool,
     #[comptime] team: Team,
@@ -235,7 +238,7 @@ fn lose<X: Float, I: Numeric, N: Size>(
                 loss = 0.0f32;
             }
             if target >= vectors * lanes {
-                loss = f32::cast_from(0.0f32) / (total - total);
+                loss = nan;
             }
             losses[first + row] = loss;
         }
