@@ -17,6 +17,9 @@ use super::{OnDevice, Operation, Saved, apply};
 /// Logits that exist at a time, in `f32`: few in tests, so that small ones have more than one chunk.
 const CHUNK_BYTES: usize = if cfg!(test) { 8 << 20 } else { 128 << 20 };
 
+/// Numbers in `f32` that are written at a time, at most.
+const WIDEST: usize = 4;
+
 /// Fewer rows at a time would not fill a GPU.
 const FEWEST_ROWS: usize = if cfg!(test) { 128 } else { 512 };
 
@@ -138,7 +141,8 @@ impl CrossEntropy {
         let (count, vocab) = (rows(&logits), width(&logits));
         let shape = match wanted {
             Some(_) => vec![count, vocab],
-            None => vec![1],
+            // Never written, but WebGPU wants it to hold what is written at a time.
+            None => vec![WIDEST],
         };
         let gradient = empty(&logits, &shape, wanted.unwrap_or(DType::F32));
         let size = vector_size(&[&logits, &gradient], vocab);
