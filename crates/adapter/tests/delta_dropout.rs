@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
@@ -14,6 +16,12 @@ use burn_lora_adapter::{
 use serde_json::{Value, json};
 
 use common::{Golden, LAYERS};
+
+/// The draws of a seed are those of one test at a time: all of a process draw from one generator.
+fn alone() -> MutexGuard<'static, ()> {
+    static DRAWS: Mutex<()> = Mutex::new(());
+    DRAWS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn loha(rank_dropout: f64, module_dropout: f64) -> MethodConfig {
     MethodConfig::LoHa(LoHaConfig {
@@ -83,6 +91,7 @@ fn factors([trained, evaluated]: &[Vec<Vec<f32>>; 2]) -> Vec<f32> {
 
 #[test]
 fn outputs_are_dropped_in_training_and_scaled_as_peft_scales_them() {
+    let _alone = alone();
     let golden = Golden::read();
     let mut dropped = 0;
     let mut all = 0;
@@ -115,6 +124,7 @@ fn outputs_are_dropped_in_training_and_scaled_as_peft_scales_them() {
 
 #[test]
 fn the_whole_change_of_a_layer_is_dropped_and_never_scaled() {
+    let _alone = alone();
     let golden = Golden::read();
     let mut dropped = 0;
     for seed in 0..100 {
@@ -129,6 +139,7 @@ fn the_whole_change_of_a_layer_is_dropped_and_never_scaled() {
 
 #[test]
 fn a_seed_repeats_what_is_dropped() {
+    let _alone = alone();
     let golden = Golden::read();
     let config = config(loha(0.5, 0.2));
     let once = added(&golden, &config, 3);
@@ -144,6 +155,7 @@ struct Plane {
 
 #[test]
 fn a_layer_that_composes_its_weight_drops_outputs_too_and_merging_drops_none() {
+    let _alone = alone();
     let device = Device::flex().autodiff();
     Device::flex().seed(1);
     let plane = Conv2dConfig::new([3, 8], [2, 2]).init(&device);
@@ -179,6 +191,7 @@ fn a_layer_that_composes_its_weight_drops_outputs_too_and_merging_drops_none() {
 
 #[test]
 fn gradients_of_dropped_outputs_are_0() {
+    let _alone = alone();
     let device = Device::flex().autodiff();
     let golden = Golden::read();
     let model = attach(golden.model(&device), DEFAULT_NAME, &config(loha(0.5, 0.0))).unwrap();
@@ -206,6 +219,7 @@ fn gradients_of_dropped_outputs_are_0() {
 
 #[test]
 fn a_folder_says_what_is_dropped_and_wrong_probabilities_are_refused() {
+    let _alone = alone();
     let golden = Golden::read();
     let device = Device::flex();
     for method in [loha(0.25, 0.125), lokr(0.5, true, 0.0625)] {
