@@ -71,7 +71,7 @@ pub trait WithParts: WithVirtualTokens + WithBottlenecks {
     ///
     /// # Errors
     ///
-    /// What was attached is another, a number is not finite, and those of the system.
+    /// Nothing is attached, bottlenecks are others than these, a number is not finite, and those of the system.
     fn save_part(
         &self,
         part: &PartConfig,
@@ -109,7 +109,7 @@ pub trait WithParts: WithVirtualTokens + WithBottlenecks {
             || self.bottlenecks().is_some()
     }
 
-    /// The model as it was before anything was attached: adapters and virtual tokens are off, bottlenecks are gone.
+    /// The model as it was before anything was attached: whatever is on its weights or beside them is off.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ pub trait WithParts: WithVirtualTokens + WithBottlenecks {
         };
         Ok(bare
             .with_virtual_tokens_enabled(false)
-            .without_bottlenecks())
+            .with_bottlenecks_enabled(false))
     }
 }
 

@@ -115,12 +115,13 @@ fn bottlenecks<M: WithVirtualTokens + WithBottlenecks>(
     config: &BottleneckConfig,
 ) -> Result<PartOutline, PartError> {
     config.check(model.d_model())?;
-    // Narrow ones stand where these will, and cost nothing.
+    // Narrow ones stand where these will, and cost nothing. Sets that are there do not count.
     let narrow = BottleneckConfig {
         width: 1,
         ..*config
     };
-    let narrow = model.clone().with_bottlenecks(&narrow, 0)?;
+    let bare = model.clone().without_bottlenecks();
+    let narrow = bare.with_bottlenecks(&narrow, 0)?;
     let names = PART_MODULES[1..].iter().map(ToString::to_string);
     let names: Vec<String> = names.collect();
     let found = base_parameters(&narrow).into_iter();

@@ -130,6 +130,17 @@ fn nothing_of_the_width_of_a_huge_model_is_made_to_count() {
 }
 
 #[test]
+fn bottlenecks_that_are_there_do_not_count() {
+    let (_, decoder) = decoders().remove(0);
+    let other = BottleneckConfig::new(3, BottleneckPlacement::Houlsby);
+    let with = decoder.clone().add_bottlenecks("other", &other, 1);
+    let with = with.expect("a new name");
+    let part = PartConfig::Bottleneck(BottleneckConfig::new(5, BottleneckPlacement::Pfeiffer));
+    let counted = |model: &Decoder| model.outline_part(&part).expect("counted");
+    assert_eq!(counted(&with), counted(&decoder));
+}
+
+#[test]
 fn faults_are_told_of_a_model_without_values() {
     let (_, decoder) = decoders().remove(0);
     let outline = Decoder::outline(decoder.config()).expect("valid");
