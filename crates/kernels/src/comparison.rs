@@ -5,6 +5,9 @@
 //! On a GPU most of the time is compilation, one kernel after the other in a process: `BURN_LORA_TEST_SHARD=2/8` runs every
 //! eighth case of the tests that have many, so that eight processes share them.
 
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, Tolerance};
 
 use crate::portable;
@@ -95,8 +98,21 @@ impl Shard {
     }
 }
 
+/// The same numbers for every device and in every run: each test is a thread, and its draws have the seeds 0, 1, 2 and so on.
 fn random(size: usize, device: &Device) -> Tensor<1> {
-    Tensor::random([size], Distribution::Normal(0.0, 1.0), device)
+    thread_local! {
+        static SEED: Cell<u64> = const { Cell::new(0) };
+    }
+    // All threads draw from one generator.
+    static DRAWS: Mutex<()> = Mutex::new(());
+    let seed = SEED.replace(SEED.get() + 1);
+    let cpu = Device::flex();
+    let drawn = {
+        let _alone = DRAWS.lock().unwrap_or_else(PoisonError::into_inner);
+        cpu.seed(seed);
+        Tensor::<1>::random([size], Distribution::Normal(0.0, 1.0), &cpu)
+    };
+    Tensor::from_data(drawn.into_data(), (device, DType::F32))
 }
 
 /// The sum of the result times fixed numbers, the result, and the gradients of the tracked operands.
