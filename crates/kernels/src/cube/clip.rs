@@ -176,7 +176,7 @@ fn scale<N: Size>(
     for t in 0..tensors {
         if which == t && at < lengths[t] {
             let gradient = gradients.index_mut(t);
-            gradient[at] = gradient[at] * Vector::new(factor[0]);
+            gradient[at] *= Vector::new(factor[0]);
         }
     }
 }

@@ -73,11 +73,11 @@ impl Operation<OnDevice> for Gelu {
 }
 
 /// Twice the square root of `2 / pi`, and its product with 0.044715.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_814;
 /// The inverse of the square root of 2, and of that of `2 pi`.
 const INVERSE_ROOT_2: f32 = 0.707_106_77;
-const INVERSE_ROOT_2_PI: f32 = 0.398_942_28;
+const INVERSE_ROOT_2_PI: f32 = 0.398_942_3;
 
 /// What x is multiplied by: a share between 0 and 1.
 #[cube]

@@ -213,7 +213,7 @@ fn backward<X: Float, W: Float, G: Float, S: Float, N: Size>(
     #[comptime] keep: bool,
     #[comptime] team: Team,
     #[define(X, W, G)] _types: [ElemType; 3],
-    #[define(S)] _kept: ElemType,
+    #[define(S)] _statistics: ElemType,
 ) {
     let row = min(CUBE_POS, rows - 1);
     let from = row * vectors;
