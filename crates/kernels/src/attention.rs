@@ -361,6 +361,10 @@ pub fn attention_with(
             if cube::attention::takes([&q, &k, &v], visible.as_deref(), scores) {
                 return cube::attention::attention(q, k, v, visible, scores);
             }
+            #[cfg(feature = "vulkan")]
+            if cube::tiled_attention::takes([&q, &k, &v]) {
+                return cube::tiled_attention::attention(q, k, v, visible, scores);
+            }
             if [&q, &k, &v].into_iter().all(cube::takes) {
                 return cube::batched_attention(q, k, v, visible, scores);
             }

@@ -9,7 +9,8 @@ use cubecl::prelude::*;
 
 use super::elementwise::add;
 use super::memory::{
-    buffer, contiguous, cubes, elem, empty, reshaped, rows, transposed, vector_size,
+    buffer, contiguous, cubes, elem, empty, positions_first, reshaped, rows, transposed,
+    vector_size,
 };
 use super::product::product;
 use super::reduce::{Team, cube_max, cube_sum};
@@ -127,37 +128,9 @@ impl Attention {
         by_rule.then(|| visible.causal_from()).flatten()
     }
 
-    /// Where the keys start and end: of each query of each row of the batch, or of each row; nothing if they are all.
     fn bounds(&self, sizes: Sizes, beside: &CubeTensor) -> Option<CubeTensor> {
-        let visible = self.visible.as_ref()?;
-        let pair = |keys: Range<usize>| [keys.start as u32, keys.end as u32];
-        let rows = 0..sizes.batch;
-        let bounds: Vec<u32> = if visible.is_ranged() {
-            let queries = 0..sizes.queries;
-            let of_row = |row| {
-                let range = move |query| visible.range(row, query, sizes.keys);
-                queries.clone().map(range)
-            };
-            rows.flat_map(of_row).flat_map(pair).collect()
-        } else if visible.is_padded() {
-            rows.map(|row| visible.keys_of(row, sizes.keys))
-                .flat_map(pair)
-                .collect()
-        } else {
-            return None;
-        };
-        let handle = beside
-            .client
-            .create_from_slice(bytemuck::cast_slice(&bounds));
-        let shape = burn::tensor::Shape::from(vec![bounds.len()]);
-        let (client, device) = (beside.client.clone(), beside.device.clone());
-        Some(CubeTensor::new_contiguous(
-            client,
-            device,
-            shape,
-            handle,
-            DType::U32,
-        ))
+        let visible = self.visible.as_deref()?;
+        bounds(visible, sizes.batch, sizes.queries, sizes.keys, beside)
     }
 
     /// The probabilities of scores `[rows, heads, queries, keys]` in `f32`, in this dtype, and where their gradient is
@@ -321,6 +294,39 @@ impl Operation<OnDevice> for Attention {
     }
 }
 
+/// Where the keys start and end: of each query of each row of the batch, or of each row; nothing if they are all.
+pub(super) fn bounds(
+    visible: &Visible,
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    beside: &CubeTensor,
+) -> Option<CubeTensor> {
+    let pair = |keys: Range<usize>| [keys.start as u32, keys.end as u32];
+    let rows = 0..batch;
+    let bounds: Vec<u32> = if visible.is_ranged() {
+        let of_row = |row| (0..queries).map(move |query| visible.range(row, query, keys));
+        rows.flat_map(of_row).flat_map(pair).collect()
+    } else if visible.is_padded() {
+        let of_row = |row| visible.keys_of(row, keys);
+        rows.map(of_row).flat_map(pair).collect()
+    } else {
+        return None;
+    };
+    let handle = beside
+        .client
+        .create_from_slice(bytemuck::cast_slice(&bounds));
+    let shape = burn::tensor::Shape::from(vec![bounds.len()]);
+    let (client, device) = (beside.client.clone(), beside.device.clone());
+    Some(CubeTensor::new_contiguous(
+        client,
+        device,
+        shape,
+        handle,
+        DType::U32,
+    ))
+}
+
 /// Some rows of the batch, and some positions of them, of a tensor `[batch, heads, positions, d]`.
 fn part(x: &CubeTensor, row: usize, rows: usize, position: usize, positions: usize) -> CubeTensor {
     let (heads, d) = (x.meta.shape()[1], x.meta.shape()[3]);
@@ -343,14 +349,6 @@ fn folded(x: CubeTensor, sizes: Sizes) -> CubeTensor {
     let [rows, heads, queries, d] = [0, 1, 2, 3].map(|dim| x.meta.shape()[dim]);
     let groups = heads / sizes.kv_heads;
     reshaped(x, &[rows, sizes.kv_heads, groups * queries, d])
-}
-
-/// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`, these being the sizes: what
-/// comes behind attention reads it without a copy.
-fn positions_first(beside: &CubeTensor, sizes: [usize; 4], dtype: DType) -> CubeTensor {
-    let mut tensor = empty(beside, &sizes, dtype);
-    tensor.meta.swap(1, 2);
-    tensor
 }
 
 /// Writes `[rows, heads, positions, d]` without gaps to its place in a tensor of [`positions_first`].
@@ -463,7 +461,12 @@ const HIDDEN: f32 = -3.0e38;
 
 /// The scores of one vector, where keys outside of the range do not count.
 #[cube]
-fn seen<N: Size>(z: Vector<f32, N>, key: usize, from: usize, end: usize) -> Vector<f32, N> {
+pub(super) fn seen<N: Size>(
+    z: Vector<f32, N>,
+    key: usize,
+    from: usize,
+    end: usize,
+) -> Vector<f32, N> {
     let mut seen = z;
     let lanes = z.vector_size();
     if key < from || key + lanes > end {

@@ -7,13 +7,8 @@ use cubecl::cmma::{self, Cube, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+use super::matrices::{Distances, PIECE, Side, own_tile};
 use super::memory::{buffer, elem};
-
-/// Tile rows that are walked together, so that the tiles in flight share their rows and columns in the L2 cache.
-const BAND: u32 = 8;
-
-/// Rows in memory start at multiples of so many numbers: 16 bytes, which the driver can copy at once.
-const PIECE: usize = 8;
 
 #[cfg(test)]
 thread_local! {
@@ -89,14 +84,6 @@ struct Extent {
     out: Distances,
 }
 
-/// From one row of memory, and from one matrix along each dimension of the batch, to the next.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Distances {
-    pitch: u32,
-    outer: u32,
-    inner: u32,
-}
-
 #[cube(launch_unchecked)]
 fn multiply<E: Float, O: Float>(
     left: &[E],
@@ -109,12 +96,8 @@ fn multiply<E: Float, O: Float>(
     let tile = comptime!(plan.tile);
     let (m, n, k) = comptime!((tile.rows, tile.columns, tile.depth));
     let (tile_m, tile_n, tile_k) = comptime!((m as u32, n as u32, k as u32));
-    let band_tiles = size.column_tiles * BAND;
-    let band = CUBE_POS_X / band_tiles;
-    let within = CUBE_POS_X % band_tiles;
-    let height = min(size.row_tiles - band * BAND, BAND);
-    let row = (band * BAND + within % height) * tile_m;
-    let column = within / height * tile_n;
+    let own = own_tile(size.row_tiles, size.column_tiles);
+    let (row, column) = (own.row * tile_m, own.column * tile_n);
 
     let left = view::<E>(
         left,
@@ -270,64 +253,6 @@ fn tile_of<T: Float>(
     }
 }
 
-/// Matrices in memory: rows without gaps between numbers, and whether they are the matrices' columns.
-struct Side {
-    /// Rows and columns of a matrix.
-    size: [usize; 2],
-    /// The two dimensions of the batch.
-    batch: [usize; 2],
-    pitch: usize,
-    between: [usize; 2],
-    transposed: bool,
-}
-
-impl Side {
-    /// `None` where rows do not start at multiples of 16 bytes, or there are more dimensions.
-    fn of(tensor: &CubeTensor) -> Option<Self> {
-        let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
-        let rank = shape.len();
-        if tensor.meta.is_tiled() || !(2..=4).contains(&rank) {
-            return None;
-        }
-        let size = [shape[rank - 2], shape[rank - 1]];
-        let transposed = strides[rank - 1] != 1;
-        let (pitch, within, columns) = match transposed {
-            false => (strides[rank - 2], strides[rank - 1], size[1]),
-            true => (strides[rank - 1], strides[rank - 2], size[0]),
-        };
-        let of_batch = |place: usize| match rank > place {
-            true => (shape[rank - 1 - place], strides[rank - 1 - place]),
-            false => (1, 0),
-        };
-        let [outer, inner] = [of_batch(3), of_batch(2)];
-        let even = |distance: usize| distance.is_multiple_of(PIECE);
-        let starts = even(tensor.handle.offset_start.unwrap_or(0) as usize / tensor.dtype.size());
-        let fits = within == 1
-            && pitch >= columns
-            && even(pitch)
-            && even(outer.1)
-            && even(inner.1)
-            && starts
-            && size[0] > 0
-            && size[1] > 0
-            // Offsets are of 32 bits.
-            && (tensor.handle.size() as usize) < u32::MAX as usize;
-        fits.then_some(Self {
-            size,
-            batch: [outer.0, inner.0],
-            pitch,
-            between: [outer.1, inner.1],
-            transposed,
-        })
-    }
-
-    fn distances(&self) -> DistancesLaunch {
-        let [pitch, outer, inner] =
-            [self.pitch, self.between[0], self.between[1]].map(|d| (d / PIECE) as u32);
-        DistancesLaunch::new(pitch, outer, inner)
-    }
-}
-
 /// How [`product_into`] computes it, if it does: matrices of a half that the device multiplies so, or a batch of them.
 pub(super) struct Chosen {
     left: Side,
@@ -453,6 +378,7 @@ mod tests {
     use crate::comparison::{gpus, near};
     use crate::cube::apply::primitive;
     use crate::cube::memory::transposed;
+    use crate::cube::plane_product;
     use crate::cube::product::product;
 
     /// Tiles that divide the matrices and tiles that do not, every storage order, few columns or rows, batches.
@@ -487,6 +413,7 @@ mod tests {
                 println!("skipped: no matrices of whole cubes on {gpu:?}");
                 continue;
             }
+            let launched = || LAUNCHED.get() + plane_product::LAUNCHED.get();
             for ([outer, inner], m, k, n) in sizes {
                 let matrices = |rows: usize, columns: usize| {
                     let (normal, cpu) = (Distribution::Normal(0.0, 1.0), Device::flex());
@@ -504,9 +431,9 @@ mod tests {
                         let in_memory = [if left { m } else { k }, if right { k } else { n }, n];
                         let even = in_memory.iter().all(|size| size.is_multiple_of(PIECE));
                         assert!(taken || !even, "{name}");
-                        let before = LAUNCHED.get();
+                        let before = launched();
                         let y = product(ga.clone(), gb.clone(), dtype);
-                        assert_eq!(LAUNCHED.get() - before, usize::from(taken), "{name}");
+                        assert_eq!(launched() - before, usize::from(taken), "{name}");
                         assert_eq!(y.dtype, dtype);
                         let y = into_data_sync(y).convert::<f32>();
                         let y = Tensor::<4>::from_data(y, &Device::flex()).flatten::<1>(0, 3);

@@ -113,3 +113,28 @@ pub(super) fn rows_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTen
     part.meta.shape_mut()[0] = count;
     part
 }
+
+/// Four dimensions of halves, the last without gaps, where a kernel can read each row in pieces of 16 bytes: itself, or a copy.
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub(super) fn aligned(tensor: CubeTensor) -> CubeTensor {
+    let starts = |tensor: &CubeTensor| tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
+    let strides = tensor.meta.strides();
+    let rows = strides[..3].iter().all(|stride| stride.is_multiple_of(8));
+    if rows && strides[3] == 1 && starts(&tensor) && !tensor.meta.is_tiled() {
+        return tensor;
+    }
+    let tensor = contiguous(tensor);
+    if starts(&tensor) {
+        tensor
+    } else {
+        tensor.copy()
+    }
+}
+
+/// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`, these being the sizes: what
+/// comes behind attention reads it without a copy.
+pub(super) fn positions_first(beside: &CubeTensor, sizes: [usize; 4], dtype: DType) -> CubeTensor {
+    let mut tensor = empty(beside, &sizes, dtype);
+    tensor.meta.swap(1, 2);
+    tensor
+}

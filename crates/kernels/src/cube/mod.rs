@@ -3,10 +3,19 @@
 //! An [`Operation`] of the form [`OnDevice`] launches kernels on the memory of Burn's own tensors, in the order of their
 //! stream; [`apply`] takes it into the autodiff graph. Numbers are read in the dtype of the tensor and computed in `f32`.
 
+#![allow(
+    clippy::collapsible_if,
+    clippy::if_same_then_else,
+    clippy::manual_is_multiple_of,
+    reason = "in kernels, what is known when they are compiled stands apart from what is not"
+)]
+
 mod adamw;
 mod apply;
 #[cfg(feature = "cuda")]
 pub(crate) mod attention;
+#[cfg(all(test, feature = "flex", any(feature = "cuda", feature = "vulkan")))]
+mod attention_cases;
 mod batched_attention;
 mod clip;
 mod columns;
@@ -21,8 +30,14 @@ mod gelu;
 mod hopper;
 mod low_rank;
 mod many;
+#[cfg(feature = "vulkan")]
+mod matrices;
 mod memory;
 mod norm;
+#[cfg(feature = "vulkan")]
+mod plane_product;
+#[cfg(feature = "vulkan")]
+mod planes;
 mod product;
 mod projection;
 mod reduce;
@@ -30,6 +45,8 @@ mod rope;
 mod select_rows;
 mod silu;
 mod softcap;
+#[cfg(feature = "vulkan")]
+pub(crate) mod tiled_attention;
 mod tuned;
 
 pub(crate) use crate::operation::Operation;

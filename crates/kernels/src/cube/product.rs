@@ -12,12 +12,18 @@ use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
 #[cfg(feature = "vulkan")]
+use super::columns::column_sums;
+#[cfg(feature = "vulkan")]
 use super::cooperative;
 use super::elementwise::{add, copy, times};
 #[cfg(feature = "cuda")]
 use super::hopper;
 use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
 use super::memory::{contiguous, elem, empty, transposed, width};
+#[cfg(feature = "vulkan")]
+use super::memory::{reshaped, rows};
+#[cfg(feature = "vulkan")]
+use super::plane_product;
 use super::tuned::product_by_fastest;
 
 /// What one kernel sums in `f32`, number after number.
@@ -44,12 +50,17 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
         }
     }
     #[cfg(feature = "vulkan")]
-    if (dtype == a.dtype || dtype == DType::F32)
-        && let Some(chosen) = cooperative::chosen(&a, &b)
-    {
-        let out = result(&a, &b, dtype);
-        cooperative::product_into(&chosen, &a, &b, &out);
-        return out;
+    if dtype == a.dtype || dtype == DType::F32 {
+        if let Some(chosen) = plane_product::chosen(&a, &b, None) {
+            let out = result(&a, &b, dtype);
+            plane_product::product_into(&chosen, &a, &b, None, &out);
+            return out;
+        }
+        if let Some(chosen) = cooperative::chosen(&a, &b) {
+            let out = result(&a, &b, dtype);
+            cooperative::product_into(&chosen, &a, &b, &out);
+            return out;
+        }
     }
     if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
         return cast(by_parts(&a, &b), dtype);
@@ -125,10 +136,13 @@ pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
         return copy(&hopper::product(&a, &b, None, None), out);
     }
     #[cfg(feature = "vulkan")]
-    if (out.dtype == a.dtype || out.dtype == DType::F32)
-        && let Some(chosen) = cooperative::chosen(&a, &b)
-    {
-        return cooperative::product_into(&chosen, &a, &b, out);
+    if out.dtype == a.dtype || out.dtype == DType::F32 {
+        if let Some(chosen) = plane_product::chosen(&a, &b, None) {
+            return plane_product::product_into(&chosen, &a, &b, None, out);
+        }
+        if let Some(chosen) = cooperative::chosen(&a, &b) {
+            return cooperative::product_into(&chosen, &a, &b, out);
+        }
     }
     if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
         return copy(&by_parts(&a, &b), out);
@@ -158,6 +172,16 @@ pub(crate) fn product_plus(
         }
     }
     let dtype = a.dtype;
+    #[cfg(feature = "vulkan")]
+    if let Some((c, d)) = &more {
+        let d = cast(d.clone(), dtype);
+        let term = Some((c, &d));
+        if let Some(chosen) = plane_product::chosen(&a, &b, term) {
+            let out = result(&a, &b, dtype);
+            plane_product::product_into(&chosen, &a, &b, term, &out);
+            return add_low_rank(out, None, bias.map(contiguous));
+        }
+    }
     let more = more.map(|(c, d)| (c, contiguous(d)));
     add_low_rank(product(a, b, dtype), more, bias.map(contiguous))
 }
@@ -176,10 +200,38 @@ pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTens
     if hopper::takes_thin(&left, &right) {
         return hopper::thin(&left, &right, 1.0, DType::F32);
     }
+    #[cfg(feature = "vulkan")]
+    if let Some(sums) = outer_in_parts(x, d, transpose) {
+        return sums;
+    }
     match width(d) <= MOST_RANKS {
         true => outer_by_rows(x, d, transpose),
         false => product(left, right, DType::F32),
     }
+}
+
+/// [`outer`] as a batch of products, which are added up: one of so few tiles would leave most of a GPU idle.
+#[cfg(feature = "vulkan")]
+fn outer_in_parts(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<CubeTensor> {
+    let (m, c, rank) = (rows(x), width(x), width(d));
+    let parts = [32, 16, 8, 4, 2, 1].into_iter();
+    let parts = parts
+        .into_iter()
+        .find(|parts| m.is_multiple_of(64 * parts))?;
+    let in_parts = |x: &CubeTensor| reshaped(x.clone(), &[parts, m / parts, width(x)]);
+    let (x, d) = (in_parts(x), in_parts(d));
+    let (left, right, shape) = match transpose {
+        false => (transposed(x), d, [c, rank]),
+        true => (transposed(d), x, [rank, c]),
+    };
+    let chosen = cooperative::chosen(&left, &right)?;
+    let sums = result(&left, &right, DType::F32);
+    cooperative::product_into(&chosen, &left, &right, &sums);
+    let sums = reshaped(sums, &[parts, c * rank]);
+    Some(match parts {
+        1 => reshaped(sums, &shape),
+        _ => reshaped(column_sums(&sums, None), &shape),
+    })
 }
 
 /// By one of CubeK's kernels.

@@ -6,7 +6,7 @@
 //! the same gradients.
 
 mod shape;
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests;
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cuda_source::{Access, CudaText};
-use super::memory::{contiguous, empty};
+use super::memory::{aligned, empty, positions_first};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::attention::{Scores, Visible};
 use shape::{PADDED_ROWS, Shape};
@@ -106,7 +106,7 @@ impl Operation<OnDevice> for Attention {
     fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
         let [q, k, v] = [0, 1, 2].map(|index| aligned(inputs[index].clone()));
         let shape = self.shape(&q, &k);
-        let y = positions_first(&q, shape.queries, shape.heads);
+        let y = positions_first(&q, shape.of_queries(), q.dtype);
         let log_sums = empty(&q, &shape.statistics(), DType::F32);
         let kernel = shape.kernel(&FORWARD, "attention_forward", shape.forward());
         let tensors = [
@@ -146,7 +146,7 @@ impl Operation<OnDevice> for Attention {
         let numbers = shape.numbers([q, k, v, &grad]);
 
         let deltas = empty(q, &shape.statistics(), DType::F32);
-        let dq = positions_first(q, shape.queries, shape.heads);
+        let dq = positions_first(q, shape.of_queries(), q.dtype);
         let tiles = shape.backward_queries();
         let tensors = [
             (q, Access::Reads),
@@ -165,8 +165,7 @@ impl Operation<OnDevice> for Attention {
 
         let mut gradients = vec![tracked[0].then_some(dq), None, None];
         if tracked[1] || tracked[2] {
-            let dk = positions_first(k, shape.keys, shape.kv_heads);
-            let dv = positions_first(v, shape.keys, shape.kv_heads);
+            let [dk, dv] = [k, v].map(|x| positions_first(x, shape.of_keys(), x.dtype));
             let tiles = shape.backward_keys();
             let tensors = [
                 (q, Access::Reads),
@@ -186,29 +185,4 @@ impl Operation<OnDevice> for Attention {
         }
         gradients
     }
-}
-
-/// Itself where the kernels can read it in pieces of 16 bytes, or a copy.
-fn aligned(tensor: CubeTensor) -> CubeTensor {
-    let starts = |tensor: &CubeTensor| tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16);
-    let strides = tensor.meta.strides();
-    let rows = strides[..3].iter().all(|stride| stride.is_multiple_of(8));
-    if rows && strides[3] == 1 && starts(&tensor) && !tensor.meta.is_tiled() {
-        return tensor;
-    }
-    let tensor = contiguous(tensor);
-    if starts(&tensor) {
-        tensor
-    } else {
-        tensor.copy()
-    }
-}
-
-/// A new tensor `[batch, heads, positions, d]` over memory `[batch, positions, heads, d]`: what comes behind attention reads
-/// it without a copy.
-fn positions_first(beside: &CubeTensor, positions: usize, heads: usize) -> CubeTensor {
-    let [batch, d] = [0, 3].map(|dim| beside.meta.shape()[dim]);
-    let mut tensor = empty(beside, &[batch, positions, heads, d], beside.dtype);
-    tensor.meta.swap(1, 2);
-    tensor
 }

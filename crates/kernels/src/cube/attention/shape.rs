@@ -56,6 +56,16 @@ impl<'a> Shape<'a> {
         [self.batch, self.heads, self.stat_row()]
     }
 
+    /// Of the result, and of the gradients of queries.
+    pub(super) fn of_queries(&self) -> [usize; 4] {
+        [self.batch, self.queries, self.heads, self.d]
+    }
+
+    /// Of the gradients of keys and values.
+    pub(super) fn of_keys(&self) -> [usize; 4] {
+        [self.batch, self.keys, self.kv_heads, self.d]
+    }
+
     fn stat_row(&self) -> usize {
         self.queries.next_multiple_of(ROWS)
     }
