@@ -32,7 +32,11 @@ thread_local! {
     static LAUNCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Whether [`attention`] computes it: halves, of heads whose width fits the tiles, on a device that multiplies such matrices.
+/// Keys up to which few queries are worth a cube of their own: behind a long cache, one cube for each head would go over it alone.
+const FEW_KEYS: usize = 4 * ROWS;
+
+/// Whether [`attention`] computes it: halves, of heads whose width fits the tiles, on a device that multiplies such matrices; not a
+/// few queries behind many keys, as in generation.
 ///
 /// q, k and v must be of one device.
 pub(crate) fn takes([q, k, v]: [&Tensor<4>; 3]) -> bool {
@@ -47,6 +51,7 @@ pub(crate) fn takes([q, k, v]: [&Tensor<4>; 3]) -> bool {
             .all(|x| x.dtype() == q.dtype() && x.dims()[2] > 0)
         && d.is_multiple_of(SIDE)
         && d <= 128
+        && (queries >= SIDE || keys <= FEW_KEYS)
         && fits(batch * heads * queries.max(keys) * d)
         && fits_device(&primitive(q.clone()), batch * heads, d)
 }
