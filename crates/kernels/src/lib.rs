@@ -9,6 +9,7 @@
 
 mod adamw;
 mod attention;
+mod attention_mask;
 mod clip;
 mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -32,7 +33,8 @@ mod select_rows;
 mod silu;
 
 pub use adamw::{AdamWStep, adamw, adamw_together};
-pub use attention::{AttentionMask, Scores, attention, attention_with};
+pub use attention::{Scores, attention, attention_with};
+pub use attention_mask::AttentionMask;
 pub use clip::{Clipped, clip_norm};
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};

@@ -16,7 +16,8 @@ use super::product::product;
 use super::reduce::{Team, cube_max, cube_sum};
 use super::softcap::{bounded, slope_of};
 use super::{OnDevice, Operation, Saved, apply};
-use crate::attention::{Scores, Visible};
+use crate::Scores;
+use crate::attention_mask::Visible;
 
 /// Scores that exist at a time: few in tests, so that small ones have more than one chunk.
 const CHUNK_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };

@@ -8,7 +8,8 @@ use super::math::{dot, exp, max, sum, tanh_near_zero, vectorized};
 use super::pool::{Buffer, zeroed};
 use super::product::{Matrix, Mode, Target, product_here};
 use super::{HostTensor, InMemory, Operation, Output, Saved, apply};
-use crate::attention::{Scores, Visible};
+use crate::Scores;
+use crate::attention_mask::Visible;
 
 /// Queries, and keys, that are multiplied at a time: their scores stay in a core's cache.
 const QUERIES: usize = 64;

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
-use crate::attention::{AttentionMask, Scores};
 use crate::precision::accumulator;
+use crate::{AttentionMask, Scores};
 
 /// See [`crate::attention()`].
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {

@@ -20,7 +20,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::cuda_source::{Access, CudaText};
 use super::memory::{aligned, empty, positions_first};
 use super::{OnDevice, Operation, Saved, apply};
-use crate::attention::{Scores, Visible};
+use crate::Scores;
+use crate::attention_mask::Visible;
 use shape::{PADDED_ROWS, Shape};
 
 static FORWARD: CudaText = CudaText::new(&[include_str!("tile.cu"), include_str!("forward.cu")]);

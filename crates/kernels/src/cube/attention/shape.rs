@@ -2,7 +2,8 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::cuda_source::{CudaSource, CudaText};
-use crate::attention::{Scores, Visible};
+use crate::Scores;
+use crate::attention_mask::Visible;
 
 /// Of how many rows of a batch the kernels' parameters, at most 4 KiB, hold the bounds.
 pub(super) const PADDED_ROWS: usize = 448;

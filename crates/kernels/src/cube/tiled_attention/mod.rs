@@ -22,7 +22,8 @@ use super::batched_attention::bounds;
 use super::memory::{aligned, buffer, elem, empty, positions_first};
 use super::planes::plane_of;
 use super::{OnDevice, Operation, Saved, apply};
-use crate::attention::{Scores, Visible};
+use crate::Scores;
+use crate::attention_mask::Visible;
 use kernels::{SizesLaunch, backward_keys, backward_queries, forward};
 use tile::{DistancesLaunch, Kind, PIECE, Plan, ROWS, SIDE};
 
