@@ -1,7 +1,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::case::near;
-use super::case::{random, run};
+use super::case::random;
 use super::devices::gpus;
 use crate::portable;
 

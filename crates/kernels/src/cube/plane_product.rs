@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 
 use super::matrices::{Distances, PIECE, Side, own_tile};
 use super::memory::{buffer, elem};
-use super::planes::{PLANES, SIDE, plane_of};
+use super::planes::{PLANES, Planes};
 
 /// Rows and columns of a cube's tile. Larger ones leave a processor room for one cube only, which waits for its memory.
 const TILE: usize = 128;
@@ -21,9 +21,6 @@ const DEPTH: usize = 32;
 
 /// Rows and columns of a plane.
 const OF_PLANE: usize = 64;
-
-/// Matrices along a plane's rows or columns.
-const MATRICES: usize = OF_PLANE / SIDE;
 
 #[cfg(test)]
 thread_local! {
@@ -40,8 +37,7 @@ struct Plan {
     more: Option<Staged>,
     /// The result is of the type of the operands, not `f32`.
     rounded: bool,
-    /// Units of a plane.
-    plane: usize,
+    planes: Planes,
 }
 
 /// How a side of a tile lies in shared memory: as in global memory, in lines.
@@ -87,12 +83,17 @@ impl Staged {
 }
 
 impl Plan {
+    /// Matrices along a plane's rows or columns.
+    fn matrices(self) -> usize {
+        OF_PLANE / self.planes.side
+    }
+
     /// Pieces of a row of the result that a plane writes by way of shared memory, and how many rows at a time.
     fn written(self) -> (usize, usize) {
         if self.rounded {
-            (OF_PLANE / PIECE, 2 * SIDE)
+            (OF_PLANE / PIECE, 2 * self.planes.side)
         } else {
-            (2 * OF_PLANE / PIECE, SIDE)
+            (2 * OF_PLANE / PIECE, self.planes.side)
         }
     }
 
@@ -149,14 +150,15 @@ fn multiply<E: Float, N: Size>(
     let (outer, inner) = (CUBE_POS_Y / size.inner, CUBE_POS_Y % size.inner);
 
     let mut shared = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.shared()));
+    let side = comptime!(plan.planes.side);
     let mut sums = Sequence::<Matrix<f32>>::new();
     #[unroll]
-    for _ in 0..comptime!(MATRICES * MATRICES) {
+    for _ in 0..comptime!(plan.matrices() * plan.matrices()) {
         sums.push(Matrix::<f32>::from_value(
             MatrixIdent::Accumulator,
-            SIDE,
-            SIDE,
-            SIDE,
+            side,
+            side,
+            side,
             MatrixLayout::Undefined,
             0.0f32,
         ));
@@ -338,21 +340,22 @@ fn add_products<E: Float, N: Size>(
             MatrixLayout::RowMajor
         },
     ));
+    let (side, matrices) = comptime!((plan.planes.side, plan.matrices()));
     let mut a = Sequence::<Matrix<E>>::new();
     let mut b = Sequence::<Matrix<E>>::new();
     #[unroll]
-    for _ in 0..MATRICES {
+    for _ in 0..matrices {
         // SAFETY: loaded before they are multiplied.
         a.push(unsafe {
-            Matrix::<E>::uninitialized(MatrixIdent::A, SIDE, SIDE, SIDE, left_layout)
+            Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, left_layout)
         });
         // SAFETY: as above.
         b.push(unsafe {
-            Matrix::<E>::uninitialized(MatrixIdent::B, SIDE, SIDE, SIDE, right_layout)
+            Matrix::<E>::uninitialized(MatrixIdent::B, side, side, side, right_layout)
         });
     }
     let across = comptime!((TILE / OF_PLANE) as u32);
-    let plane = UNIT_POS_X / comptime!(plan.plane as u32);
+    let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
     let plane_row = plane / across * comptime!(OF_PLANE as u32);
     let plane_column = plane % across * comptime!(OF_PLANE as u32);
     let right_start = comptime!(ls.size());
@@ -372,13 +375,13 @@ fn add_products<E: Float, N: Size>(
             fetch::<N>(right, &mut held_right, &right_side, next, depth, rs);
         }
         #[unroll]
-        for k in 0..comptime!(DEPTH / SIDE) {
+        for k in 0..comptime!(DEPTH / side) {
             #[unroll]
-            for i in 0..MATRICES {
-                load::<E, N>(a.index_mut(i), &*shared, plane_row, 0usize, i, k, ls);
+            for i in 0..matrices {
+                load::<E, N>(a.index_mut(i), &*shared, plane_row, 0usize, i, k, side, ls);
             }
             #[unroll]
-            for i in 0..MATRICES {
+            for i in 0..matrices {
                 load::<E, N>(
                     b.index_mut(i),
                     &*shared,
@@ -386,14 +389,15 @@ fn add_products<E: Float, N: Size>(
                     right_start,
                     i,
                     k,
+                    side,
                     rs,
                 );
             }
             #[unroll]
-            for i in 0..MATRICES {
+            for i in 0..matrices {
                 #[unroll]
-                for j in 0..MATRICES {
-                    let sum = sums.index(comptime!(i * MATRICES + j));
+                for j in 0..matrices {
+                    let sum = sums.index(comptime!(i * matrices + j));
                     cmma::execute(a.index(i), b.index(j), sum, sum);
                 }
             }
@@ -416,9 +420,10 @@ fn load<E: Float, N: Size>(
     #[comptime] start: usize,
     #[comptime] i: usize,
     #[comptime] k: usize,
+    #[comptime] square: usize,
     #[comptime] side: Staged,
 ) {
-    let (across, along) = comptime!((i * SIDE, k * SIDE));
+    let (across, along) = comptime!((i * square, k * square));
     let at = if comptime!(side.along) {
         (first + comptime!(across as u32)) * comptime!(side.pitch() as u32)
             + comptime!((start + along / PIECE) as u32)
@@ -450,8 +455,8 @@ fn write<E: Float, N: Size>(
     // Pieces of the result in one piece of distances.
     let wide = comptime!(if plan.rounded { 1u32 } else { 2u32 });
     let across = comptime!((TILE / OF_PLANE) as u32);
-    let plane = UNIT_POS_X / comptime!(plan.plane as u32);
-    let lane = UNIT_POS_X % comptime!(plan.plane as u32);
+    let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
+    let lane = UNIT_POS_X % comptime!(plan.planes.units as u32);
     let own = plane * comptime!((rows * pitch) as u32);
     let first_row = row + plane / across * comptime!(OF_PLANE as u32);
     let first =
@@ -460,11 +465,16 @@ fn write<E: Float, N: Size>(
     #[unroll]
     for part in 0..comptime!(OF_PLANE / rows) {
         #[unroll]
-        for i in 0..comptime!(rows / SIDE) {
+        for i in 0..comptime!(rows / plan.planes.side) {
             #[unroll]
-            for j in 0..MATRICES {
-                let sum = sums.index(comptime!((part * rows / SIDE + i) * MATRICES + j));
-                let at = own + comptime!((i * SIDE * pitch + j * pieces / MATRICES) as u32);
+            for j in 0..comptime!(plan.matrices()) {
+                let sum = sums.index(comptime!(
+                    (part * rows / plan.planes.side + i) * plan.matrices() + j
+                ));
+                let at = own
+                    + comptime!(
+                        (i * plan.planes.side * pitch + j * pieces / plan.matrices()) as u32
+                    );
                 let at = at as usize;
                 let stride = comptime!((pitch * 4) as u32).runtime();
                 if comptime!(plan.rounded) {
@@ -482,8 +492,8 @@ fn write<E: Float, N: Size>(
         }
         sync_plane();
         #[unroll]
-        for i in 0..comptime!(rows * pieces / plan.plane) {
-            let at = lane + comptime!((i * plan.plane) as u32);
+        for i in 0..comptime!(rows * pieces / plan.planes.units) {
+            let at = lane + comptime!((i * plan.planes.units) as u32);
             let (line, piece) = (at / comptime!(pieces as u32), at % comptime!(pieces as u32));
             let to_row = first_row + line + comptime!((part * rows) as u32);
             let to = first + piece;
@@ -503,7 +513,7 @@ pub(super) struct Chosen {
     right: Side,
     /// The sides of a second product.
     more: Option<(Side, Side)>,
-    plane: usize,
+    planes: Planes,
 }
 
 /// How `a b`, or `a b + c d` with a short side between them, is computed here, if it is.
@@ -539,12 +549,12 @@ pub(super) fn chosen(
         && left.batch == right.batch
         && tiles <= most.0 as usize
         && left.batch.iter().product::<usize>() <= most.1 as usize;
-    let plane = fits.then(|| plane_of(a, SHARED_BYTES)).flatten()?;
+    let planes = fits.then(|| Planes::of(a, |_| SHARED_BYTES)).flatten()?;
     Some(Chosen {
         left,
         right,
         more,
-        plane,
+        planes,
     })
 }
 
@@ -565,7 +575,7 @@ pub(super) fn product_into(
     let Chosen { left, right, .. } = chosen;
     let ([m, k], [_, n]) = (left.size, right.size);
     let deep = k.is_multiple_of(DEPTH);
-    let units = PLANES * chosen.plane;
+    let units = PLANES * chosen.planes.units;
     let staged = |along: bool, size: usize| Staged {
         along,
         wide: size.is_multiple_of(TILE),
@@ -584,7 +594,7 @@ pub(super) fn product_into(
             ..staged(d.transposed, n)
         }),
         rounded: out.dtype != DType::F32,
-        plane: chosen.plane,
+        planes: chosen.planes,
     };
     debug_assert!(plan.shared() * 16 <= SHARED_BYTES);
     let result =
@@ -627,17 +637,89 @@ pub(super) fn product_into(
     }
 }
 
-/// The products against the portable form: see the tests of `cooperative`, which computes those of few rows or columns.
+/// Against the portable form in `f32` on the CPU, on a device with such matrices: `BURN_LORA_TEST_DEVICES=vulkan cargo test --release
+/// --features vulkan,flex plane_product -- --nocapture`. The tests of `cooperative` have more sizes.
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use std::time::Instant;
 
-    use burn::tensor::{Distribution, Tensor};
+    use burn::tensor::{Device, Distribution, Tensor};
+    use burn_cubecl::ops::into_data_sync;
 
     use super::*;
-    use crate::comparison::gpus;
+    use crate::comparison::{gpus, near};
     use crate::cube::apply::primitive;
     use crate::cube::memory::{empty, transposed};
+
+    fn random(shape: [usize; 4]) -> Tensor<4> {
+        let x = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
+        // Both forms read the same numbers.
+        x.cast(DType::F16).cast(DType::F32)
+    }
+
+    /// In a device's memory, as the view of its transpose if it is turned.
+    fn there(x: &Tensor<4>, gpu: &Device, turned: bool) -> CubeTensor {
+        let x = if turned {
+            x.clone().swap_dims(2, 3)
+        } else {
+            x.clone()
+        };
+        let x = Tensor::<4>::from_data(x.to_data(), (gpu, DType::F32));
+        let x = primitive(x.cast(DType::F16));
+        if turned { transposed(x) } else { x }
+    }
+
+    /// Tiles that divide the matrices and tiles that do not, every storage order, a batch, a second term whose short side is less
+    /// than a depth and more than one.
+    #[test]
+    #[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+    fn products_are_those_of_the_portable_form() {
+        let sizes = [
+            // Batch, m, k, n, the second term's rank.
+            ([1, 1], 128, 96, 128, None),
+            ([1, 1], 136, 72, 200, None),
+            ([2, 3], 104, 64, 72, None),
+            ([1, 1], 136, 64, 200, Some(8)),
+            ([1, 1], 136, 72, 72, Some(40)),
+        ];
+        for gpu in gpus().into_iter().map(Device::inner) {
+            let one = there(&random([1, 1, 8, 8]), &gpu, false);
+            if Planes::of(&one, |_| SHARED_BYTES).is_none() {
+                println!("skipped: no matrices of planes on {gpu:?}");
+                continue;
+            }
+            for ([outer, inner], m, k, n, rank) in sizes {
+                let (a, b) = (random([outer, inner, m, k]), random([outer, inner, k, n]));
+                let terms = rank.map(|rank| (random([1, 1, m, rank]), random([1, 1, rank, n])));
+                let mut expected = a.clone().matmul(b.clone());
+                if let Some((c, d)) = &terms {
+                    expected = expected + c.clone().matmul(d.clone());
+                }
+                let layouts = [(false, false), (false, true), (true, false), (true, true)];
+                for (index, (left, right)) in layouts.into_iter().enumerate() {
+                    let (ga, gb) = (there(&a, &gpu, left), there(&b, &gpu, right));
+                    let more = terms.as_ref();
+                    let more = more.map(|(c, d)| (there(c, &gpu, false), there(d, &gpu, left)));
+                    let more = more.as_ref().map(|(c, d)| (c, d));
+                    let (dtype, bound) = match index % 2 {
+                        0 => (DType::F16, 1e-2),
+                        _ => (DType::F32, 1e-4),
+                    };
+                    let name =
+                        format!("{outer}x{inner} {m}x{k}x{n} {rank:?} {left} {right} {dtype:?}");
+                    let chosen = chosen(&ga, &gb, more);
+                    let Some(chosen) = chosen else {
+                        panic!("{name}: not taken");
+                    };
+                    let out = empty(&ga, &[outer, inner, m, n], dtype);
+                    product_into(&chosen, &ga, &gb, more, &out);
+                    let y = into_data_sync(out).convert::<f32>();
+                    let y = Tensor::<4>::from_data(y, &Device::flex()).flatten::<1>(0, 3);
+                    near(&y, &expected.clone().flatten::<1>(0, 3), bound, &name);
+                }
+            }
+        }
+    }
 
     /// `BURN_LORA_TEST_DEVICES=vulkan cargo test --release --features vulkan,flex plane_product::tests::speed -- --ignored --nocapture`.
     #[test]

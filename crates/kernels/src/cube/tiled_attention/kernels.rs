@@ -65,11 +65,12 @@ fn keys_of(query: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind:
 
 /// The keys that any of the cube's queries may see.
 #[cube]
-fn keys_of_all(first: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind: Kind) -> Keys {
+fn keys_of_all(first: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] plan: Plan) -> Keys {
+    let kind = comptime!(plan.kind);
     let mut from = 0u32;
     let mut end = size.keys;
     if comptime!(kind.causal) {
-        let last = min(first + comptime!(ROWS as u32), size.queries);
+        let last = min(first + comptime!(plan.rows() as u32), size.queries);
         end = min(end, size.causal_from + last);
         if comptime!(kind.windowed) {
             let limit = size.causal_from + first + 1;
@@ -86,8 +87,8 @@ fn keys_of_all(first: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] k
 
 /// The first of the last queries.
 #[cube]
-fn last_block(size: &Sizes) -> u32 {
-    (size.queries - 1) / comptime!(ROWS as u32) * comptime!(ROWS as u32)
+fn last_block(size: &Sizes, #[comptime] plan: Plan) -> u32 {
+    (size.queries - 1) / comptime!(plan.rows() as u32) * comptime!(plan.rows() as u32)
 }
 
 /// The largest number of the units that share a row.
@@ -95,10 +96,10 @@ fn last_block(size: &Sizes) -> u32 {
 fn largest_of_row(value: f32, #[comptime] plan: Plan) -> f32 {
     let mut largest = value;
     #[unroll]
-    for i in 0..comptime!(plan.sharers().ilog2()) {
+    for i in 0..comptime!(plan.planes.sharers().ilog2()) {
         largest = max(
             largest,
-            plane_shuffle_xor(largest, comptime!((SIDE << i) as u32).runtime()),
+            plane_shuffle_xor(largest, comptime!((plan.side() << i) as u32).runtime()),
         );
     }
     largest
@@ -109,8 +110,8 @@ fn largest_of_row(value: f32, #[comptime] plan: Plan) -> f32 {
 fn sum_of_row(value: f32, #[comptime] plan: Plan) -> f32 {
     let mut sum = value;
     #[unroll]
-    for i in 0..comptime!(plan.sharers().ilog2()) {
-        sum += plane_shuffle_xor(sum, comptime!((SIDE << i) as u32).runtime());
+    for i in 0..comptime!(plan.planes.sharers().ilog2()) {
+        sum += plane_shuffle_xor(sum, comptime!((plan.side() << i) as u32).runtime());
     }
     sum
 }
@@ -157,19 +158,19 @@ pub(super) fn forward<E: Float, N: Size>(
     let (row, head) = (CUBE_POS_Y / size.heads, CUBE_POS_Y % size.heads);
     let kv_head = head / (size.heads / size.kv_heads);
     // The last queries have the most keys: they come first.
-    let first = last_block(&size) - CUBE_POS_X * comptime!(ROWS as u32);
+    let first = last_block(&size, plan) - CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
     let query = first + place.plane_row + place.own_row;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(SCORES);
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(WEIGHTS);
+    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
+    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
 
     let q_rows = rows_of(row, head, &size.q, size.queries);
     let queries = own_sides::<E, N>(q, &q_rows, first, &mut tiles, &place, plan);
 
     let keys = keys_of(query, row, bounds, &size, kind);
-    let all = keys_of_all(first, row, bounds, &size, kind);
+    let all = keys_of_all(first, row, bounds, &size, plan);
     let columns = comptime!(COLUMNS as u32);
     let begin = all.from / columns * columns;
     let k_rows = rows_of(row, kv_head, &size.k, size.keys);
@@ -188,10 +189,10 @@ pub(super) fn forward<E: Float, N: Size>(
         // The next ones are on their way while these are multiplied.
         fetch::<N>(k, &k_rows, at + columns, &mut held, COLUMNS, plan);
         #[unroll]
-        for block in 0..BLOCKS {
+        for block in 0..comptime!(plan.blocks()) {
             score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
             sync_plane();
-            let key = at + own_column + comptime!((block * SIDE) as u32);
+            let key = at + own_column + comptime!((block * plan.side()) as u32);
             let mut z = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
             let mut largest = Vector::<f32, N>::new(HIDDEN);
             #[unroll]
@@ -248,10 +249,10 @@ pub(super) fn forward<E: Float, N: Size>(
         fetch::<N>(k, &k_rows, at + columns, &mut held_k, COLUMNS, plan);
         fetch::<N>(v, &v_rows, at + columns, &mut held_v, COLUMNS, plan);
         #[unroll]
-        for block in 0..BLOCKS {
+        for block in 0..comptime!(plan.blocks()) {
             score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
             sync_plane();
-            let key = at + own_column + comptime!((block * SIDE) as u32);
+            let key = at + own_column + comptime!((block * plan.side()) as u32);
             #[unroll]
             for i in 0..comptime!(plan.own()) {
                 let products = scores[(mine + comptime!(i as u32)) as usize];
@@ -304,14 +305,14 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     let kind = comptime!(plan.kind);
     let (row, head) = (CUBE_POS_Y / size.heads, CUBE_POS_Y % size.heads);
     let kv_head = head / (size.heads / size.kv_heads);
-    let first = last_block(&size) - CUBE_POS_X * comptime!(ROWS as u32);
+    let first = last_block(&size, plan) - CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
     let query = first + place.plane_row + place.own_row;
     let exists = query < size.queries;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(SCORES);
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(WEIGHTS);
+    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
+    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
 
     let q_rows = rows_of(row, head, &size.q, size.queries);
     let grad_rows = rows_of(row, head, &size.grad, size.queries);
@@ -320,7 +321,7 @@ pub(super) fn backward_queries<E: Float, N: Size>(
 
     // The sum over the keys of each probability and its gradient is that of the result and its own.
     let known = min(query, size.queries - 1);
-    let fours = comptime!(plan.d / 4 / plan.sharers());
+    let fours = comptime!(plan.d / 4 / plan.planes.sharers());
     let part = place.part * comptime!(fours as u32);
     let y_at =
         ((row * size.queries + known) * size.heads + head) * comptime!((plan.d / 4) as u32) + part;
@@ -338,7 +339,7 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     }
 
     let keys = keys_of(query, row, bounds, &size, kind);
-    let all = keys_of_all(first, row, bounds, &size, kind);
+    let all = keys_of_all(first, row, bounds, &size, plan);
     let columns = comptime!(COLUMNS as u32);
     let begin = all.from / columns * columns;
     let k_rows = rows_of(row, kv_head, &size.k, size.keys);
@@ -358,10 +359,10 @@ pub(super) fn backward_queries<E: Float, N: Size>(
         fetch::<N>(k, &k_rows, at + columns, &mut held_k, COLUMNS, plan);
         fetch::<N>(v, &v_rows, at + columns, &mut held_v, COLUMNS, plan);
         #[unroll]
-        for block in 0..BLOCKS {
+        for block in 0..comptime!(plan.blocks()) {
             score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
             sync_plane();
-            let key = at + own_column + comptime!((block * SIDE) as u32);
+            let key = at + own_column + comptime!((block * plan.side()) as u32);
             let mut slopes = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
             #[unroll]
             for i in 0..comptime!(plan.own()) {
@@ -425,14 +426,14 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     let (row, kv_head) = (CUBE_POS_Y / size.kv_heads, CUBE_POS_Y % size.kv_heads);
     let groups = size.heads / size.kv_heads;
     // The first keys have the most queries.
-    let first = CUBE_POS_X * comptime!(ROWS as u32);
+    let first = CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
     let key = first + place.plane_row + place.own_row;
     let exists = key < size.keys;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(SCORES);
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(WEIGHTS);
+    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
+    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
     let mut tile_logs = Shared::<[f32]>::new_slice(COLUMNS);
     let mut tile_deltas = Shared::<[f32]>::new_slice(COLUMNS);
     let mut tile_from = Shared::<[u32]>::new_slice(COLUMNS);
@@ -450,7 +451,7 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     if comptime!(kind.causal) {
         begin = (first - min(first, size.causal_from)) / columns * columns;
         if comptime!(kind.windowed) {
-            let last = min(first + comptime!(ROWS as u32), size.keys) + size.window - 1;
+            let last = min(first + comptime!(plan.rows() as u32), size.keys) + size.window - 1;
             end = min(end, last - min(last, size.causal_from));
         }
     }
@@ -499,10 +500,10 @@ pub(super) fn backward_keys<E: Float, N: Size>(
                 plan,
             );
             #[unroll]
-            for block in 0..BLOCKS {
+            for block in 0..comptime!(plan.blocks()) {
                 score::<E, N>(&keys, &tiles, 0usize, block, &mut scores, &place, plan);
                 sync_plane();
-                let first_column = own_column + comptime!((block * SIDE) as u32);
+                let first_column = own_column + comptime!((block * plan.side()) as u32);
                 let mut slopes = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
                 #[unroll]
                 for i in 0..comptime!(plan.own()) {

@@ -20,12 +20,12 @@ use cubecl::prelude::*;
 use super::apply::primitive;
 use super::batched_attention::bounds;
 use super::memory::{aligned, buffer, elem, empty, positions_first};
-use super::planes::plane_of;
+use super::planes::Planes;
 use super::{OnDevice, Operation, Saved, apply};
 use crate::Scores;
 use crate::attention_mask::Visible;
 use kernels::{SizesLaunch, backward_keys, backward_queries, forward};
-use tile::{DistancesLaunch, Kind, PIECE, Plan, ROWS, SIDE};
+use tile::{DistancesLaunch, Kind, PIECE, Plan};
 
 #[cfg(test)]
 thread_local! {
@@ -34,7 +34,13 @@ thread_local! {
 }
 
 /// Keys up to which few queries are worth a cube of their own: behind a long cache, one cube for each head would go over it alone.
-const FEW_KEYS: usize = 4 * ROWS;
+const FEW_KEYS: usize = 256;
+
+/// Fewer queries than that are few.
+const QUERIES: usize = 16;
+
+/// What the widths of heads are multiples of.
+const WIDTH: usize = 16;
 
 /// Whether [`attention`] computes it: halves, of heads whose width fits the tiles, on a device that multiplies such matrices; not a
 /// few queries behind many keys, as in generation.
@@ -50,9 +56,9 @@ pub(crate) fn takes([q, k, v]: [&Tensor<4>; 3]) -> bool {
         && [k, v]
             .iter()
             .all(|x| x.dtype() == q.dtype() && x.dims()[2] > 0)
-        && d.is_multiple_of(SIDE)
+        && d.is_multiple_of(WIDTH)
         && d <= 128
-        && (queries >= SIDE || keys <= FEW_KEYS)
+        && (queries >= QUERIES || keys <= FEW_KEYS)
         && fits(batch * heads * queries.max(keys) * d)
         && fits_device(&primitive(q.clone()), batch * heads, d)
 }
@@ -60,7 +66,13 @@ pub(crate) fn takes([q, k, v]: [&Tensor<4>; 3]) -> bool {
 /// Whether the device has the matrices, and takes so many cubes along an axis.
 fn fits_device(q: &CubeTensor, cubes: usize, d: usize) -> bool {
     let most = q.client.properties().hardware.max_cube_count.1;
-    cubes <= most as usize && plane_of(q, Plan::bytes(d)).is_some()
+    cubes <= most as usize && planes_of(q, d).is_some()
+}
+
+/// The planes that compute attention over heads of this width.
+fn planes_of(q: &CubeTensor, d: usize) -> Option<Planes> {
+    let kind = Kind::default();
+    Planes::of(q, |planes| Plan { d, planes, kind }.bytes())
 }
 
 /// See [`crate::attention_with`]. A query that sees no key has a result and a gradient of 0.
@@ -124,7 +136,7 @@ impl Launch {
             d: q_shape[3],
             plan: Plan {
                 d: q_shape[3],
-                plane: q.client.properties().hardware.plane_size_max as usize,
+                planes: planes_of(q, q_shape[3]).expect("a device that `takes` has asked for"),
                 kind,
             },
             bounds,
@@ -171,11 +183,15 @@ impl Launch {
     }
 
     fn cubes(&self, rows: usize, heads: usize) -> CubeCount {
-        CubeCount::Static(rows.div_ceil(ROWS) as u32, (self.batch * heads) as u32, 1)
+        CubeCount::Static(
+            rows.div_ceil(self.plan.rows()) as u32,
+            (self.batch * heads) as u32,
+            1,
+        )
     }
 
     fn dim(&self) -> CubeDim {
-        CubeDim::new_1d(self.plan.units())
+        CubeDim::new_1d(self.plan.units() as u32)
     }
 }
 

@@ -4,24 +4,17 @@ use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::prelude::*;
 
 pub(super) use super::super::matrices::PIECE;
-pub(super) use super::super::planes::{PLANES, SIDE};
-
-/// Rows of a cube: the side of a matrix for each plane.
-pub(super) const ROWS: usize = PLANES * SIDE;
+pub(super) use super::super::planes::{PLANES, Planes};
 
 /// Rows of the other side that are seen at a time. With more of them, an H200 has room for one cube on a processor only.
 pub(super) const COLUMNS: usize = 32;
-
-/// Matrices along these.
-pub(super) const BLOCKS: usize = COLUMNS / SIDE;
 
 /// How a kernel divides its work; every distinct value is one compiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Plan {
     /// The width of a head.
     pub(super) d: usize,
-    /// Units of a plane.
-    pub(super) plane: usize,
+    pub(super) planes: Planes,
     pub(super) kind: Kind,
 }
 
@@ -38,8 +31,23 @@ pub(super) struct Kind {
 }
 
 impl Plan {
-    pub(super) fn units(self) -> u32 {
-        (PLANES * self.plane) as u32
+    pub(super) fn units(self) -> usize {
+        PLANES * self.planes.units
+    }
+
+    /// The side of a matrix.
+    pub(super) fn side(self) -> usize {
+        self.planes.side
+    }
+
+    /// Rows of a cube: a side of a matrix for each plane.
+    pub(super) fn rows(self) -> usize {
+        PLANES * self.side()
+    }
+
+    /// Matrices along the rows of the other side.
+    pub(super) fn blocks(self) -> usize {
+        COLUMNS / self.side()
     }
 
     /// Of one row of operands, with one more that keeps the rows of a column in banks of their own.
@@ -54,42 +62,45 @@ impl Plan {
 
     /// Pieces for two such tiles, or the rows of the cube.
     pub(super) fn tiles(self) -> usize {
-        (2 * COLUMNS).max(ROWS) * self.pitch()
+        (2 * COLUMNS).max(self.rows()) * self.pitch()
     }
 
-    /// Units that share a row.
-    pub(super) fn sharers(self) -> usize {
-        self.plane / SIDE
-    }
-
-    /// Fours of a row of scores that one of them computes.
+    /// Fours of a row of scores that a unit computes.
     pub(super) fn own(self) -> usize {
-        SIDE / 4 / self.sharers()
+        self.side() / 4 / self.planes.sharers()
     }
 
     /// Matrices side by side in a row of operands.
     pub(super) fn depth(self) -> usize {
-        self.d / SIDE
+        self.d / self.side()
+    }
+
+    /// Fours of numbers from one row of scores to the next: a matrix of them for each plane at a time, and a four that keeps the
+    /// rows in banks of their own.
+    pub(super) fn scores_pitch(self) -> usize {
+        self.side() / 4 + 1
+    }
+
+    /// Fours of scores.
+    pub(super) fn scores(self) -> usize {
+        self.rows() * self.scores_pitch()
+    }
+
+    /// Fours of halves from one row of weights to the next, likewise.
+    pub(super) fn weights_pitch(self) -> usize {
+        self.side() / 4 + 2
+    }
+
+    /// Fours of weights.
+    pub(super) fn weights(self) -> usize {
+        self.rows() * self.weights_pitch()
     }
 
     /// Bytes of shared memory, with what is known of each row of the other side.
-    pub(super) fn bytes(d: usize) -> usize {
-        16 * ((2 * COLUMNS).max(ROWS) * (d / PIECE + 1) + SCORES) + 8 * WEIGHTS + 16 * COLUMNS
+    pub(super) fn bytes(self) -> usize {
+        16 * (self.tiles() + self.scores()) + 8 * self.weights() + 16 * COLUMNS
     }
 }
-
-/// Fours of numbers from one row of scores to the next: a matrix of them for each plane at a time, and a four that keeps the rows
-/// in banks of their own.
-pub(super) const SCORES_PITCH: usize = SIDE / 4 + 1;
-
-/// Fours of scores.
-pub(super) const SCORES: usize = ROWS * SCORES_PITCH;
-
-/// Fours of halves from one row of weights to the next, likewise.
-pub(super) const WEIGHTS_PITCH: usize = SIDE / 4 + 2;
-
-/// Fours of weights.
-pub(super) const WEIGHTS: usize = ROWS * WEIGHTS_PITCH;
 
 /// From one row of the batch, one head and one position to the next, in pieces.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -112,17 +123,17 @@ pub(super) struct Place {
 
 #[cube]
 pub(super) fn place(#[comptime] plan: Plan) -> Place {
-    let lane = UNIT_POS_X % comptime!(plan.plane as u32);
+    let lane = UNIT_POS_X % comptime!(plan.planes.units as u32);
     Place {
-        plane_row: UNIT_POS_X / comptime!(plan.plane as u32) * comptime!(SIDE as u32),
-        own_row: lane % comptime!(SIDE as u32),
-        part: lane / comptime!(SIDE as u32),
+        plane_row: UNIT_POS_X / comptime!(plan.planes.units as u32) * comptime!(plan.side() as u32),
+        own_row: lane % comptime!(plan.side() as u32),
+        part: lane / comptime!(plan.side() as u32),
     }
 }
 
 /// The pieces of some rows that a unit copies: so many.
 fn copies(plan: Plan, rows: usize) -> usize {
-    (rows * plan.d / PIECE).div_ceil(PLANES * plan.plane)
+    (rows * plan.d / PIECE).div_ceil(plan.units())
 }
 
 /// Where the rows of a tile are in memory.
@@ -157,7 +168,7 @@ pub(super) fn fetch<N: Size>(
     let pieces = comptime!((plan.d / PIECE) as u32);
     #[unroll]
     for i in 0..comptime!(copies(plan, count)) {
-        let at = UNIT_POS_X + comptime!((i * PLANES * plan.plane) as u32);
+        let at = UNIT_POS_X + comptime!((i * plan.units()) as u32);
         let row = min(first + at / pieces, rows.count - 1);
         held[i] = from[(rows.start + row * rows.position + at % pieces) as usize];
     }
@@ -182,7 +193,7 @@ pub(super) fn put<N: Size>(
     #[comptime] plan: Plan,
 ) {
     let pieces = comptime!((plan.d / PIECE) as u32);
-    let units = comptime!(PLANES * plan.plane);
+    let units = comptime!(plan.units());
     let all = comptime!(count * plan.d / PIECE);
     #[unroll]
     for i in 0..comptime!(copies(plan, count)) {
@@ -207,9 +218,9 @@ pub(super) fn own_sides<E: Float, N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) -> Sequence<Matrix<E>> {
-    let mut held = hold::<N>(ROWS, plan);
-    fetch::<N>(from, rows, first, &mut held, ROWS, plan);
-    put::<N>(&held, tiles, 0usize, ROWS, plan);
+    let mut held = hold::<N>(comptime!(plan.rows()), plan);
+    fetch::<N>(from, rows, first, &mut held, comptime!(plan.rows()), plan);
+    put::<N>(&held, tiles, 0usize, comptime!(plan.rows()), plan);
     sync_cube();
     let sides = left_sides::<E, N>(&*tiles, place, plan);
     sync_cube();
@@ -223,19 +234,20 @@ fn left_sides<E: Float, N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) -> Sequence<Matrix<E>> {
+    let side = comptime!(plan.side());
     let mut sides = Sequence::<Matrix<E>>::new();
     #[unroll]
     for k in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
-        let mut side = unsafe {
-            Matrix::<E>::uninitialized(MatrixIdent::A, SIDE, SIDE, SIDE, MatrixLayout::RowMajor)
+        let mut matrix = unsafe {
+            Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor)
         };
-        let at =
-            place.plane_row * comptime!(plan.pitch() as u32) + comptime!((k * SIDE / PIECE) as u32);
+        let at = place.plane_row * comptime!(plan.pitch() as u32)
+            + comptime!((k * plan.side() / PIECE) as u32);
         let at = at as usize;
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
-        cmma::load(&mut side, &tiles[at..at + 1], pitch);
-        sides.push(side);
+        cmma::load(&mut matrix, &tiles[at..at + 1], pitch);
+        sides.push(matrix);
     }
     sides
 }
@@ -246,18 +258,19 @@ pub(super) fn sums(#[comptime] plan: Plan) -> Sequence<Matrix<f32>> {
     let mut sums = Sequence::<Matrix<f32>>::new();
     #[unroll]
     for _ in 0..comptime!(plan.depth()) {
-        sums.push(zeros());
+        sums.push(zeros(plan));
     }
     sums
 }
 
 #[cube]
-fn zeros() -> Matrix<f32> {
+fn zeros(#[comptime] plan: Plan) -> Matrix<f32> {
+    let side = comptime!(plan.side());
     Matrix::<f32>::from_value(
         MatrixIdent::Accumulator,
-        SIDE,
-        SIDE,
-        SIDE,
+        side,
+        side,
+        side,
         MatrixLayout::Undefined,
         0.0f32,
     )
@@ -274,25 +287,31 @@ pub(super) fn score<E: Float, N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) {
-    let sum = zeros();
+    let side = comptime!(plan.side());
+    let sum = zeros(plan);
     #[unroll]
     for k in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
         let mut right = unsafe {
-            Matrix::<E>::uninitialized(MatrixIdent::B, SIDE, SIDE, SIDE, MatrixLayout::ColMajor)
+            Matrix::<E>::uninitialized(MatrixIdent::B, side, side, side, MatrixLayout::ColMajor)
         };
-        let at = comptime!(from + block * SIDE * plan.pitch() + k * SIDE / PIECE);
+        let at = comptime!(from + block * plan.side() * plan.pitch() + k * plan.side() / PIECE);
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
         cmma::execute(left.index(k), &right, &sum, &sum);
     }
-    store_scores::<N>(&sum, scores, place);
+    store_scores::<N>(&sum, scores, place, plan);
 }
 
 #[cube]
-fn store_scores<N: Size>(sum: &Matrix<f32>, scores: &mut Shared<[Vector<f32, N>]>, place: &Place) {
-    let at = (place.plane_row * comptime!(SCORES_PITCH as u32)) as usize;
-    let pitch = comptime!((SCORES_PITCH * 4) as u32).runtime();
+fn store_scores<N: Size>(
+    sum: &Matrix<f32>,
+    scores: &mut Shared<[Vector<f32, N>]>,
+    place: &Place,
+    #[comptime] plan: Plan,
+) {
+    let at = (place.plane_row * comptime!(plan.scores_pitch() as u32)) as usize;
+    let pitch = comptime!((plan.scores_pitch() * 4) as u32).runtime();
     cmma::store(&mut scores[at..at + 1], sum, pitch, MatrixLayout::RowMajor);
 }
 
@@ -307,20 +326,21 @@ pub(super) fn weigh<E: Float, N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) {
+    let side = comptime!(plan.side());
     // SAFETY: loaded at once.
     let mut left = unsafe {
-        Matrix::<E>::uninitialized(MatrixIdent::A, SIDE, SIDE, SIDE, MatrixLayout::RowMajor)
+        Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor)
     };
-    let at = (place.plane_row * comptime!(WEIGHTS_PITCH as u32)) as usize;
-    let pitch = comptime!((WEIGHTS_PITCH * 4) as u32).runtime();
+    let at = (place.plane_row * comptime!(plan.weights_pitch() as u32)) as usize;
+    let pitch = comptime!((plan.weights_pitch() * 4) as u32).runtime();
     cmma::load(&mut left, &weights[at..at + 1], pitch);
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
         let mut right = unsafe {
-            Matrix::<E>::uninitialized(MatrixIdent::B, SIDE, SIDE, SIDE, MatrixLayout::RowMajor)
+            Matrix::<E>::uninitialized(MatrixIdent::B, side, side, side, MatrixLayout::RowMajor)
         };
-        let at = comptime!(from + block * SIDE * plan.pitch() + j * SIDE / PIECE);
+        let at = comptime!(from + block * plan.side() * plan.pitch() + j * plan.side() / PIECE);
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
         let sum = sums.index(j);
@@ -342,11 +362,11 @@ pub(super) fn write<E: Float, N: Size>(
     let mine = own_scores(place, plan);
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
-        store_scores::<N>(sums.index(j), scores, place);
+        store_scores::<N>(sums.index(j), scores, place, plan);
         sync_plane();
         if exists {
             let to = start
-                + comptime!((j * SIDE / 4) as u32)
+                + comptime!((j * plan.side() / 4) as u32)
                 + place.part * comptime!(plan.own() as u32);
             #[unroll]
             for i in 0..comptime!(plan.own()) {
@@ -361,13 +381,13 @@ pub(super) fn write<E: Float, N: Size>(
 /// The first four of a unit's scores.
 #[cube]
 pub(super) fn own_scores(place: &Place, #[comptime] plan: Plan) -> u32 {
-    (place.plane_row + place.own_row) * comptime!(SCORES_PITCH as u32)
+    (place.plane_row + place.own_row) * comptime!(plan.scores_pitch() as u32)
         + place.part * comptime!(plan.own() as u32)
 }
 
 /// The first four of its weights.
 #[cube]
 pub(super) fn own_weights(place: &Place, #[comptime] plan: Plan) -> u32 {
-    (place.plane_row + place.own_row) * comptime!(WEIGHTS_PITCH as u32)
+    (place.plane_row + place.own_row) * comptime!(plan.weights_pitch() as u32)
         + place.part * comptime!(plan.own() as u32)
 }
