@@ -58,12 +58,12 @@ pub(crate) fn gpus() -> Vec<Device> {
 /// The cases of a test that this process runs on a GPU.
 #[cfg(all(feature = "cube", feature = "flex"))]
 #[derive(Default)]
-pub(super) struct Shard(Cell<usize>);
+pub(crate) struct Shard(Cell<usize>);
 
 #[cfg(all(feature = "cube", feature = "flex"))]
 impl Shard {
     /// Whether the next case is one of them.
-    pub(super) fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         let index = self.0.replace(self.0.get() + 1);
         let Ok(shard) = std::env::var("BURN_LORA_TEST_SHARD") else {
             return true;

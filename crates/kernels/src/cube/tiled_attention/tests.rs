@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::{LAUNCHED, takes};
 use crate::AttentionMask;
-use crate::comparison::gpus;
+use crate::comparison::{Shard, gpus};
 use crate::cube::attention_cases::{
     Case, cases, gradients_are_the_same, nothing_seen_has_no_value,
 };
@@ -39,7 +39,8 @@ fn attention_equals_the_portable_form() {
     ];
     let cases: Vec<Case> = cases().into_iter().chain(ranged).collect();
     on_each(|gpu, dtype| {
-        for case in &cases {
+        let shard = Shard::default();
+        for case in cases.iter().filter(|_| shard.has_next()) {
             case.check(gpu, dtype, &|| LAUNCHED.get());
         }
     });
