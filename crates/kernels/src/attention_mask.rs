@@ -43,6 +43,9 @@ pub(crate) struct Visible {
     reach: Option<usize>,
     /// For each query of each row, the first key of its document. Empty: each row is one.
     starts: Vec<usize>,
+    /// These, as the kernels of a GPU read them.
+    #[cfg(feature = "cube")]
+    pub(crate) bounds: OnceLock<crate::cube::Bounds>,
 }
 
 impl Visible {

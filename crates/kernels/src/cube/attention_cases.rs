@@ -28,6 +28,11 @@ impl Case {
         self
     }
 
+    fn scaled(mut self, scale: f64) -> Self {
+        self.scores.scale = scale;
+        self
+    }
+
     fn from_query(mut self, first: usize) -> Self {
         self.first = first;
         self
@@ -117,6 +122,8 @@ pub(super) fn cases() -> Vec<Case> {
             AttentionMask::sliding(131, 170, &[0, 100], 70, d)
         }),
         Case::new([1, 2, 1, 70, 70, 64], |d| AttentionMask::causal(70, 0, d)).capped(1.5),
+        // Scores so far apart that what exponentials are relative to has to change on the way.
+        Case::new([1, 4, 2, 200, 300, 64], none).scaled(1.5),
     ]
 }
 

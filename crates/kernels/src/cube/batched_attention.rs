@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
@@ -7,6 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::bounds::bounds;
 use super::elementwise::add;
 use super::memory::{
     buffer, contiguous, cubes, elem, empty, positions_first, reshaped, rows, transposed,
@@ -131,7 +131,7 @@ impl Attention {
 
     fn bounds(&self, sizes: Sizes, beside: &CubeTensor) -> Option<CubeTensor> {
         let visible = self.visible.as_deref()?;
-        bounds(visible, sizes.batch, sizes.queries, sizes.keys, beside)
+        bounds(visible, [sizes.batch, sizes.queries, sizes.keys], beside)
     }
 
     /// The probabilities of scores `[rows, heads, queries, keys]` in `f32`, in this dtype, and where their gradient is
@@ -293,39 +293,6 @@ impl Operation<OnDevice> for Attention {
         }
         vec![dq, dk, dv]
     }
-}
-
-/// Where the keys start and end: of each query of each row of the batch, or of each row; nothing if they are all.
-pub(super) fn bounds(
-    visible: &Visible,
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    beside: &CubeTensor,
-) -> Option<CubeTensor> {
-    let pair = |keys: Range<usize>| [keys.start as u32, keys.end as u32];
-    let rows = 0..batch;
-    let bounds: Vec<u32> = if visible.is_ranged() {
-        let of_row = |row| (0..queries).map(move |query| visible.range(row, query, keys));
-        rows.flat_map(of_row).flat_map(pair).collect()
-    } else if visible.is_padded() {
-        let of_row = |row| visible.keys_of(row, keys);
-        rows.map(of_row).flat_map(pair).collect()
-    } else {
-        return None;
-    };
-    let handle = beside
-        .client
-        .create_from_slice(bytemuck::cast_slice(&bounds));
-    let shape = burn::tensor::Shape::from(vec![bounds.len()]);
-    let (client, device) = (beside.client.clone(), beside.device.clone());
-    Some(CubeTensor::new_contiguous(
-        client,
-        device,
-        shape,
-        handle,
-        DType::U32,
-    ))
 }
 
 /// Some rows of the batch, and some positions of them, of a tensor `[batch, heads, positions, d]`.

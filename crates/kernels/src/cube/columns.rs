@@ -10,6 +10,9 @@ use super::memory::{UNITS, buffer, elem, empty, rows, width};
 /// Rows that one unit adds up, in each pass.
 const ROWS: usize = 128;
 
+/// Rows that it reads at a time.
+const AHEAD: usize = 8;
+
 /// `sum over rows of g`, or given x and the rows' means and inverse deviations `[rows, 2]` that of `g (x - mean) r`.
 ///
 /// # Shapes
@@ -68,13 +71,25 @@ fn add_rows<G: Float, X: Float>(
         let first = part * ROWS;
         let last = min(first + ROWS, rows);
         let mut sum = 0.0f32;
-        for row in first..last {
-            let g = f32::cast_from(grad[row * d + column]);
-            if comptime!(normalized) {
-                let z = f32::cast_from(x[row * d + column]) - statistics[2 * row];
-                sum += g * z * statistics[2 * row + 1];
-            } else {
-                sum += g;
+        // Some rows are read before the first is added.
+        for row in range_stepped(first, last, AHEAD) {
+            let mut numbers = Array::<f32>::new(AHEAD);
+            #[unroll]
+            for i in 0..AHEAD {
+                let row = min(row + i, last - 1);
+                let g = f32::cast_from(grad[row * d + column]);
+                if comptime!(normalized) {
+                    let z = f32::cast_from(x[row * d + column]) - statistics[2 * row];
+                    numbers[i] = g * z * statistics[2 * row + 1];
+                } else {
+                    numbers[i] = g;
+                }
+            }
+            #[unroll]
+            for i in 0..AHEAD {
+                if row + i < last {
+                    sum += numbers[i];
+                }
             }
         }
         sums[part * d + column] = sum;

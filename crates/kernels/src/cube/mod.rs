@@ -17,6 +17,7 @@ pub(crate) mod attention;
 #[cfg(all(test, feature = "flex", any(feature = "cuda", feature = "vulkan")))]
 mod attention_cases;
 mod batched_attention;
+mod bounds;
 mod clip;
 mod columns;
 #[cfg(feature = "vulkan")]
@@ -46,6 +47,8 @@ mod select_rows;
 mod silu;
 mod softcap;
 #[cfg(feature = "vulkan")]
+mod thin_product;
+#[cfg(feature = "vulkan")]
 pub(crate) mod tiled_attention;
 mod tuned;
 
@@ -53,6 +56,7 @@ pub(crate) use crate::operation::Operation;
 pub(crate) use adamw::{adamw, together};
 pub(crate) use apply::{OnDevice, Saved, apply, takes};
 pub(crate) use batched_attention::attention as batched_attention;
+pub(crate) use bounds::Bounds;
 pub(crate) use clip::clip;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use gelu::{Gelu, gelu};

@@ -24,6 +24,8 @@ use super::memory::{contiguous, elem, empty, transposed, width};
 use super::memory::{reshaped, rows};
 #[cfg(feature = "vulkan")]
 use super::plane_product;
+#[cfg(feature = "vulkan")]
+use super::thin_product;
 use super::tuned::product_by_fastest;
 
 /// What one kernel sums in `f32`, number after number.
@@ -119,6 +121,10 @@ pub(crate) fn product_times(a: CubeTensor, b: CubeTensor, scale: f32, dtype: DTy
             return hopper::thin(&a, &b, scale, dtype);
         }
     }
+    #[cfg(feature = "vulkan")]
+    if let Some(out) = thin_product::product(&a, &cast(b.clone(), a.dtype), scale, dtype) {
+        return out;
+    }
     match scale == 1.0 {
         true => product(a, b, dtype),
         false => times(product(a, b, DType::F32), scale, dtype),
@@ -199,6 +205,10 @@ pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTens
     #[cfg(feature = "cuda")]
     if hopper::takes_thin(&left, &right) {
         return hopper::thin(&left, &right, 1.0, DType::F32);
+    }
+    #[cfg(feature = "vulkan")]
+    if let Some(sums) = thin_product::outer(x, d, transpose) {
+        return sums;
     }
     #[cfg(feature = "vulkan")]
     if let Some(sums) = outer_in_parts(x, d, transpose) {

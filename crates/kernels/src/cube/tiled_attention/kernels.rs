@@ -7,8 +7,14 @@ use super::super::batched_attention::seen;
 use super::super::softcap::{bounded, slope_of};
 use super::tile::*;
 
-/// A score that does not count.
-const HIDDEN: f32 = -3.0e38;
+/// What exponentials are relative to before a score is seen: far above one that is not, far below any other.
+const NOTHING: f32 = -1.0e30;
+
+/// By how much scores may exceed what the exponentials are relative to. Their exponentials are halves, of 65,504 at the most.
+const SLACK: f32 = 8.0;
+
+/// The logarithm of the sum of a query that sees no key: its exponentials are 0.
+const INFINITE: f32 = 3.0e38;
 
 /// The numbers of an attention that may change without compiling again.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -28,15 +34,15 @@ pub(super) struct Sizes {
     pub(super) grad: Distances,
 }
 
-/// The keys that a query sees: from one to before another.
+/// The keys that a query sees, or the queries that see a key: from one to before another.
 #[derive(CubeType, Clone, Copy)]
-struct Keys {
+struct Range {
     from: u32,
     end: u32,
 }
 
 #[cube]
-fn keys_of(query: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind: Kind) -> Keys {
+fn keys_of(query: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind: Kind) -> Range {
     let mut from = 0u32;
     let mut end = size.keys;
     if comptime!(kind.ranged) {
@@ -60,12 +66,18 @@ fn keys_of(query: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind:
     if query >= size.queries {
         end = 0u32;
     }
-    Keys { from, end }
+    Range { from, end }
 }
 
 /// The keys that any of the cube's queries may see.
 #[cube]
-fn keys_of_all(first: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] plan: Plan) -> Keys {
+fn keys_of_all(
+    first: u32,
+    row: u32,
+    bounds: &[u32],
+    size: &Sizes,
+    #[comptime] plan: Plan,
+) -> Range {
     let kind = comptime!(plan.kind);
     let mut from = 0u32;
     let mut end = size.keys;
@@ -82,7 +94,7 @@ fn keys_of_all(first: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] p
         from = max(from, bounds[at]);
         end = min(end, bounds[at + 1]);
     }
-    Keys { from, end }
+    Range { from, end }
 }
 
 /// The first of the last queries.
@@ -116,7 +128,7 @@ fn sum_of_row(value: f32, #[comptime] plan: Plan) -> f32 {
     sum
 }
 
-/// The scores of a four of keys, as they are in the exponent, and before they are bounded.
+/// A four of scores, as they are in the exponent, and before they are bounded.
 #[derive(CubeType, Clone, Copy)]
 struct Four<N: Size> {
     raw: Vector<f32, N>,
@@ -126,19 +138,72 @@ struct Four<N: Size> {
 #[cube]
 fn four<N: Size>(
     products: Vector<f32, N>,
-    key: u32,
-    keys: &Keys,
+    first: u32,
+    range: &Range,
     size: &Sizes,
     #[comptime] kind: Kind,
 ) -> Four<N> {
     let raw = products * Vector::new(size.scale);
     let z = seen::<N>(
         bounded::<N>(raw, size.cap, kind.capped),
-        key as usize,
-        keys.from as usize,
-        keys.end as usize,
+        first as usize,
+        range.from as usize,
+        range.end as usize,
     );
     Four::<N> { raw, z }
+}
+
+/// The queries that see a key, as far as they have no bounds of their own.
+#[cube]
+fn queries_of(key: u32, row: u32, bounds: &[u32], size: &Sizes, #[comptime] kind: Kind) -> Range {
+    let mut from = 0u32;
+    let mut end = size.queries;
+    if comptime!(kind.causal) {
+        from = key - min(key, size.causal_from);
+        if comptime!(kind.windowed) {
+            let last = key + size.window;
+            end = min(end, last - min(last, size.causal_from));
+        }
+    }
+    if comptime!(kind.padded && !kind.ranged) {
+        let at = (2 * row) as usize;
+        if key < bounds[at] || key >= bounds[at + 1] {
+            end = 0u32;
+        }
+    }
+    Range { from, end }
+}
+
+/// What probabilities are multiplied by in the gradient of their scores.
+#[cube]
+fn slope<N: Size>(
+    p: Vector<f32, N>,
+    raw: Vector<f32, N>,
+    size: &Sizes,
+    #[comptime] kind: Kind,
+) -> Vector<f32, N> {
+    let mut slope = p * Vector::new(size.scale);
+    if comptime!(kind.capped) {
+        slope *= slope_of::<N>(raw, size.cap);
+    }
+    slope
+}
+
+/// Where the keys end that any of the plane's queries may see.
+#[cube]
+fn end_of_plane(first: u32, end: u32, place: &Place, size: &Sizes, #[comptime] plan: Plan) -> u32 {
+    if comptime!(plan.kind.causal) {
+        let last = first + place.plane_row + comptime!(plan.side() as u32);
+        min(end, size.causal_from + last)
+    } else {
+        end
+    }
+}
+
+/// From the statistics of one head to those of the next: of whole tiles and cubes.
+#[cube]
+fn statistics(size: &Sizes, #[comptime] plan: Plan) -> u32 {
+    size.queries.div_ceil(comptime!(plan.rows() as u32)) * comptime!(plan.rows() as u32)
 }
 
 #[cube(launch_unchecked)]
@@ -148,7 +213,7 @@ pub(super) fn forward<E: Float, N: Size>(
     k: &[Vector<u32, N>],
     v: &[Vector<u32, N>],
     bounds: &[u32],
-    y: &mut [Vector<E, N>],
+    y: &mut [Vector<u32, N>],
     log_sums: &mut [f32],
     size: Sizes,
     #[comptime] plan: Plan,
@@ -163,81 +228,24 @@ pub(super) fn forward<E: Float, N: Size>(
     let query = first + place.plane_row + place.own_row;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
+    let mut exchange = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.exchange()));
 
     let q_rows = rows_of(row, head, &size.q, size.queries);
     let queries = own_sides::<E, N>(q, &q_rows, first, &mut tiles, &place, plan);
 
     let keys = keys_of(query, row, bounds, &size, kind);
     let all = keys_of_all(first, row, bounds, &size, plan);
+    let of_plane = end_of_plane(first, all.end, &place, &size, plan);
     let columns = comptime!(COLUMNS as u32);
     let begin = all.from / columns * columns;
     let k_rows = rows_of(row, kv_head, &size.k, size.keys);
     let v_rows = rows_of(row, kv_head, &size.v, size.keys);
-    let mine = own_scores(&place, plan);
-    let own_column = place.part * comptime!((plan.own() * 4) as u32);
+    let own_column = place.part * comptime!(PIECE as u32);
 
-    // How large the scores are, and the sum of their exponentials.
-    let mut top = comptime!(HIDDEN).runtime();
+    // Of the scores so far: what their exponentials are relative to, and the sum of this unit's.
+    let mut top = comptime!(NOTHING).runtime();
     let mut sum = 0.0f32;
-    let mut held = hold::<N>(COLUMNS, plan);
-    fetch::<N>(k, &k_rows, begin, &mut held, COLUMNS, plan);
-    for at in range_stepped(begin, all.end, columns) {
-        put::<N>(&held, &mut tiles, 0usize, COLUMNS, plan);
-        sync_cube();
-        // The next ones are on their way while these are multiplied.
-        fetch::<N>(k, &k_rows, at + columns, &mut held, COLUMNS, plan);
-        #[unroll]
-        for block in 0..comptime!(plan.blocks()) {
-            score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
-            sync_plane();
-            let key = at + own_column + comptime!((block * plan.side()) as u32);
-            let mut z = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
-            let mut largest = Vector::<f32, N>::new(HIDDEN);
-            #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                let products = scores[(mine + comptime!(i as u32)) as usize];
-                z[i] = four::<N>(
-                    products,
-                    key + comptime!((4 * i) as u32),
-                    &keys,
-                    &size,
-                    kind,
-                )
-                .z;
-                largest = max(largest, z[i]);
-            }
-            let mut larger = top;
-            #[unroll]
-            for lane in 0..4usize {
-                larger = max(larger, largest.extract(lane));
-            }
-            let mut more = Vector::<f32, N>::new(0.0f32);
-            #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                more += (z[i] - Vector::new(larger)).exp();
-            }
-            sum = sum * (top - larger).exp() + Vector::vector_sum(more);
-            top = larger;
-            sync_plane();
-        }
-        sync_cube();
-    }
-    let of_row = largest_of_row(top, plan);
-    let total = sum_of_row(sum * (top - of_row).exp(), plan);
-    // Of a query that sees no key, every exponential below is 0.
-    let mut log_sum = 3.0e38f32;
-    if keys.from < keys.end {
-        log_sum = of_row + total.ln();
-    }
-    let exists = query < size.queries;
-    if exists && place.part == 0 {
-        log_sums[(CUBE_POS_Y * size.queries + query) as usize] = log_sum;
-    }
-
-    let result = sums(plan);
-    let own_weight = own_weights(&place, plan);
+    let mut result = sums(plan);
     let mut held_k = hold::<N>(COLUMNS, plan);
     fetch::<N>(k, &k_rows, begin, &mut held_k, COLUMNS, plan);
     let mut held_v = hold::<N>(COLUMNS, plan);
@@ -246,43 +254,75 @@ pub(super) fn forward<E: Float, N: Size>(
         put::<N>(&held_k, &mut tiles, 0usize, COLUMNS, plan);
         put::<N>(&held_v, &mut tiles, comptime!(plan.tile()), COLUMNS, plan);
         sync_cube();
+        // The next ones are on their way while these are multiplied.
         fetch::<N>(k, &k_rows, at + columns, &mut held_k, COLUMNS, plan);
         fetch::<N>(v, &v_rows, at + columns, &mut held_v, COLUMNS, plan);
         #[unroll]
         for block in 0..comptime!(plan.blocks()) {
-            score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
-            sync_plane();
-            let key = at + own_column + comptime!((block * plan.side()) as u32);
-            #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                let products = scores[(mine + comptime!(i as u32)) as usize];
-                let z = four::<N>(
-                    products,
-                    key + comptime!((4 * i) as u32),
-                    &keys,
-                    &size,
-                    kind,
-                )
-                .z;
-                let p = (z - Vector::new(log_sum)).exp();
-                weights[(own_weight + comptime!(i as u32)) as usize] = Vector::cast_from(p);
+            let key = at + comptime!((block * plan.side()) as u32);
+            if key < of_plane {
+                let products = score::<E, N>(&queries, &tiles, 0usize, block, plan);
+                give::<N>(&products, &mut exchange, &place, plan);
+                sync_plane();
+                let mut p = own::<N>(&exchange, &place, plan);
+                let mut largest = comptime!(NOTHING).runtime();
+                #[unroll]
+                for i in 0..2usize {
+                    let key = key + own_column + comptime!((4 * i) as u32);
+                    p[i] = four::<N>(p[i], key, &keys, &size, kind).z;
+                    #[unroll]
+                    for lane in 0..4usize {
+                        largest = max(largest, p[i].extract(lane));
+                    }
+                }
+                let largest = largest_of_row(largest, plan);
+                sync_plane();
+                // Rarely more than once: the sums are the plane's, and cannot be scaled where they are.
+                if plane_any(largest > top + comptime!(SLACK)) {
+                    let larger = max(top, largest);
+                    let factor = (top - larger).exp();
+                    top = larger;
+                    if key > begin {
+                        sum *= factor;
+                        scale_rows::<N>(&mut result, factor, &mut exchange, &place, plan);
+                    }
+                }
+                #[unroll]
+                for i in 0..2usize {
+                    p[i] = (p[i] - Vector::new(top)).exp();
+                    sum += Vector::vector_sum(p[i]);
+                }
+                give_back::<E, N>(&p, 0usize, &mut exchange, &place, plan);
+                sync_plane();
+                weigh::<E, N>(
+                    &exchange,
+                    0usize,
+                    &tiles,
+                    comptime!(plan.tile()),
+                    block,
+                    &result,
+                    &place,
+                    plan,
+                );
+                sync_plane();
             }
-            sync_plane();
-            weigh::<E, N>(
-                &weights,
-                &tiles,
-                comptime!(plan.tile()),
-                block,
-                &result,
-                &place,
-                plan,
-            );
         }
         sync_cube();
     }
-    let fours = comptime!((plan.d / 4) as u32);
-    let to = ((row * size.queries + query) * size.heads + head) * fours;
-    write::<E, N>(&result, &mut scores, y, to, exists, &place, plan);
+    let total = sum_of_row(sum, plan);
+    let mut log_sum = comptime!(INFINITE).runtime();
+    let mut share = 0.0f32;
+    if keys.from < keys.end {
+        log_sum = top + total.ln();
+        share = 1.0f32 / total;
+    }
+    if place.part == 0 {
+        log_sums[(CUBE_POS_Y * statistics(&size, plan) + query) as usize] = log_sum;
+    }
+    let exists = query < size.queries;
+    let pieces = comptime!((plan.d / PIECE) as u32);
+    let to = ((row * size.queries + query) * size.heads + head) * pieces;
+    write::<E, N>(&result, share, &mut exchange, y, to, exists, &place, plan);
 }
 
 #[cube(launch_unchecked)]
@@ -297,7 +337,7 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     bounds: &[u32],
     log_sums: &[f32],
     deltas: &mut [f32],
-    dq: &mut [Vector<E, N>],
+    dq: &mut [Vector<u32, N>],
     size: Sizes,
     #[comptime] plan: Plan,
     #[define(E)] _type: ElemType,
@@ -308,11 +348,9 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     let first = last_block(&size, plan) - CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
     let query = first + place.plane_row + place.own_row;
-    let exists = query < size.queries;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
+    let mut exchange = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.exchange()));
 
     let q_rows = rows_of(row, head, &size.q, size.queries);
     let grad_rows = rows_of(row, head, &size.grad, size.queries);
@@ -332,21 +370,20 @@ pub(super) fn backward_queries<E: Float, N: Size>(
         products += y * Vector::<f32, N>::cast_from(grad_numbers[(grad_at + i) as usize]);
     }
     let delta = sum_of_row(Vector::vector_sum(products), plan);
-    let of_query = (CUBE_POS_Y * size.queries + known) as usize;
+    let of_query = (CUBE_POS_Y * statistics(&size, plan) + query) as usize;
     let log_sum = log_sums[of_query];
-    if exists && place.part == 0 {
+    if place.part == 0 {
         deltas[of_query] = delta;
     }
 
     let keys = keys_of(query, row, bounds, &size, kind);
     let all = keys_of_all(first, row, bounds, &size, plan);
+    let of_plane = end_of_plane(first, all.end, &place, &size, plan);
     let columns = comptime!(COLUMNS as u32);
     let begin = all.from / columns * columns;
     let k_rows = rows_of(row, kv_head, &size.k, size.keys);
     let v_rows = rows_of(row, kv_head, &size.v, size.keys);
-    let mine = own_scores(&place, plan);
-    let own_weight = own_weights(&place, plan);
-    let own_column = place.part * comptime!((plan.own() * 4) as u32);
+    let own_column = place.part * comptime!(PIECE as u32);
     let result = sums(plan);
     let mut held_k = hold::<N>(COLUMNS, plan);
     fetch::<N>(k, &k_rows, begin, &mut held_k, COLUMNS, plan);
@@ -360,50 +397,43 @@ pub(super) fn backward_queries<E: Float, N: Size>(
         fetch::<N>(v, &v_rows, at + columns, &mut held_v, COLUMNS, plan);
         #[unroll]
         for block in 0..comptime!(plan.blocks()) {
-            score::<E, N>(&queries, &tiles, 0usize, block, &mut scores, &place, plan);
-            sync_plane();
-            let key = at + own_column + comptime!((block * plan.side()) as u32);
-            let mut slopes = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
-            #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                let products = scores[(mine + comptime!(i as u32)) as usize];
-                let four = four::<N>(
-                    products,
-                    key + comptime!((4 * i) as u32),
-                    &keys,
-                    &size,
-                    kind,
-                );
-                let mut slope = (four.z - Vector::new(log_sum)).exp() * Vector::new(size.scale);
-                if comptime!(kind.capped) {
-                    slope *= slope_of::<N>(four.raw, size.cap);
+            let key = at + comptime!((block * plan.side()) as u32);
+            if key < of_plane {
+                let products = score::<E, N>(&queries, &tiles, 0usize, block, plan);
+                let of_values = score::<E, N>(&grads, &tiles, comptime!(plan.tile()), block, plan);
+                give::<N>(&products, &mut exchange, &place, plan);
+                sync_plane();
+                let mut slopes = own::<N>(&exchange, &place, plan);
+                #[unroll]
+                for i in 0..2usize {
+                    let key = key + own_column + comptime!((4 * i) as u32);
+                    let four = four::<N>(slopes[i], key, &keys, &size, kind);
+                    let p = (four.z - Vector::new(log_sum)).exp();
+                    slopes[i] = slope::<N>(p, four.raw, &size, kind);
                 }
-                slopes[i] = slope;
+                sync_plane();
+                give::<N>(&of_values, &mut exchange, &place, plan);
+                sync_plane();
+                let of_values = own::<N>(&exchange, &place, plan);
+                #[unroll]
+                for i in 0..2usize {
+                    slopes[i] *= of_values[i] - Vector::new(delta);
+                }
+                sync_plane();
+                give_back::<E, N>(&slopes, 0usize, &mut exchange, &place, plan);
+                sync_plane();
+                weigh::<E, N>(
+                    &exchange, 0usize, &tiles, 0usize, block, &result, &place, plan,
+                );
+                sync_plane();
             }
-            sync_plane();
-            score::<E, N>(
-                &grads,
-                &tiles,
-                comptime!(plan.tile()),
-                block,
-                &mut scores,
-                &place,
-                plan,
-            );
-            sync_plane();
-            #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                let d = scores[(mine + comptime!(i as u32)) as usize] - Vector::new(delta);
-                weights[(own_weight + comptime!(i as u32)) as usize] =
-                    Vector::cast_from(slopes[i] * d);
-            }
-            sync_plane();
-            weigh::<E, N>(&weights, &tiles, 0usize, block, &result, &place, plan);
         }
         sync_cube();
     }
-    let to = ((row * size.queries + query) * size.heads + head) * comptime!((plan.d / 4) as u32);
-    write::<E, N>(&result, &mut scores, dq, to, exists, &place, plan);
+    let exists = query < size.queries;
+    let pieces = comptime!((plan.d / PIECE) as u32);
+    let to = ((row * size.queries + query) * size.heads + head) * pieces;
+    write::<E, N>(&result, 1.0f32, &mut exchange, dq, to, exists, &place, plan);
 }
 
 #[cube(launch_unchecked)]
@@ -414,10 +444,10 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     v: &[Vector<u32, N>],
     grad: &[Vector<u32, N>],
     bounds: &[u32],
-    log_sums: &[f32],
-    deltas: &[f32],
-    dk: &mut [Vector<E, N>],
-    dv: &mut [Vector<E, N>],
+    log_sums: &[Vector<f32, N>],
+    deltas: &[Vector<f32, N>],
+    dk: &mut [Vector<u32, N>],
+    dv: &mut [Vector<u32, N>],
     size: Sizes,
     #[comptime] plan: Plan,
     #[define(E)] _type: ElemType,
@@ -429,13 +459,11 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     let first = CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
     let key = first + place.plane_row + place.own_row;
-    let exists = key < size.keys;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
-    let mut scores = Shared::<[Vector<f32, N>]>::new_slice(comptime!(plan.scores()));
-    let mut weights = Shared::<[Vector<E, N>]>::new_slice(comptime!(plan.weights()));
-    let mut tile_logs = Shared::<[f32]>::new_slice(COLUMNS);
-    let mut tile_deltas = Shared::<[f32]>::new_slice(COLUMNS);
+    let mut exchange = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.exchange()));
+    let mut tile_logs = Shared::<[Vector<f32, N>]>::new_slice(comptime!(COLUMNS / 4));
+    let mut tile_deltas = Shared::<[Vector<f32, N>]>::new_slice(comptime!(COLUMNS / 4));
     let mut tile_from = Shared::<[u32]>::new_slice(COLUMNS);
     let mut tile_end = Shared::<[u32]>::new_slice(COLUMNS);
 
@@ -444,32 +472,42 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     let keys = own_sides::<E, N>(k, &k_rows, first, &mut tiles, &place, plan);
     let values = own_sides::<E, N>(v, &v_rows, first, &mut tiles, &place, plan);
 
-    // The queries that may see any of the cube's keys.
+    // The queries that may see any of the cube's keys, and the first that sees one of the plane's.
+    let seen_by = queries_of(key, row, bounds, &size, kind);
     let columns = comptime!(COLUMNS as u32);
     let mut begin = 0u32;
     let mut end = size.queries;
+    let mut of_plane = 0u32;
     if comptime!(kind.causal) {
         begin = (first - min(first, size.causal_from)) / columns * columns;
+        let first_key = first + place.plane_row;
+        of_plane = first_key - min(first_key, size.causal_from);
         if comptime!(kind.windowed) {
             let last = min(first + comptime!(plan.rows() as u32), size.keys) + size.window - 1;
             end = min(end, last - min(last, size.causal_from));
         }
     }
 
-    let mine = own_scores(&place, plan);
-    let own_weight = own_weights(&place, plan);
-    let own_column = place.part * comptime!((plan.own() * 4) as u32);
+    let own_column = place.part * comptime!(PIECE as u32);
     let key_sums = sums(plan);
     let value_sums = sums(plan);
     for group in 0..groups {
         let head = kv_head * groups + group;
         let q_rows = rows_of(row, head, &size.q, size.queries);
         let grad_rows = rows_of(row, head, &size.grad, size.queries);
-        let of_head = (row * size.heads + head) * size.queries;
+        let of_head = (row * size.heads + head) * statistics(&size, plan) / 4;
+        // A four of both for each of the first units.
+        let mine = min(UNIT_POS_X, columns / 4 - 1);
         let mut held_q = hold::<N>(COLUMNS, plan);
         fetch::<N>(q, &q_rows, begin, &mut held_q, COLUMNS, plan);
         let mut held_grad = hold::<N>(COLUMNS, plan);
         fetch::<N>(grad, &grad_rows, begin, &mut held_grad, COLUMNS, plan);
+        let mut held_logs = Vector::<f32, N>::new(0.0f32);
+        let mut held_deltas = Vector::<f32, N>::new(0.0f32);
+        if begin < end {
+            held_logs = log_sums[(of_head + begin / 4 + mine) as usize];
+            held_deltas = deltas[(of_head + begin / 4 + mine) as usize];
+        }
         for at in range_stepped(begin, end, columns) {
             put::<N>(&held_q, &mut tiles, 0usize, COLUMNS, plan);
             put::<N>(
@@ -479,93 +517,107 @@ pub(super) fn backward_keys<E: Float, N: Size>(
                 COLUMNS,
                 plan,
             );
-            if UNIT_POS_X < columns {
-                let unit = UNIT_POS_X as usize;
-                let query = at + UNIT_POS_X;
-                let known = (of_head + min(query, size.queries - 1)) as usize;
-                tile_logs[unit] = log_sums[known];
-                tile_deltas[unit] = deltas[known];
-                let seen = keys_of(query, row, bounds, &size, kind);
-                tile_from[unit] = seen.from;
-                tile_end[unit] = seen.end;
+            if UNIT_POS_X < columns / 4 {
+                tile_logs[UNIT_POS_X as usize] = held_logs;
+                tile_deltas[UNIT_POS_X as usize] = held_deltas;
+            }
+            if comptime!(kind.ranged) {
+                if UNIT_POS_X < columns {
+                    let keys = keys_of(at + UNIT_POS_X, row, bounds, &size, kind);
+                    tile_from[UNIT_POS_X as usize] = keys.from;
+                    tile_end[UNIT_POS_X as usize] = keys.end;
+                }
             }
             sync_cube();
-            fetch::<N>(q, &q_rows, at + columns, &mut held_q, COLUMNS, plan);
-            fetch::<N>(
-                grad,
-                &grad_rows,
-                at + columns,
-                &mut held_grad,
-                COLUMNS,
-                plan,
-            );
+            let next = at + columns;
+            fetch::<N>(q, &q_rows, next, &mut held_q, COLUMNS, plan);
+            fetch::<N>(grad, &grad_rows, next, &mut held_grad, COLUMNS, plan);
+            if next < end {
+                held_logs = log_sums[(of_head + next / 4 + mine) as usize];
+                held_deltas = deltas[(of_head + next / 4 + mine) as usize];
+            }
             #[unroll]
             for block in 0..comptime!(plan.blocks()) {
-                score::<E, N>(&keys, &tiles, 0usize, block, &mut scores, &place, plan);
-                sync_plane();
-                let first_column = own_column + comptime!((block * plan.side()) as u32);
-                let mut slopes = Array::<Vector<f32, N>>::new(comptime!(plan.own()));
-                #[unroll]
-                for i in 0..comptime!(plan.own()) {
-                    let raw =
-                        scores[(mine + comptime!(i as u32)) as usize] * Vector::new(size.scale);
-                    let z = bounded::<N>(raw, size.cap, kind.capped);
-                    let column = (first_column + comptime!((4 * i) as u32)) as usize;
-                    let mut logs = Vector::<f32, N>::new(0.0f32);
+                let query = at + comptime!((block * plan.side()) as u32);
+                if query + comptime!(plan.side() as u32) > of_plane {
+                    let products = score::<E, N>(&keys, &tiles, 0usize, block, plan);
+                    let of_values =
+                        score::<E, N>(&values, &tiles, comptime!(plan.tile()), block, plan);
+                    give::<N>(&products, &mut exchange, &place, plan);
+                    sync_plane();
+                    let mut p = own::<N>(&exchange, &place, plan);
+                    let mut slopes = Array::<Vector<f32, N>>::new(2usize);
+                    let column = own_column + comptime!((block * plan.side()) as u32);
                     #[unroll]
-                    for lane in 0..4usize {
-                        let mut log = tile_logs[column + lane];
-                        if key < tile_from[column + lane] || key >= tile_end[column + lane] {
-                            log = 3.0e38f32;
+                    for i in 0..2usize {
+                        let column = column + comptime!((4 * i) as u32);
+                        let four = four::<N>(p[i], at + column, &seen_by, &size, kind);
+                        let mut z = four.z;
+                        if comptime!(kind.ranged) {
+                            #[unroll]
+                            for lane in 0..4usize {
+                                let query = column as usize + lane;
+                                if key < tile_from[query] || key >= tile_end[query] {
+                                    z.insert(lane, comptime!(-INFINITE).runtime());
+                                }
+                            }
                         }
-                        logs.insert(lane, log);
+                        p[i] = (z - tile_logs[(column / 4) as usize]).exp();
+                        slopes[i] = slope::<N>(p[i], four.raw, &size, kind);
                     }
-                    let p = (z - logs).exp();
-                    weights[(own_weight + comptime!(i as u32)) as usize] = Vector::cast_from(p);
-                    let mut slope = p * Vector::new(size.scale);
-                    if comptime!(kind.capped) {
-                        slope *= slope_of::<N>(raw, size.cap);
-                    }
-                    slopes[i] = slope;
-                }
-                sync_plane();
-                weigh::<E, N>(
-                    &weights,
-                    &tiles,
-                    comptime!(plan.tile()),
-                    block,
-                    &value_sums,
-                    &place,
-                    plan,
-                );
-                score::<E, N>(
-                    &values,
-                    &tiles,
-                    comptime!(plan.tile()),
-                    block,
-                    &mut scores,
-                    &place,
-                    plan,
-                );
-                sync_plane();
-                #[unroll]
-                for i in 0..comptime!(plan.own()) {
-                    let column = (first_column + comptime!((4 * i) as u32)) as usize;
-                    let mut d = scores[(mine + comptime!(i as u32)) as usize];
+                    sync_plane();
+                    give::<N>(&of_values, &mut exchange, &place, plan);
+                    sync_plane();
+                    let of_values = own::<N>(&exchange, &place, plan);
                     #[unroll]
-                    for lane in 0..4usize {
-                        d.insert(lane, d.extract(lane) - tile_deltas[column + lane]);
+                    for i in 0..2usize {
+                        let column = column + comptime!((4 * i) as u32);
+                        slopes[i] *= of_values[i] - tile_deltas[(column / 4) as usize];
                     }
-                    weights[(own_weight + comptime!(i as u32)) as usize] =
-                        Vector::cast_from(slopes[i] * d);
+                    sync_plane();
+                    give_back::<E, N>(&p, 0usize, &mut exchange, &place, plan);
+                    give_back::<E, N>(&slopes, 1usize, &mut exchange, &place, plan);
+                    sync_plane();
+                    weigh::<E, N>(
+                        &exchange,
+                        0usize,
+                        &tiles,
+                        comptime!(plan.tile()),
+                        block,
+                        &value_sums,
+                        &place,
+                        plan,
+                    );
+                    weigh::<E, N>(
+                        &exchange, 1usize, &tiles, 0usize, block, &key_sums, &place, plan,
+                    );
+                    sync_plane();
                 }
-                sync_plane();
-                weigh::<E, N>(&weights, &tiles, 0usize, block, &key_sums, &place, plan);
             }
             sync_cube();
         }
     }
-    let to = ((row * size.keys + key) * size.kv_heads + kv_head) * comptime!((plan.d / 4) as u32);
-    write::<E, N>(&key_sums, &mut scores, dk, to, exists, &place, plan);
-    write::<E, N>(&value_sums, &mut scores, dv, to, exists, &place, plan);
+    let exists = key < size.keys;
+    let pieces = comptime!((plan.d / PIECE) as u32);
+    let to = ((row * size.keys + key) * size.kv_heads + kv_head) * pieces;
+    write::<E, N>(
+        &key_sums,
+        1.0f32,
+        &mut exchange,
+        dk,
+        to,
+        exists,
+        &place,
+        plan,
+    );
+    write::<E, N>(
+        &value_sums,
+        1.0f32,
+        &mut exchange,
+        dv,
+        to,
+        exists,
+        &place,
+        plan,
+    );
 }

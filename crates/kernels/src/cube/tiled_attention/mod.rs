@@ -1,8 +1,8 @@
 //! Attention in tiles (Dao, 2023, arXiv:2307.08691), by the matrices of planes, on GPUs that have such matrices (see `planes`).
 //!
 //! The forward keeps the operands, the result and the logarithm of each query's sum of exponentials: memory grows with the
-//! length, not with its square. It goes over the keys twice, first for these logarithms, since a plane cannot scale the rows
-//! of sums that it holds. The backward computes the scores again, once for the queries' gradient and once for that of keys
+//! length, not with its square. The exponentials are relative to a score, which changes only where another exceeds it by far,
+//! since a plane has to write the rows of sums that it holds in order to scale them. The backward computes the scores again, once for the queries' gradient and once for that of keys
 //! and values, each summed by one cube: nothing is added to memory, so that the same operands always have the same gradients.
 
 mod kernels;
@@ -18,7 +18,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::apply::primitive;
-use super::batched_attention::bounds;
+use super::bounds::bounds;
 use super::memory::{aligned, buffer, elem, empty, positions_first};
 use super::planes::Planes;
 use super::{OnDevice, Operation, Saved, apply};
@@ -72,7 +72,8 @@ fn fits_device(q: &CubeTensor, cubes: usize, d: usize) -> bool {
 /// The planes that compute attention over heads of this width.
 fn planes_of(q: &CubeTensor, d: usize) -> Option<Planes> {
     let kind = Kind::default();
-    Planes::of(q, |planes| Plan { d, planes, kind }.bytes())
+    let plan = |planes| Plan { d, planes, kind };
+    Planes::of(q, |planes| plan(planes).bytes()).filter(|&planes| plan(planes).fits())
 }
 
 /// See [`crate::attention_with`]. A query that sees no key has a result and a gradient of 0.
@@ -116,7 +117,7 @@ impl Launch {
         let visible = attention.visible.as_deref();
         let scores = attention.scores;
         let bounds =
-            visible.and_then(|visible| bounds(visible, q_shape[0], q_shape[2], k_shape[2], q));
+            visible.and_then(|visible| bounds(visible, [q_shape[0], q_shape[2], k_shape[2]], q));
         let ranged = visible.is_some_and(Visible::is_ranged);
         let causal_from = visible.and_then(Visible::causal_from);
         let window = visible.and_then(Visible::window);
@@ -177,9 +178,10 @@ impl Launch {
         )
     }
 
-    /// One number for each query.
+    /// One number for each query of whole cubes.
     fn statistics(&self) -> [usize; 3] {
-        [self.batch, self.heads, self.queries]
+        let rows = self.plan.rows();
+        [self.batch, self.heads, self.queries.next_multiple_of(rows)]
     }
 
     fn cubes(&self, rows: usize, heads: usize) -> CubeCount {

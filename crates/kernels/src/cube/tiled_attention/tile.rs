@@ -65,40 +65,39 @@ impl Plan {
         (2 * COLUMNS).max(self.rows()) * self.pitch()
     }
 
-    /// Fours of a row of scores that a unit computes.
-    pub(super) fn own(self) -> usize {
-        self.side() / 4 / self.planes.sharers()
-    }
-
     /// Matrices side by side in a row of operands.
     pub(super) fn depth(self) -> usize {
         self.d / self.side()
     }
 
-    /// Fours of numbers from one row of scores to the next: a matrix of them for each plane at a time, and a four that keeps the
-    /// rows in banks of their own.
-    pub(super) fn scores_pitch(self) -> usize {
+    /// Pieces from one row of a matrix of sums to the next, with one more as above.
+    fn sums_pitch(self) -> usize {
         self.side() / 4 + 1
     }
 
-    /// Fours of scores.
-    pub(super) fn scores(self) -> usize {
-        self.rows() * self.scores_pitch()
+    /// Likewise of a matrix of halves.
+    fn halves_pitch(self) -> usize {
+        self.side() / PIECE + 1
     }
 
-    /// Fours of halves from one row of weights to the next, likewise.
-    pub(super) fn weights_pitch(self) -> usize {
-        self.side() / 4 + 2
+    /// Pieces by which a plane exchanges its numbers: a matrix of sums, or two of halves.
+    fn exchanged(self) -> usize {
+        self.side() * self.sums_pitch().max(2 * self.halves_pitch())
     }
 
-    /// Fours of weights.
-    pub(super) fn weights(self) -> usize {
-        self.rows() * self.weights_pitch()
+    /// Of all planes.
+    pub(super) fn exchange(self) -> usize {
+        PLANES * self.exchanged()
+    }
+
+    /// Whether a unit computes a piece of a row of scores.
+    pub(super) fn fits(self) -> bool {
+        self.side() == PIECE * self.planes.sharers()
     }
 
     /// Bytes of shared memory, with what is known of each row of the other side.
     pub(super) fn bytes(self) -> usize {
-        16 * (self.tiles() + self.scores()) + 8 * self.weights() + 16 * COLUMNS
+        16 * (self.tiles() + self.exchange() + COLUMNS)
     }
 }
 
@@ -115,6 +114,8 @@ pub(super) struct Distances {
 pub(super) struct Place {
     /// The first row of its plane, of those of the cube.
     pub(super) plane_row: u32,
+    /// The first piece by which its plane exchanges numbers.
+    exchanged: u32,
     /// Its own row, of those of the plane.
     pub(super) own_row: u32,
     /// Which of the units that share this row.
@@ -123,9 +124,11 @@ pub(super) struct Place {
 
 #[cube]
 pub(super) fn place(#[comptime] plan: Plan) -> Place {
+    let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
     let lane = UNIT_POS_X % comptime!(plan.planes.units as u32);
     Place {
-        plane_row: UNIT_POS_X / comptime!(plan.planes.units as u32) * comptime!(plan.side() as u32),
+        plane_row: plane * comptime!(plan.side() as u32),
+        exchanged: plane * comptime!(plan.exchanged() as u32),
         own_row: lane % comptime!(plan.side() as u32),
         part: lane / comptime!(plan.side() as u32),
     }
@@ -276,17 +279,15 @@ fn zeros(#[comptime] plan: Plan) -> Matrix<f32> {
     )
 }
 
-/// The products of the plane's rows with some of a tile, to its scores.
+/// The products of the plane's rows with a matrix of rows of a tile.
 #[cube]
 pub(super) fn score<E: Float, N: Size>(
     left: &Sequence<Matrix<E>>,
     tiles: &Shared<[Vector<u32, N>]>,
     #[comptime] from: usize,
     #[comptime] block: usize,
-    scores: &mut Shared<[Vector<f32, N>]>,
-    place: &Place,
     #[comptime] plan: Plan,
-) {
+) -> Matrix<f32> {
     let side = comptime!(plan.side());
     let sum = zeros(plan);
     #[unroll]
@@ -300,25 +301,84 @@ pub(super) fn score<E: Float, N: Size>(
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
         cmma::execute(left.index(k), &right, &sum, &sum);
     }
-    store_scores::<N>(&sum, scores, place, plan);
+    sum
 }
 
+/// The plane's matrix of sums to where its units see it.
 #[cube]
-fn store_scores<N: Size>(
+pub(super) fn give<N: Size>(
     sum: &Matrix<f32>,
-    scores: &mut Shared<[Vector<f32, N>]>,
+    exchange: &mut Shared<[Vector<u32, N>]>,
     place: &Place,
     #[comptime] plan: Plan,
 ) {
-    let at = (place.plane_row * comptime!(plan.scores_pitch() as u32)) as usize;
-    let pitch = comptime!((plan.scores_pitch() * 4) as u32).runtime();
-    cmma::store(&mut scores[at..at + 1], sum, pitch, MatrixLayout::RowMajor);
+    let at = place.exchanged as usize;
+    let pitch = comptime!((plan.sums_pitch() * 4) as u32).runtime();
+    cmma::store(
+        &mut exchange[at..at + 1],
+        sum,
+        pitch,
+        MatrixLayout::RowMajor,
+    );
 }
 
-/// Adds the product of the plane's weights with some rows of a tile.
+/// The first of the two fours of a unit's row of it.
 #[cube]
+fn own_sums(place: &Place, #[comptime] plan: Plan) -> u32 {
+    place.exchanged + place.own_row * comptime!(plan.sums_pitch() as u32) + place.part * 2
+}
+
+/// What a unit has of it: a piece of its row, as two fours.
+#[cube]
+pub(super) fn own<N: Size>(
+    exchange: &Shared<[Vector<u32, N>]>,
+    place: &Place,
+    #[comptime] plan: Plan,
+) -> Array<Vector<f32, N>> {
+    let mut own = Array::<Vector<f32, N>>::new(2usize);
+    let at = own_sums(place, plan);
+    #[unroll]
+    for i in 0..2usize {
+        own[i] = Vector::reinterpret(exchange[(at + comptime!(i as u32)) as usize]);
+    }
+    own
+}
+
+/// Two fours, rounded, as a piece.
+#[cube]
+fn piece<E: Float, N: Size>(numbers: &Array<Vector<f32, N>>) -> Vector<u32, N> {
+    let mut piece = Vector::<u32, N>::new(0u32);
+    #[unroll]
+    for i in 0..2usize {
+        let pairs = Vector::<u32, Const<2>>::reinterpret(Vector::<E, N>::cast_from(numbers[i]));
+        piece.insert(comptime!(2 * i), pairs.extract(0usize));
+        piece.insert(comptime!(2 * i + 1), pairs.extract(1usize));
+    }
+    piece
+}
+
+/// Gives a unit's numbers of a matrix back to its plane, rounded: the first or the second of two such matrices.
+#[cube]
+pub(super) fn give_back<E: Float, N: Size>(
+    numbers: &Array<Vector<f32, N>>,
+    #[comptime] which: usize,
+    exchange: &mut Shared<[Vector<u32, N>]>,
+    place: &Place,
+    #[comptime] plan: Plan,
+) {
+    let at = place.exchanged
+        + comptime!((which * plan.side() * plan.halves_pitch()) as u32)
+        + place.own_row * comptime!(plan.halves_pitch() as u32)
+        + place.part;
+    exchange[at as usize] = piece::<E, N>(numbers);
+}
+
+/// Adds the product of such a matrix with a matrix of rows of a tile.
+#[cube]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn weigh<E: Float, N: Size>(
-    weights: &Shared<[Vector<E, N>]>,
+    exchange: &Shared<[Vector<u32, N>]>,
+    #[comptime] which: usize,
     tiles: &Shared<[Vector<u32, N>]>,
     #[comptime] from: usize,
     #[comptime] block: usize,
@@ -331,9 +391,10 @@ pub(super) fn weigh<E: Float, N: Size>(
     let mut left = unsafe {
         Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor)
     };
-    let at = (place.plane_row * comptime!(plan.weights_pitch() as u32)) as usize;
-    let pitch = comptime!((plan.weights_pitch() * 4) as u32).runtime();
-    cmma::load(&mut left, &weights[at..at + 1], pitch);
+    let at = place.exchanged + comptime!((which * plan.side() * plan.halves_pitch()) as u32);
+    let at = at as usize;
+    let pitch = comptime!((plan.halves_pitch() * 4) as u32).runtime();
+    cmma::load(&mut left, &exchange[at..at + 1], pitch);
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
@@ -348,46 +409,65 @@ pub(super) fn weigh<E: Float, N: Size>(
     }
 }
 
-/// Writes the plane's sums to its rows of the result, by way of its rows of scores.
+/// Multiplies every row of the plane's sums by a number of its units.
 #[cube]
+pub(super) fn scale_rows<N: Size>(
+    sums: &mut Sequence<Matrix<f32>>,
+    factor: f32,
+    exchange: &mut Shared<[Vector<u32, N>]>,
+    place: &Place,
+    #[comptime] plan: Plan,
+) {
+    let mine = own_sums(place, plan);
+    #[unroll]
+    for j in 0..comptime!(plan.depth()) {
+        give::<N>(sums.index(j), exchange, place, plan);
+        sync_plane();
+        let numbers = own::<N>(&*exchange, place, plan);
+        #[unroll]
+        for i in 0..2usize {
+            exchange[(mine + comptime!(i as u32)) as usize] =
+                Vector::reinterpret(numbers[i] * Vector::new(factor));
+        }
+        sync_plane();
+        let at = place.exchanged as usize;
+        let pitch = comptime!((plan.sums_pitch() * 4) as u32).runtime();
+        cmma::load_with_layout(
+            sums.index_mut(j),
+            &exchange[at..at + 1],
+            pitch,
+            MatrixLayout::RowMajor,
+        );
+        sync_plane();
+    }
+}
+
+/// Writes the plane's sums, each row multiplied by a number of its units, to the rows of the result.
+#[cube]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn write<E: Float, N: Size>(
     sums: &Sequence<Matrix<f32>>,
-    scores: &mut Shared<[Vector<f32, N>]>,
-    out: &mut [Vector<E, N>],
+    factor: f32,
+    exchange: &mut Shared<[Vector<u32, N>]>,
+    out: &mut [Vector<u32, N>],
     start: u32,
     exists: bool,
     place: &Place,
     #[comptime] plan: Plan,
 ) {
-    let mine = own_scores(place, plan);
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
-        store_scores::<N>(sums.index(j), scores, place, plan);
+        give::<N>(sums.index(j), exchange, place, plan);
         sync_plane();
         if exists {
-            let to = start
-                + comptime!((j * plan.side() / 4) as u32)
-                + place.part * comptime!(plan.own() as u32);
+            let mut numbers = own::<N>(&*exchange, place, plan);
             #[unroll]
-            for i in 0..comptime!(plan.own()) {
-                let i = comptime!(i as u32);
-                out[(to + i) as usize] = Vector::cast_from(scores[(mine + i) as usize]);
+            for i in 0..2usize {
+                numbers[i] *= Vector::new(factor);
             }
+            let to = start + comptime!((j * plan.side() / PIECE) as u32) + place.part;
+            out[to as usize] = piece::<E, N>(&numbers);
         }
         sync_plane();
     }
-}
-
-/// The first four of a unit's scores.
-#[cube]
-pub(super) fn own_scores(place: &Place, #[comptime] plan: Plan) -> u32 {
-    (place.plane_row + place.own_row) * comptime!(plan.scores_pitch() as u32)
-        + place.part * comptime!(plan.own() as u32)
-}
-
-/// The first four of its weights.
-#[cube]
-pub(super) fn own_weights(place: &Place, #[comptime] plan: Plan) -> u32 {
-    (place.plane_row + place.own_row) * comptime!(plan.weights_pitch() as u32)
-        + place.part * comptime!(plan.own() as u32)
 }

@@ -1,0 +1,141 @@
+//! Against the portable form in `f32` on the CPU: `BURN_LORA_TEST_DEVICES=vulkan cargo test --release --features vulkan,flex
+//! thin_product -- --nocapture`.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use burn_cubecl::ops::into_data_sync;
+
+use super::*;
+use crate::comparison::{gpus, near};
+use crate::cube::apply::primitive;
+use crate::cube::memory::transposed;
+
+fn there(x: &Tensor<2>, gpu: &Device, turned: bool) -> CubeTensor {
+    let x = if turned {
+        x.clone().transpose()
+    } else {
+        x.clone()
+    };
+    let x = Tensor::<2>::from_data(x.to_data(), (gpu, DType::F32));
+    let x = primitive(x.cast(DType::F16));
+    if turned { transposed(x) } else { x }
+}
+
+fn random(shape: [usize; 2]) -> Tensor<2> {
+    let x = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
+    // Both forms read the same numbers.
+    x.cast(DType::F16).cast(DType::F32)
+}
+
+/// Rows that no matrix divides, sums shorter than what a cube reads at a time, ranks of less than a matrix to two, both storage
+/// orders.
+#[test]
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn products_are_those_of_the_portable_form() {
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let one = there(&random([16, 16]), &gpu, false);
+        if Planes::of(&one, |_| 0).is_none() {
+            println!("skipped: no matrices of planes on {gpu:?}");
+            continue;
+        }
+        for [m, k, n] in [[16, 64, 16], [100, 2048, 8], [33, 704, 32], [1, 128, 24]] {
+            let (a, b) = (random([m, k]), random([k, n]));
+            let expected = a
+                .clone()
+                .matmul(b.clone())
+                .mul_scalar(0.5)
+                .flatten::<1>(0, 1);
+            for (turned, dtype) in [(false, DType::F16), (true, DType::F32)] {
+                let name = format!("{m}x{k}x{n} {turned}");
+                let y = product(
+                    &there(&a, &gpu, false),
+                    &there(&b, &gpu, turned),
+                    0.5,
+                    dtype,
+                );
+                let Some(y) = y else {
+                    panic!("{name}: not taken");
+                };
+                let y = Tensor::<2>::from_data(into_data_sync(y).convert::<f32>(), &Device::flex());
+                let bound = if dtype == DType::F32 { 1e-4 } else { 1e-2 };
+                near(&y.flatten::<1>(0, 1), &expected, bound, &name);
+            }
+        }
+    }
+}
+
+/// Rows and columns that no cube divides, one part and several, both orientations.
+#[test]
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn outer_products_are_those_of_the_portable_form() {
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let one = there(&random([16, 16]), &gpu, false);
+        if Planes::of(&one, |_| 0).is_none() {
+            println!("skipped: no matrices of planes on {gpu:?}");
+            continue;
+        }
+        for [m, c, rank] in [[64, 64, 16], [1, 128, 32], [700, 136, 8], [331, 2048, 24]] {
+            let (x, d) = (random([m, c]), random([m, rank]));
+            let expected = x.clone().transpose().matmul(d.clone());
+            let (x, d) = (there(&x, &gpu, false), there(&d, &gpu, false));
+            for turned in [false, true] {
+                let name = format!("{m}x{c}x{rank} {turned}");
+                let Some(y) = outer(&x, &d, turned) else {
+                    panic!("{name}: not taken");
+                };
+                let y = Tensor::<2>::from_data(into_data_sync(y), &Device::flex());
+                let expected = match turned {
+                    true => expected.clone().transpose(),
+                    false => expected.clone(),
+                };
+                near(
+                    &y.flatten::<1>(0, 1),
+                    &expected.flatten::<1>(0, 1),
+                    1e-4,
+                    &name,
+                );
+            }
+        }
+    }
+}
+
+/// `BURN_LORA_TEST_DEVICES=vulkan cargo test --release --features vulkan,flex thin_product::tests::speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "its result")]
+fn speed() {
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let time = |name: &str, run: &dyn Fn() -> Option<CubeTensor>| {
+            let mut best = f64::MAX;
+            for _ in 0..5 {
+                let started = Instant::now();
+                for _ in 0..50 {
+                    assert!(run().is_some(), "{name}: not taken");
+                }
+                gpu.sync().expect("a device that is there");
+                best = best.min(started.elapsed().as_secs_f64() / 50.0);
+            }
+            println!("{name}: {:.1} us", best * 1e6);
+        };
+        let random = |shape: [usize; 2]| {
+            let x = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &gpu);
+            primitive(x.cast(DType::F16))
+        };
+        let low = random([4096, 16]);
+        for width in [512, 2048] {
+            let x = random([4096, width]);
+            let (factor, turned) = (random([width, 16]), transposed(random([16, width])));
+            time(&format!("{width}: product"), &|| {
+                product(&x, &factor, 2.0, DType::F16)
+            });
+            time(&format!("{width}: product, turned"), &|| {
+                product(&x, &turned, 2.0, DType::F16)
+            });
+            time(&format!("{width}: outer"), &|| outer(&x, &low, false));
+            time(&format!("{width}: outer, turned"), &|| {
+                outer(&x, &low, true)
+            });
+        }
+    }
+}
