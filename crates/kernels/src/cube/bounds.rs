@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_share_the_memory_of_a_masks_bounds() {
+    fn layers_share_the_bounds_of_a_mask_on_gpus() {
         for gpu in gpus().into_iter().map(Device::inner) {
             let beside = primitive(Tensor::<1>::zeros([1], &gpu));
             let packed = AttentionMask::causal_documents(4, &[vec![1, 3], vec![4]], None, &gpu);
