@@ -51,6 +51,7 @@ mod thin_product;
 #[cfg(feature = "vulkan")]
 pub(crate) mod tiled_attention;
 mod tuned;
+mod unit_product;
 
 pub(crate) use crate::operation::Operation;
 pub(crate) use adamw::{adamw, together};

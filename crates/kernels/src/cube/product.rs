@@ -1,7 +1,5 @@
 //! The seam through which every matrix product of the GPU forms goes.
 
-use std::ops::Range;
-
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
@@ -15,7 +13,9 @@ use cubek::std::InputBinding;
 use super::columns::column_sums;
 #[cfg(feature = "vulkan")]
 use super::cooperative;
-use super::elementwise::{add, copy, times};
+#[cfg(feature = "cuda")]
+use super::elementwise::copy;
+use super::elementwise::times;
 #[cfg(feature = "cuda")]
 use super::hopper;
 use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
@@ -27,9 +27,7 @@ use super::plane_product;
 #[cfg(feature = "vulkan")]
 use super::thin_product;
 use super::tuned::product_by_fastest;
-
-/// What one kernel sums in `f32`, number after number.
-const LONGEST_SUM: usize = 1024;
+use super::unit_product;
 
 /// `a b` in this dtype, of two matrices or as many of each, or views of them.
 ///
@@ -64,11 +62,10 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
             return out;
         }
     }
-    if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
-        return cast(by_parts(&a, &b), dtype);
-    }
     let out = result(&a, &b, dtype);
-    by_cubek(&a, &b, &out);
+    if !unit_product::product_into(&a, &b, &out) {
+        by_cubek(&a, &b, &out);
+    }
     out
 }
 
@@ -79,34 +76,6 @@ fn result(a: &CubeTensor, b: &CubeTensor, dtype: DType) -> CubeTensor {
         *last = *n;
     }
     empty(a, &shape, dtype)
-}
-
-/// `a b` in `f32`, where more is summed than one sum in order can hold: small numbers are lost beside a large sum, as those of
-/// a vocabulary's probabilities beside the one of the target.
-fn by_parts(a: &CubeTensor, b: &CubeTensor) -> CubeTensor {
-    let last = a.meta.rank() - 1;
-    let mut total: Option<CubeTensor> = None;
-    for from in (0..width(a)).step_by(LONGEST_SUM) {
-        let range = from..width(a).min(from + LONGEST_SUM);
-        let (a, b) = (part(a, last, range.clone()), part(b, last - 1, range));
-        let sum = result(&a, &b, DType::F32);
-        by_cubek(&a, &b, &sum);
-        total = Some(match total {
-            Some(total) => add(total, &sum),
-            None => sum,
-        });
-    }
-    total.expect("a sum of more than none")
-}
-
-/// Some of one dimension of a tensor, sharing its memory.
-fn part(tensor: &CubeTensor, dim: usize, range: Range<usize>) -> CubeTensor {
-    let size = tensor.dtype.size();
-    let mut part = tensor.clone();
-    let start = range.start * tensor.meta.strides()[dim] * size;
-    part.handle = part.handle.offset_start(start as u64);
-    part.meta.shape_mut()[dim] = range.len();
-    part
 }
 
 /// `scale * a b` in this dtype, scaled before it is rounded.
@@ -150,10 +119,9 @@ pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
             return cooperative::product_into(&chosen, &a, &b, out);
         }
     }
-    if a.dtype == DType::F32 && width(&a) > LONGEST_SUM {
-        return copy(&by_parts(&a, &b), out);
+    if !unit_product::product_into(&a, &b, out) {
+        by_cubek(&a, &b, out);
     }
-    by_cubek(&a, &b, out);
 }
 
 /// `a b + c d + bias` in the dtype of a, where c and d share a short side; d and the bias may be in another dtype.
@@ -313,7 +281,7 @@ fn on_tensor_cores(a: &CubeTensor) -> bool {
 }
 
 /// Whether two buffers of a tile pay: all sides are long.
-fn is_large(a: &CubeTensor, b: &CubeTensor) -> bool {
+pub(super) fn is_large(a: &CubeTensor, b: &CubeTensor) -> bool {
     let last = a.meta.rank() - 1;
     let sides = [
         a.meta.shape()[last - 1],
