@@ -42,6 +42,7 @@ pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTens
 }
 
 /// Writes numbers to another tensor of as many.
+#[cfg(feature = "cuda")]
 pub(super) fn copy(numbers: &CubeTensor, target: &CubeTensor) {
     scale(numbers, None, 1.0, target);
 }
