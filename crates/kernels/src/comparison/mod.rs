@@ -20,7 +20,7 @@ mod rows;
 
 #[cfg(all(feature = "cube", feature = "flex"))]
 pub(crate) use case::{has, near};
-#[cfg(all(feature = "cube", feature = "flex"))]
+#[cfg(all(feature = "vulkan", feature = "flex"))]
 pub(crate) use devices::Shard;
 #[cfg(feature = "cube")]
 pub(crate) use devices::gpus;
