@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 
 use super::matrices::{Distances, PIECE, Side, own_tile};
 use super::memory::{buffer, elem};
-use super::planes::{PLANES, Planes};
+use super::planes::{PLANES, Planes, zeros};
 
 /// Rows and columns of a cube's tile. Larger ones leave a processor room for one cube only, which waits for its memory.
 const TILE: usize = 128;
@@ -154,18 +154,7 @@ fn multiply<E: Float, N: Size>(
 
     let mut shared = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.shared()));
     let side = comptime!(plan.planes.side);
-    let mut sums = Sequence::<Matrix<f32>>::new();
-    #[unroll]
-    for _ in 0..comptime!(plan.matrices() * plan.matrices()) {
-        sums.push(Matrix::<f32>::from_value(
-            MatrixIdent::Accumulator,
-            side,
-            side,
-            side,
-            MatrixLayout::Undefined,
-            0.0f32,
-        ));
-    }
+    let sums = zeros(comptime!(plan.matrices() * plan.matrices()), side);
     let left_start = outer * size.left.outer + inner * size.left.inner;
     let right_start = outer * size.right.outer + inner * size.right.inner;
     let left_side = from_tile(row, size.rows, left_start, size.left.pitch, plan.left);

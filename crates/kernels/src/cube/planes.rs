@@ -2,8 +2,10 @@
 
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::cmma::{Matrix, MatrixIdent, MatrixLayout};
 use cubecl::features::Plane;
 use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
 
 use super::memory::elem;
 
@@ -63,4 +65,28 @@ impl Planes {
     pub(super) fn sharers(self) -> usize {
         self.units / self.side
     }
+}
+
+/// A matrix of sums, which are zeros.
+#[cube]
+pub(super) fn zero(#[comptime] side: usize) -> Matrix<f32> {
+    Matrix::<f32>::from_value(
+        MatrixIdent::Accumulator,
+        side,
+        side,
+        side,
+        MatrixLayout::Undefined,
+        0.0f32,
+    )
+}
+
+/// So many of them.
+#[cube]
+pub(super) fn zeros(#[comptime] count: usize, #[comptime] side: usize) -> Sequence<Matrix<f32>> {
+    let mut sums = Sequence::<Matrix<f32>>::new();
+    #[unroll]
+    for _ in 0..count {
+        sums.push(zero(side));
+    }
+    sums
 }

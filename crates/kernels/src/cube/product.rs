@@ -83,15 +83,13 @@ fn result(a: &CubeTensor, b: &CubeTensor, dtype: DType) -> CubeTensor {
 /// # Shapes
 /// As [`product`].
 pub(crate) fn product_times(a: CubeTensor, b: CubeTensor, scale: f32, dtype: DType) -> CubeTensor {
+    let b = cast(b, a.dtype);
     #[cfg(feature = "cuda")]
-    {
-        let b = cast(b.clone(), a.dtype);
-        if hopper::takes_thin(&a, &b) {
-            return hopper::thin(&a, &b, scale, dtype);
-        }
+    if hopper::takes_thin(&a, &b) {
+        return hopper::thin(&a, &b, scale, dtype);
     }
     #[cfg(feature = "vulkan")]
-    if let Some(out) = thin_product::product(&a, &cast(b.clone(), a.dtype), scale, dtype) {
+    if let Some(out) = thin_product::product(&a, &b, scale, dtype) {
         return out;
     }
     match scale == 1.0 {

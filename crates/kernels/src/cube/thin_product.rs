@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 use super::columns::column_sums;
 use super::matrices::{PIECE, Side};
 use super::memory::{buffer, elem, empty, reshaped};
-use super::planes::{PLANES, Planes};
+use super::planes::{PLANES, Planes, zeros};
 
 /// Numbers of a line of memory: what a plane, or a cube, reads of each row at a time, and as many rows.
 const LINE: usize = 64;
@@ -27,6 +27,12 @@ const ROWS: usize = 128;
 
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+
+#[cfg(test)]
+thread_local! {
+    /// The products that this thread launched: tests see who computed.
+    static LAUNCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// What the compiler has to know of a product; every distinct value is one compiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,24 +231,6 @@ fn matrix<E: Float, N: Size>(
     matrix
 }
 
-#[cube]
-fn zeros(#[comptime] plan: Plan) -> Sequence<Matrix<f32>> {
-    let side = comptime!(plan.side());
-    let mut sums = Sequence::<Matrix<f32>>::new();
-    #[unroll]
-    for _ in 0..comptime!(plan.short()) {
-        sums.push(Matrix::<f32>::from_value(
-            MatrixIdent::Accumulator,
-            side,
-            side,
-            side,
-            MatrixLayout::Undefined,
-            0.0f32,
-        ));
-    }
-    sums
-}
-
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn multiply<E: Float, O: Float, N: Size>(
@@ -290,7 +278,7 @@ fn multiply<E: Float, O: Float, N: Size>(
         .runtime(),
         pieces: comptime!(plan.existing() as u32).runtime(),
     };
-    let sums = zeros(plan);
+    let sums = zeros(comptime!(plan.short()), side);
     let planes = comptime!(PLANES as u32);
     if plane < count {
         let mut held_left = fetch::<N>(left, &left_side, lane, comptime!(plan.rows()));
@@ -402,6 +390,8 @@ pub(super) fn product(
     }
     plan.turned = right.transposed;
     let out = empty(a, &[m, n], dtype);
+    #[cfg(test)]
+    LAUNCHED.set(LAUNCHED.get() + 1);
     // SAFETY: rows that do not exist are neither read nor written.
     unsafe {
         multiply::launch_unchecked(
@@ -490,7 +480,7 @@ fn add_outer<E: Float, N: Size>(
         count: end - begin,
         pieces: comptime!((plan.rank / PIECE) as u32).runtime(),
     };
-    let sums = zeros(plan);
+    let sums = zeros(comptime!(plan.short()), side);
     let mut held_wide = fetch::<N>(x, &wide_side, UNIT_POS_X, comptime!(plan.wide()));
     let mut held_narrow = fetch::<N>(d, &narrow_side, UNIT_POS_X, comptime!(plan.narrow()));
     let line = comptime!(LINE as u32);
@@ -608,6 +598,8 @@ pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<C
     let rows = m.div_ceil(parts).next_multiple_of(LINE);
     let parts = m.div_ceil(rows);
     let sums = empty(x, &[parts, c * rank], DType::F32);
+    #[cfg(test)]
+    LAUNCHED.set(LAUNCHED.get() + 1);
     // SAFETY: rows and columns that do not exist are neither read nor written.
     unsafe {
         add_outer::launch_unchecked(

@@ -10,6 +10,7 @@ use super::*;
 use crate::comparison::{gpus, near};
 use crate::cube::apply::primitive;
 use crate::cube::memory::transposed;
+use crate::cube::product as seam;
 
 fn there(x: &Tensor<2>, gpu: &Device, turned: bool) -> CubeTensor {
     let x = if turned {
@@ -28,17 +29,40 @@ fn random(shape: [usize; 2]) -> Tensor<2> {
     x.cast(DType::F16).cast(DType::F32)
 }
 
+/// The GPUs that have such matrices.
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn devices() -> Vec<Device> {
+    let has = |gpu: &Device| {
+        let has = Planes::of(&there(&random([16, 16]), gpu, false), |_| 0).is_some();
+        if !has {
+            println!("skipped: no matrices of planes on {gpu:?}");
+        }
+        has
+    };
+    gpus().into_iter().map(Device::inner).filter(has).collect()
+}
+
+/// The seam for products sends those with a rank here, and their transposes.
+#[test]
+fn products_with_a_rank_are_computed_by_these_kernels() {
+    for gpu in devices() {
+        let (x, a) = (
+            there(&random([64, 64]), &gpu, false),
+            there(&random([64, 8]), &gpu, false),
+        );
+        let before = LAUNCHED.get();
+        let low = seam::product_times(x.clone(), a, 2.0, DType::F16);
+        assert_eq!(LAUNCHED.get(), before + 1);
+        drop(seam::outer(&x, &low, true));
+        assert_eq!(LAUNCHED.get(), before + 2);
+    }
+}
+
 /// Rows that no matrix divides, sums shorter than what a cube reads at a time, ranks of less than a matrix to two, both storage
 /// orders.
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
 fn products_are_those_of_the_portable_form() {
-    for gpu in gpus().into_iter().map(Device::inner) {
-        let one = there(&random([16, 16]), &gpu, false);
-        if Planes::of(&one, |_| 0).is_none() {
-            println!("skipped: no matrices of planes on {gpu:?}");
-            continue;
-        }
+    for gpu in devices() {
         for [m, k, n] in [[16, 64, 16], [100, 2048, 8], [33, 704, 32], [1, 128, 24]] {
             let (a, b) = (random([m, k]), random([k, n]));
             let expected = a
@@ -67,14 +91,8 @@ fn products_are_those_of_the_portable_form() {
 
 /// Rows and columns that no cube divides, one part and several, both orientations.
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
 fn outer_products_are_those_of_the_portable_form() {
-    for gpu in gpus().into_iter().map(Device::inner) {
-        let one = there(&random([16, 16]), &gpu, false);
-        if Planes::of(&one, |_| 0).is_none() {
-            println!("skipped: no matrices of planes on {gpu:?}");
-            continue;
-        }
+    for gpu in devices() {
         for [m, c, rank] in [[64, 64, 16], [1, 128, 32], [700, 136, 8], [331, 2048, 24]] {
             let (x, d) = (random([m, c]), random([m, rank]));
             let expected = x.clone().transpose().matmul(d.clone());

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 
 pub(super) use super::super::matrices::PIECE;
 pub(super) use super::super::planes::{PLANES, Planes};
+use super::super::planes::{zero, zeros};
 
 /// Rows of the other side that are seen at a time. With more of them, an H200 has room for one cube on a processor only.
 pub(super) const COLUMNS: usize = 32;
@@ -258,25 +259,7 @@ fn left_sides<E: Float, N: Size>(
 /// New sums of a plane, as wide as a row of operands.
 #[cube]
 pub(super) fn sums(#[comptime] plan: Plan) -> Sequence<Matrix<f32>> {
-    let mut sums = Sequence::<Matrix<f32>>::new();
-    #[unroll]
-    for _ in 0..comptime!(plan.depth()) {
-        sums.push(zeros(plan));
-    }
-    sums
-}
-
-#[cube]
-fn zeros(#[comptime] plan: Plan) -> Matrix<f32> {
-    let side = comptime!(plan.side());
-    Matrix::<f32>::from_value(
-        MatrixIdent::Accumulator,
-        side,
-        side,
-        side,
-        MatrixLayout::Undefined,
-        0.0f32,
-    )
+    zeros(comptime!(plan.depth()), comptime!(plan.side()))
 }
 
 /// The products of the plane's rows with a matrix of rows of a tile.
@@ -289,7 +272,7 @@ pub(super) fn score<E: Float, N: Size>(
     #[comptime] plan: Plan,
 ) -> Matrix<f32> {
     let side = comptime!(plan.side());
-    let sum = zeros(plan);
+    let sum = zero(side);
     #[unroll]
     for k in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.

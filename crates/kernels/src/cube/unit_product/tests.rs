@@ -11,7 +11,7 @@ use super::*;
 use crate::comparison::{gpus, has, near};
 use crate::cube::apply::primitive;
 use crate::cube::memory::{empty, transposed};
-use crate::cube::product::first_that_fits;
+use crate::cube::product::{self as seam, first_that_fits};
 
 fn random(shape: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device)
@@ -66,6 +66,19 @@ fn products_by_units_are_those_of_the_portable_form_on_gpus() {
                 }
             }
         }
+    }
+}
+
+/// The seam for products sends those in `f32` here.
+#[test]
+fn products_in_f32_are_computed_by_units_on_gpus() {
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let x = || primitive(random([1, 1, 8, 8], &gpu));
+        let before = LAUNCHED.get();
+        let y = seam::product(x(), x(), DType::F32);
+        assert_eq!(LAUNCHED.get(), before + 1);
+        seam::product_into(x(), x(), &y);
+        assert_eq!(LAUNCHED.get(), before + 2);
     }
 }
 
