@@ -261,14 +261,15 @@ fn multiply<E: Float, O: Float, N: Size>(
         comptime!(LINE as u32) * right_pitch
     };
     let count = depth / comptime!(LINE as u32);
+    let first = min(plane, count - 1);
     let mut left_side = Source {
-        start: row * left_pitch + plane * line,
+        start: row * left_pitch + first * line,
         pitch: left_pitch,
         count: rows - row,
         pieces: line,
     };
     let mut right_side = Source {
-        start: plane * right_step,
+        start: first * right_step,
         pitch: right_pitch,
         count: comptime!(
             plan.shorts()
@@ -279,57 +280,61 @@ fn multiply<E: Float, O: Float, N: Size>(
         pieces: comptime!(plan.existing() as u32).runtime(),
     };
     let sums = zeros(comptime!(plan.short()), side);
+    // All planes take as many steps, since a driver may let a whole cube wait where a plane should; those behind the end add zeros.
     let planes = comptime!(PLANES as u32);
-    if plane < count {
-        let mut held_left = fetch::<N>(left, &left_side, lane, comptime!(plan.rows()));
-        let mut held_right = fetch::<N>(right, &right_side, lane, comptime!(plan.shorts()));
-        for at in range_stepped(plane, count, planes) {
-            put::<N>(&held_left, &mut shared, own, lane, comptime!(plan.rows()));
-            put::<N>(
-                &held_right,
-                &mut shared,
-                own_right,
-                lane,
-                comptime!(plan.shorts()),
+    let mut held_left = fetch::<N>(left, &left_side, lane, comptime!(plan.rows()));
+    let mut held_right = fetch::<N>(right, &right_side, lane, comptime!(plan.shorts()));
+    for at in range_stepped(0, count, planes) {
+        let exists = u32::cast_from(at + plane < count);
+        #[unroll]
+        for j in 0..comptime!(plan.rows().held()) {
+            held_left[j] = held_left[j] * Vector::new(exists);
+        }
+        put::<N>(&held_left, &mut shared, own, lane, comptime!(plan.rows()));
+        put::<N>(
+            &held_right,
+            &mut shared,
+            own_right,
+            lane,
+            comptime!(plan.shorts()),
+        );
+        sync_plane();
+        if at + planes + plane < count {
+            left_side.start += planes * line;
+            right_side.start += planes * right_step;
+            held_left = fetch::<N>(left, &left_side, lane, comptime!(plan.rows()));
+            held_right = fetch::<N>(right, &right_side, lane, comptime!(plan.shorts()));
+        }
+        #[unroll]
+        for k in 0..comptime!(LINE / side) {
+            let a = matrix::<E, N>(
+                &shared,
+                own + comptime!((k * side / PIECE) as u32),
+                MatrixIdent::A,
+                false,
+                comptime!(plan.rows()),
+                side,
             );
-            sync_plane();
-            if at + planes < count {
-                left_side.start += planes * line;
-                right_side.start += planes * right_step;
-                held_left = fetch::<N>(left, &left_side, lane, comptime!(plan.rows()));
-                held_right = fetch::<N>(right, &right_side, lane, comptime!(plan.shorts()));
-            }
             #[unroll]
-            for k in 0..comptime!(LINE / side) {
-                let a = matrix::<E, N>(
+            for j in 0..comptime!(plan.short()) {
+                let lines = comptime!(plan.shorts());
+                let (along, across) = comptime!(match plan.turned {
+                    true => (k * side / PIECE, j * side * lines.pitch()),
+                    false => (k * side * lines.pitch(), j * side / PIECE),
+                });
+                let b = matrix::<E, N>(
                     &shared,
-                    own + comptime!((k * side / PIECE) as u32),
-                    MatrixIdent::A,
-                    false,
-                    comptime!(plan.rows()),
+                    own_right + comptime!((along + across) as u32),
+                    MatrixIdent::B,
+                    comptime!(plan.turned),
+                    lines,
                     side,
                 );
-                #[unroll]
-                for j in 0..comptime!(plan.short()) {
-                    let lines = comptime!(plan.shorts());
-                    let (along, across) = comptime!(match plan.turned {
-                        true => (k * side / PIECE, j * side * lines.pitch()),
-                        false => (k * side * lines.pitch(), j * side / PIECE),
-                    });
-                    let b = matrix::<E, N>(
-                        &shared,
-                        own_right + comptime!((along + across) as u32),
-                        MatrixIdent::B,
-                        comptime!(plan.turned),
-                        lines,
-                        side,
-                    );
-                    let sum = sums.index(j);
-                    cmma::execute(&a, &b, sum, sum);
-                }
+                let sum = sums.index(j);
+                cmma::execute(&a, &b, sum, sum);
             }
-            sync_plane();
         }
+        sync_plane();
     }
 
     // The planes' sums, added up in order.
@@ -385,7 +390,7 @@ pub(super) fn product(
     let (left, right, mut plan) = fitting(a, b)?;
     let ([m, k], [_, n]) = (left.size, right.size);
     let cubes = m.div_ceil(plan.side());
-    if left.transposed || !k.is_multiple_of(LINE) || cubes > most_cubes(a) {
+    if left.transposed || k == 0 || !k.is_multiple_of(LINE) || cubes > most_cubes(a) {
         return None;
     }
     plan.turned = right.transposed;
