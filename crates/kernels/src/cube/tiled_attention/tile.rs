@@ -91,9 +91,10 @@ impl Plan {
         PLANES * self.exchanged()
     }
 
-    /// Whether a unit computes a piece of a row of scores.
+    /// Whether a unit computes a piece of a row of scores, and a plane can wait for itself alone: not all take the same way. Mesa's
+    /// software driver, whose planes have a unit for each row, lets the whole cube wait.
     pub(super) fn fits(self) -> bool {
-        self.side() == PIECE * self.planes.sharers()
+        self.planes.sharers() > 1 && self.side() == PIECE * self.planes.sharers()
     }
 
     /// Bytes of shared memory, with what is known of each row of the other side.
