@@ -1,7 +1,8 @@
 //! Large matrix products by the matrices of planes, from shared memory. Sums are `f32`.
 //!
-//! A cube multiplies 128 x 128 numbers, 32 of the sum at a time; while it does, its units hold the next 32 in registers. Both
-//! sides lie in shared memory as in global memory, whichever way round that is: the matrices are loaded in either order.
+//! A cube multiplies 256 x 128 or 128 x 256 numbers, or 128 x 128 where those would be few, 32 of the sum at a time. Meanwhile its units hold
+//! the next 32 in registers; between the products they put them into shared memory, and fetch those after them. Both sides lie
+//! in shared memory as in global memory, whichever way round that is: the matrices are loaded in either order.
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
@@ -13,11 +14,14 @@ use super::matrices::{Distances, PIECE, Side, own_tile};
 use super::memory::{buffer, elem};
 use super::planes::{PLANES, Planes, zeros};
 
-/// Rows and columns of a cube's tile. Larger ones leave a processor room for one cube only, which waits for its memory.
+/// Rows and columns of a tile.
 const TILE: usize = 128;
 
-/// Numbers that are summed at a time. Twice as many, or two buffers, leave room for one cube only, too.
+/// Numbers that are summed at a time. Twice as many, or two buffers, take more shared memory than a cube may have.
 const DEPTH: usize = 32;
+
+/// Cubes of two tiles that are worth it: an H200 has 132 processors, which take one of them each, or two of one tile.
+const ENOUGH: usize = 128;
 
 /// Rows and columns of a plane.
 const OF_PLANE: usize = 64;
@@ -41,6 +45,8 @@ struct Plan {
     /// The result is of the type of the operands, not `f32`.
     rounded: bool,
     planes: Planes,
+    /// Tiles of a cube, down and across; each has a group of [`PLANES`] planes.
+    tiles: [usize; 2],
 }
 
 /// How a side of a tile lies in shared memory: as in global memory, in lines.
@@ -52,7 +58,10 @@ struct Staged {
     wide: bool,
     /// The sum is of whole depths.
     deep: bool,
+    /// Units of a group.
     units: usize,
+    /// Groups that copy a part each.
+    parts: usize,
 }
 
 impl Staged {
@@ -76,7 +85,7 @@ impl Staged {
 
     /// Pieces that a unit copies.
     fn held(self) -> usize {
-        TILE * DEPTH / PIECE / self.units
+        TILE * DEPTH / PIECE / self.units / self.parts
     }
 
     /// Lines between them.
@@ -86,9 +95,33 @@ impl Staged {
 }
 
 impl Plan {
+    /// Tiles of a cube.
+    fn groups(self) -> usize {
+        self.tiles[0] * self.tiles[1]
+    }
+
     /// Matrices along a plane's rows or columns.
     fn matrices(self) -> usize {
         OF_PLANE / self.planes.side
+    }
+
+    /// Products of matrices for one depth.
+    fn products(self) -> usize {
+        DEPTH / self.planes.side * self.matrices() * self.matrices()
+    }
+
+    /// The pieces of both sides that a unit puts, and those that it fetches, after so many of these products: from one to before
+    /// another. In their second half all matrices are loaded, so that the memory is free.
+    fn between(self, products: usize) -> [(usize, usize); 2] {
+        let pieces = self.left.held() + self.right.held();
+        let quarter = self.products() / 4;
+        [2, 3].map(|begin| {
+            let place = |products: usize| {
+                let done = products.saturating_sub(begin * quarter);
+                (done * pieces / quarter).min(pieces)
+            };
+            (place(products), place(products + 1))
+        })
     }
 
     /// Pieces of a row of the result that a plane writes by way of shared memory, and how many rows at a time.
@@ -103,16 +136,16 @@ impl Plan {
     /// Pieces of shared memory.
     fn shared(self) -> usize {
         let (pieces, rows) = self.written();
-        let sides = |right: Staged| self.left.size() + right.size();
-        let stage = sides(self.right).max(self.more.map_or(0, |more| {
-            Staged {
-                along: true,
-                ..self.left
-            }
-            .size()
-                + more.size()
-        }));
-        stage.max(PLANES * rows * (pieces + 1))
+        let stage = |left: Staged, right: Staged| {
+            self.tiles[0] * left.size() + self.tiles[1] * right.size()
+        };
+        let along = Staged {
+            along: true,
+            ..self.left
+        };
+        let more = self.more.map_or(0, |more| stage(along, more));
+        let stage = stage(self.left, self.right).max(more);
+        stage.max(self.groups() * PLANES * rows * (pieces + 1))
     }
 }
 
@@ -149,7 +182,9 @@ fn multiply<E: Float, N: Size>(
 ) {
     let own = own_tile(size.row_tiles, size.column_tiles);
     let tile = comptime!(TILE as u32);
-    let (row, column) = (own.row * tile, own.column * tile);
+    let group = group(plan);
+    let row = (own.row * comptime!(plan.tiles[0] as u32) + group.row) * tile;
+    let column = (own.column * comptime!(plan.tiles[1] as u32) + group.column) * tile;
     let (outer, inner) = (CUBE_POS_Y / size.inner, CUBE_POS_Y % size.inner);
 
     let mut shared = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.shared()));
@@ -157,12 +192,20 @@ fn multiply<E: Float, N: Size>(
     let sums = zeros(comptime!(plan.matrices() * plan.matrices()), side);
     let left_start = outer * size.left.outer + inner * size.left.inner;
     let right_start = outer * size.right.outer + inner * size.right.inner;
-    let left_side = from_tile(row, size.rows, left_start, size.left.pitch, plan.left);
+    let left_side = from_tile(
+        row,
+        size.rows,
+        left_start,
+        size.left.pitch,
+        group.column,
+        plan.left,
+    );
     let right_side = from_tile(
         column,
         size.columns,
         right_start,
         size.right.pitch,
+        group.row,
         plan.right,
     );
     add_products::<E, N>(
@@ -184,8 +227,15 @@ fn multiply<E: Float, N: Size>(
             ..plan.left
         });
         let other = comptime!(plan.more.unwrap_or(plan.right));
-        let left_side = from_tile(row, size.rows, 0u32, size.more_left, along);
-        let right_side = from_tile(column, size.columns, 0u32, size.more_right, other);
+        let left_side = from_tile(row, size.rows, 0u32, size.more_left, group.column, along);
+        let right_side = from_tile(
+            column,
+            size.columns,
+            0u32,
+            size.more_right,
+            group.row,
+            other,
+        );
         add_products::<E, N>(
             more_left,
             more_right,
@@ -203,6 +253,23 @@ fn multiply<E: Float, N: Size>(
     write::<E, N>(&sums, &mut shared, out, row, column, start, &size, plan);
 }
 
+/// Which of the cube's tiles is that of a unit's group.
+#[derive(CubeType, Clone, Copy)]
+struct Group {
+    row: u32,
+    column: u32,
+}
+
+#[cube]
+fn group(#[comptime] plan: Plan) -> Group {
+    let group = UNIT_POS_X / comptime!(plan.left.units as u32);
+    let across = comptime!(plan.tiles[1] as u32);
+    Group {
+        row: group / across,
+        column: group % across,
+    }
+}
+
 /// What a unit copies of a side: pieces of some lines, the first of them where the sum begins.
 #[derive(CubeType, Clone, Copy)]
 struct Source {
@@ -217,9 +284,26 @@ struct Source {
 }
 
 #[cube]
-fn from_tile(first: u32, all: u32, start: u32, pitch: u32, #[comptime] side: Staged) -> Source {
+fn from_tile(
+    first: u32,
+    all: u32,
+    start: u32,
+    pitch: u32,
+    part: u32,
+    #[comptime] side: Staged,
+) -> Source {
     let pieces = comptime!(side.pieces() as u32);
-    let line = UNIT_POS_X / pieces;
+    let unit = UNIT_POS_X % comptime!(side.units as u32);
+    let line = unit / pieces;
+    // A group's tile may begin beyond the last row: nothing of it is written.
+    let first = if comptime!(side.wide) {
+        first
+    } else {
+        min(
+            first,
+            (all - 1) / comptime!(PIECE as u32) * comptime!(PIECE as u32),
+        )
+    };
     // Units that write at a time take lines whose pieces lie in different banks.
     let line = if comptime!(side.along) {
         line / 8 * 8 + line % 2 * 4 + line / 2 % 4
@@ -231,28 +315,32 @@ fn from_tile(first: u32, all: u32, start: u32, pitch: u32, #[comptime] side: Sta
     } else {
         first / comptime!(PIECE as u32)
     };
+    let line =
+        line + part % comptime!(side.parts as u32) * comptime!((side.lines() / side.parts) as u32);
     Source {
         line,
-        piece: UNIT_POS_X % pieces,
+        piece: unit % pieces,
         start: start + at,
         pitch,
         exist: all - first,
     }
 }
 
-/// Brings a unit's pieces of the numbers from one place of the sum on to registers. Those that do not exist are zeros, or are not
-/// looked at.
+/// Brings some of a unit's pieces of the numbers from one place of the sum on to registers. Those that do not exist are zeros, or
+/// are not looked at.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn fetch<N: Size>(
     from: &[Vector<u32, N>],
     held: &mut Array<Vector<u32, N>>,
     source: &Source,
     at: u32,
     depth: u32,
+    #[comptime] pieces: (usize, usize),
     #[comptime] side: Staged,
 ) {
     #[unroll]
-    for j in 0..comptime!(side.held()) {
+    for j in comptime!(pieces.0)..comptime!(pieces.1) {
         let mut line = source.line + comptime!((j * side.step()) as u32);
         let mut piece = source.piece;
         let size = comptime!(PIECE as u32);
@@ -289,18 +377,19 @@ fn fetch<N: Size>(
     }
 }
 
+/// Puts some of them into shared memory.
 #[cube]
 fn put<N: Size>(
     held: &Array<Vector<u32, N>>,
     shared: &mut Shared<[Vector<u32, N>]>,
     source: &Source,
-    #[comptime] start: usize,
+    start: u32,
+    #[comptime] pieces: (usize, usize),
     #[comptime] side: Staged,
 ) {
-    let first =
-        source.line * comptime!(side.pitch() as u32) + source.piece + comptime!(start as u32);
+    let first = source.line * comptime!(side.pitch() as u32) + source.piece + start;
     #[unroll]
-    for j in 0..comptime!(side.held()) {
+    for j in comptime!(pieces.0)..comptime!(pieces.1) {
         shared[(first + comptime!((j * side.step() * side.pitch()) as u32)) as usize] = held[j];
     }
 }
@@ -336,7 +425,7 @@ fn add_products<E: Float, N: Size>(
     let mut a = Sequence::<Matrix<E>>::new();
     let mut b = Sequence::<Matrix<E>>::new();
     #[unroll]
-    for _ in 0..matrices {
+    for _ in 0..comptime!(DEPTH / side * matrices) {
         // SAFETY: loaded before they are multiplied.
         a.push(unsafe {
             Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, left_layout)
@@ -348,59 +437,110 @@ fn add_products<E: Float, N: Size>(
     }
     let across = comptime!((TILE / OF_PLANE) as u32);
     let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
+    let plane = plane % comptime!(PLANES as u32);
     let plane_row = plane / across * comptime!(OF_PLANE as u32);
     let plane_column = plane % across * comptime!(OF_PLANE as u32);
-    let right_start = comptime!(ls.size());
+    let group = group(plan);
+    let left_start = group.row * comptime!(ls.size() as u32);
+    let right_start =
+        comptime!((plan.tiles[0] * ls.size()) as u32) + group.column * comptime!(rs.size() as u32);
 
     let mut held_left = Array::<Vector<u32, N>>::new(comptime!(ls.held()));
     let mut held_right = Array::<Vector<u32, N>>::new(comptime!(rs.held()));
-    fetch::<N>(left, &mut held_left, &left_side, 0u32, depth, ls);
-    fetch::<N>(right, &mut held_right, &right_side, 0u32, depth, rs);
-    put::<N>(&held_left, shared, &left_side, 0usize, ls);
-    put::<N>(&held_right, shared, &right_side, right_start, rs);
-    sync_cube();
+    let (all_left, all_right) = comptime!(((0, ls.held()), (0, rs.held())));
+    fetch::<N>(left, &mut held_left, &left_side, 0u32, depth, all_left, ls);
+    fetch::<N>(
+        right,
+        &mut held_right,
+        &right_side,
+        0u32,
+        depth,
+        all_right,
+        rs,
+    );
+    put::<N>(&held_left, shared, &left_side, left_start, all_left, ls);
+    put::<N>(&held_right, shared, &right_side, right_start, all_right, rs);
     let step = comptime!(DEPTH as u32);
+    if step < depth {
+        fetch::<N>(left, &mut held_left, &left_side, step, depth, all_left, ls);
+        fetch::<N>(
+            right,
+            &mut held_right,
+            &right_side,
+            step,
+            depth,
+            all_right,
+            rs,
+        );
+    }
+    sync_cube();
     for at in range_stepped(0, depth, step) {
-        let next = at + step;
-        if next < depth {
-            fetch::<N>(left, &mut held_left, &left_side, next, depth, ls);
-            fetch::<N>(right, &mut held_right, &right_side, next, depth, rs);
-        }
+        let (next, after) = (at + step, at + 2 * step);
         #[unroll]
         for k in 0..comptime!(DEPTH / side) {
             #[unroll]
             for i in 0..matrices {
-                load::<E, N>(a.index_mut(i), &*shared, plane_row, 0usize, i, k, side, ls);
+                let a = a.index_mut(comptime!(k * matrices + i));
+                load::<E, N>(a, &*shared, plane_row, left_start, i, k, side, ls);
             }
             #[unroll]
             for i in 0..matrices {
-                load::<E, N>(
-                    b.index_mut(i),
-                    &*shared,
-                    plane_column,
-                    right_start,
-                    i,
-                    k,
-                    side,
-                    rs,
-                );
+                let b = b.index_mut(comptime!(k * matrices + i));
+                load::<E, N>(b, &*shared, plane_column, right_start, i, k, side, rs);
             }
-            #[unroll]
-            for i in 0..matrices {
-                #[unroll]
-                for j in 0..matrices {
-                    let sum = sums.index(comptime!(i * matrices + j));
-                    cmma::execute(a.index(i), b.index(j), sum, sum);
+        }
+        #[unroll]
+        for product in 0..comptime!(plan.products()) {
+            let [puts, fetches] = comptime!(plan.between(product));
+            if comptime!(product == plan.products() / 2) {
+                // No plane loads any more.
+                sync_cube();
+            }
+            if comptime!(puts.0 < puts.1) {
+                if next < depth {
+                    let (of_left, of_right) = comptime!(of_sides(puts, ls.held()));
+                    put::<N>(&held_left, shared, &left_side, left_start, of_left, ls);
+                    put::<N>(&held_right, shared, &right_side, right_start, of_right, rs);
                 }
             }
+            if comptime!(fetches.0 < fetches.1) {
+                if after < depth {
+                    let (of_left, of_right) = comptime!(of_sides(fetches, ls.held()));
+                    fetch::<N>(left, &mut held_left, &left_side, after, depth, of_left, ls);
+                    fetch::<N>(
+                        right,
+                        &mut held_right,
+                        &right_side,
+                        after,
+                        depth,
+                        of_right,
+                        rs,
+                    );
+                }
+            }
+            let (k, sum) = comptime!((
+                product / (matrices * matrices),
+                product % (matrices * matrices)
+            ));
+            let (i, j) = comptime!((sum / matrices, sum % matrices));
+            let sum = sums.index(sum);
+            cmma::execute(
+                a.index(comptime!(k * matrices + i)),
+                b.index(comptime!(k * matrices + j)),
+                sum,
+                sum,
+            );
         }
         sync_cube();
-        if next < depth {
-            put::<N>(&held_left, shared, &left_side, 0usize, ls);
-            put::<N>(&held_right, shared, &right_side, right_start, rs);
-            sync_cube();
-        }
     }
+}
+
+/// Of the pieces of both sides, those of the left, which come first, and those of the right.
+fn of_sides(pieces: (usize, usize), left: usize) -> ((usize, usize), (usize, usize)) {
+    (
+        (pieces.0.min(left), pieces.1.min(left)),
+        (pieces.0.max(left) - left, pieces.1.max(left) - left),
+    )
 }
 
 /// One matrix of a side: the i-th of the plane's rows or columns, the k-th of the sum.
@@ -409,7 +549,7 @@ fn load<E: Float, N: Size>(
     matrix: &mut Matrix<E>,
     shared: &Shared<[Vector<u32, N>]>,
     first: u32,
-    #[comptime] start: usize,
+    start: u32,
     #[comptime] i: usize,
     #[comptime] k: usize,
     #[comptime] square: usize,
@@ -418,10 +558,12 @@ fn load<E: Float, N: Size>(
     let (across, along) = comptime!((i * square, k * square));
     let at = if comptime!(side.along) {
         (first + comptime!(across as u32)) * comptime!(side.pitch() as u32)
-            + comptime!((start + along / PIECE) as u32)
+            + start
+            + comptime!((along / PIECE) as u32)
     } else {
         first / comptime!(PIECE as u32)
-            + comptime!((start + along * side.pitch() + across / PIECE) as u32)
+            + start
+            + comptime!((along * side.pitch() + across / PIECE) as u32)
     };
     let at = at as usize;
     // In numbers of 32 bits.
@@ -450,6 +592,7 @@ fn write<E: Float, N: Size>(
     let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
     let lane = UNIT_POS_X % comptime!(plan.planes.units as u32);
     let own = plane * comptime!((rows * pitch) as u32);
+    let plane = plane % comptime!(PLANES as u32);
     let first_row = row + plane / across * comptime!(OF_PLANE as u32);
     let first =
         (column + plane % across * comptime!(OF_PLANE as u32)) / comptime!(PIECE as u32) * wide;
@@ -506,6 +649,8 @@ pub(super) struct Chosen {
     /// The sides of a second product.
     more: Option<(Side, Side)>,
     planes: Planes,
+    /// Tiles of a cube, down and across.
+    tiles: [usize; 2],
 }
 
 /// How `a b`, or `a b + c d` with a short side between them, is computed here, if it is.
@@ -542,15 +687,27 @@ pub(super) fn chosen(
         && tiles <= most.0 as usize
         && left.batch.iter().product::<usize>() <= most.1 as usize;
     let planes = fits.then(|| Planes::of(a, |_| SHARED_BYTES)).flatten()?;
+    let hardware = &a.client.properties().hardware;
+    let room = hardware.max_units_per_cube as usize >= 2 * PLANES * planes.units
+        && hardware.max_shared_memory_size >= 2 * SHARED_BYTES;
+    // Lines along which sums run are short, and cost more: two tiles share those.
+    let pair = match (left.transposed, right.transposed) {
+        (false, false) => [1, 2],
+        _ => [2, 1],
+    };
+    let pairs = m.div_ceil(pair[0] * TILE) * n.div_ceil(pair[1] * TILE);
+    let many = pairs * left.batch.iter().product::<usize>() >= ENOUGH;
+    let tiles = if many && room { pair } else { [1, 1] };
     Some(Chosen {
         left,
         right,
         more,
         planes,
+        tiles,
     })
 }
 
-/// What the largest plan needs.
+/// What the largest plan needs for each tile.
 const SHARED_BYTES: usize = 16 * 2 * TILE * (DEPTH / PIECE + 1);
 
 /// `a b`, and `c d` if it was chosen with them, written to memory without gaps, of their type or `f32`.
@@ -567,31 +724,36 @@ pub(super) fn product_into(
     let Chosen { left, right, .. } = chosen;
     let ([m, k], [_, n]) = (left.size, right.size);
     let deep = k.is_multiple_of(DEPTH);
+    let of_cube = chosen.tiles;
     let units = PLANES * chosen.planes.units;
-    let staged = |along: bool, size: usize| Staged {
+    // One side has tiles of its own in this direction, and is shared in the other.
+    let staged = |along: bool, size: usize, [own, shared]: [usize; 2]| Staged {
         along,
-        wide: size.is_multiple_of(TILE),
+        wide: size.is_multiple_of(own * TILE),
         deep,
         units,
+        parts: shared,
     };
+    let across = [of_cube[1], of_cube[0]];
     let (short, [more_left, more_right]) = match &chosen.more {
         Some((c, d)) => (c.size[1], [c.pitch, d.pitch]),
         None => (0, [0, 0]),
     };
     let plan = Plan {
-        left: staged(!left.transposed, m),
-        right: staged(right.transposed, n),
+        left: staged(!left.transposed, m, of_cube),
+        right: staged(right.transposed, n, across),
         more: chosen.more.as_ref().map(|(_, d)| Staged {
             deep: false,
-            ..staged(d.transposed, n)
+            ..staged(d.transposed, n, across)
         }),
         rounded: out.dtype != DType::F32,
         planes: chosen.planes,
+        tiles: of_cube,
     };
-    debug_assert!(plan.shared() * 16 <= SHARED_BYTES);
+    debug_assert!(plan.shared() * 16 <= plan.groups() * SHARED_BYTES);
     let result =
         Side::of(out).unwrap_or_else(|| unreachable!("rows as even as those of the right side"));
-    let tiles = [m.div_ceil(TILE), n.div_ceil(TILE)];
+    let tiles = [m.div_ceil(of_cube[0] * TILE), n.div_ceil(of_cube[1] * TILE)];
     let [outer, inner] = left.batch;
     let pieces = |distance: usize| (distance / PIECE) as u32;
     #[cfg(test)]
@@ -602,7 +764,7 @@ pub(super) fn product_into(
         multiply::launch_unchecked(
             &a.client,
             CubeCount::Static((tiles[0] * tiles[1]) as u32, (outer * inner) as u32, 1),
-            CubeDim::new_1d(units as u32),
+            CubeDim::new_1d((plan.groups() * units) as u32),
             4,
             buffer(a),
             buffer(b),

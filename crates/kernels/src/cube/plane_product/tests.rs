@@ -29,8 +29,8 @@ fn there(x: &Tensor<4>, gpu: &Device, turned: bool) -> CubeTensor {
     if turned { transposed(x) } else { x }
 }
 
-/// Tiles that divide the matrices and tiles that do not, every storage order, a batch, a second term whose short side is less
-/// than a depth and more than one.
+/// Tiles that divide the matrices and tiles that do not, one and two of a cube, every storage order, a batch, a second term whose
+/// short side is less than a depth and more than one.
 #[test]
 #[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
 fn products_are_those_of_the_portable_form() {
@@ -41,6 +41,9 @@ fn products_are_those_of_the_portable_form() {
         ([2, 3], 104, 64, 72, None),
         ([1, 1], 136, 64, 200, Some(8)),
         ([1, 1], 136, 72, 72, Some(40)),
+        ([1, 1], 256, 64, 128, Some(16)),
+        // The second tile of the last cube has no rows, or no columns.
+        ([2, 1], 264, 40, 264, None),
     ];
     for gpu in gpus().into_iter().map(Device::inner) {
         let one = there(&random([1, 1, 8, 8]), &gpu, false);
@@ -49,7 +52,7 @@ fn products_are_those_of_the_portable_form() {
             continue;
         }
         let shard = Shard::default();
-        for ([outer, inner], m, k, n, rank) in sizes {
+        for (turn, ([outer, inner], m, k, n, rank)) in sizes.into_iter().enumerate() {
             let (a, b) = (random([outer, inner, m, k]), random([outer, inner, k, n]));
             let terms = rank.map(|rank| (random([1, 1, m, rank]), random([1, 1, rank, n])));
             let mut expected = a.clone().matmul(b.clone());
@@ -71,14 +74,20 @@ fn products_are_those_of_the_portable_form() {
                 };
                 let name = format!("{outer}x{inner} {m}x{k}x{n} {rank:?} {left} {right} {dtype:?}");
                 let chosen = chosen(&ga, &gb, more);
-                let Some(chosen) = chosen else {
+                let Some(mut chosen) = chosen else {
                     panic!("{name}: not taken");
                 };
-                let out = empty(&ga, &[outer, inner, m, n], dtype);
-                product_into(&chosen, &ga, &gb, more, &out);
-                let y = into_data_sync(out).convert::<f32>();
-                let y = Tensor::<4>::from_data(y, &Device::flex()).flatten::<1>(0, 3);
-                near(&y, &expected.clone().flatten::<1>(0, 3), bound, &name);
+                assert_eq!(chosen.tiles, [1, 1], "{name}: few tiles");
+                let pair = [[2, 1], [1, 2]][(turn + index / 2) % 2];
+                for tiles in [[1, 1], pair] {
+                    chosen.tiles = tiles;
+                    let out = empty(&ga, &[outer, inner, m, n], dtype);
+                    product_into(&chosen, &ga, &gb, more, &out);
+                    let y = into_data_sync(out).convert::<f32>();
+                    let y = Tensor::<4>::from_data(y, &Device::flex()).flatten::<1>(0, 3);
+                    let name = format!("{name}, {tiles:?}");
+                    near(&y, &expected.clone().flatten::<1>(0, 3), bound, &name);
+                }
             }
         }
     }
