@@ -5,7 +5,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::memory::{UNITS, buffer, elem, empty, rows, width};
+use super::many::{batches, buffers, cubes_for_longest, lengths};
+use super::memory::{UNITS, buffer, elem, empty, reshaped, rows, width};
 
 /// Rows that one unit adds up, in each pass.
 const ROWS: usize = 128;
@@ -27,7 +28,47 @@ pub(super) fn column_sums(
     while rows(&sums) > 1 {
         sums = pass(&sums, None);
     }
-    super::memory::reshaped(sums, &[d])
+    reshaped(sums, &[d])
+}
+
+/// The sum over the rows of each of several matrices, together.
+///
+/// # Shapes
+/// - parts: `[rows, d]` of each, f32 without gaps
+/// - output: `[d]`, f32
+pub(super) fn part_sums(parts: &[CubeTensor]) -> Vec<CubeTensor> {
+    let several: Vec<&CubeTensor> = parts.iter().filter(|parts| rows(parts) > 1).collect();
+    let step = (several.first()).map_or(1, |first| batches(&first.client, 2));
+    let mut sums = Vec::new();
+    for several in several.chunks(step) {
+        let of = |parts: &&CubeTensor| empty(parts, &[width(parts)], DType::F32);
+        let new: Vec<CubeTensor> = several.iter().map(of).collect();
+        let target: Vec<&CubeTensor> = new.iter().collect();
+        let mut counts = SequenceArg::new();
+        several.iter().for_each(|parts| counts.push(rows(parts)));
+        // SAFETY: every unit looks first whether its column exists.
+        unsafe {
+            add_parts::launch_unchecked(
+                &new[0].client,
+                cubes_for_longest(&target, 1),
+                CubeDim::new_1d(UNITS),
+                buffers(several),
+                buffers(&target),
+                lengths(&target, 1),
+                counts,
+                several.len(),
+            );
+        }
+        sums.extend(new);
+    }
+    let mut sums = sums.into_iter();
+    let sum = |parts: &CubeTensor| match rows(parts) {
+        1 => reshaped(parts.clone(), &[width(parts)]),
+        _ => sums
+            .next()
+            .unwrap_or_else(|| unreachable!("one for each of several")),
+    };
+    parts.iter().map(sum).collect()
 }
 
 fn pass(grad: &CubeTensor, normalized: Option<(&CubeTensor, &CubeTensor)>) -> CubeTensor {
@@ -93,5 +134,40 @@ fn add_rows<G: Float, X: Float>(
             }
         }
         sums[part * d + column] = sum;
+    }
+}
+
+#[cube(launch_unchecked)]
+fn add_parts(
+    parts: &Sequence<Box<[f32]>>,
+    sums: &mut Sequence<Box<[f32]>>,
+    lengths: &Sequence<usize>,
+    counts: &Sequence<usize>,
+    #[comptime] tensors: usize,
+) {
+    let column = ABSOLUTE_POS_X as usize;
+    let which = CUBE_POS_Y as usize;
+    #[unroll]
+    for t in 0..tensors {
+        if which == t && column < lengths[t] {
+            let (parts, width, count) = (parts.index(t), lengths[t], counts[t]);
+            let mut sum = 0.0f32;
+            // As in `add_rows`.
+            for part in range_stepped(0, count, AHEAD) {
+                let mut numbers = Array::<f32>::new(AHEAD);
+                #[unroll]
+                for i in 0..AHEAD {
+                    numbers[i] = parts[min(part + i, count - 1) * width + column];
+                }
+                #[unroll]
+                for i in 0..AHEAD {
+                    if part + i < count {
+                        sum += numbers[i];
+                    }
+                }
+            }
+            let target = sums.index_mut(t);
+            target[column] = sum;
+        }
     }
 }

@@ -6,7 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::memory::{UNITS, buffer, cubes_for, elem, empty, vector_size};
+use super::many::{self, batches, buffers, cubes_for_longest, lengths};
+use super::memory::{UNITS, buffer, contiguous, cubes_for, elem, empty, vector_size};
 
 /// How many vectors a tensor's memory has, and of what size.
 fn split(tensors: &[&CubeTensor]) -> (usize, usize) {
@@ -39,6 +40,67 @@ pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTens
     };
     scale(&numbers, Some(factor), 1.0, &target);
     target
+}
+
+/// Tensors in this dtype without gaps; those of one other dtype by one launch.
+pub(super) fn casts<const N: usize>(tensors: [&CubeTensor; N], dtype: DType) -> [CubeTensor; N] {
+    let mut all = tensors.map(|tensor| contiguous(tensor.clone()));
+    let other = all
+        .iter()
+        .map(|tensor| tensor.dtype)
+        .find(|own| *own != dtype);
+    let others = all.iter_mut().filter(|tensor| tensor.dtype != dtype);
+    let (mut alike, rest): (Vec<_>, Vec<_>) =
+        others.partition(|tensor| Some(tensor.dtype) == other);
+    for tensor in rest {
+        *tensor = cast(tensor.clone(), dtype);
+    }
+    let step = (alike.first()).map_or(1, |first| batches(&first.client, 2));
+    for alike in alike.chunks_mut(step) {
+        let numbers: Vec<&CubeTensor> = alike.iter().map(|tensor| &**tensor).collect();
+        let new: Vec<CubeTensor> = (numbers.iter())
+            .map(|tensor| empty(tensor, tensor.meta.shape(), dtype))
+            .collect();
+        let targets: Vec<&CubeTensor> = new.iter().collect();
+        let size = many::vector_size(&numbers);
+        // SAFETY: every unit looks first whether its place exists.
+        unsafe {
+            cast_all::launch_unchecked(
+                &new[0].client,
+                cubes_for_longest(&numbers, size),
+                CubeDim::new_1d(UNITS),
+                size,
+                buffers(&numbers),
+                buffers(&targets),
+                lengths(&numbers, size),
+                numbers.len(),
+                [elem(numbers[0]), elem(targets[0])],
+            );
+        }
+        for (tensor, new) in alike.iter_mut().zip(new) {
+            **tensor = new;
+        }
+    }
+    all
+}
+
+#[cube(launch_unchecked)]
+fn cast_all<X: Float, Y: Float, N: Size>(
+    numbers: &Sequence<Box<[Vector<X, N>]>>,
+    targets: &mut Sequence<Box<[Vector<Y, N>]>>,
+    lengths: &Sequence<usize>,
+    #[comptime] tensors: usize,
+    #[define(X, Y)] _types: [ElemType; 2],
+) {
+    let at = ABSOLUTE_POS_X as usize;
+    let which = CUBE_POS_Y as usize;
+    #[unroll]
+    for t in 0..tensors {
+        if which == t && at < lengths[t] {
+            let target = targets.index_mut(t);
+            target[at] = Vector::cast_from(numbers.index(t)[at]);
+        }
+    }
 }
 
 /// Writes numbers to another tensor of as many.

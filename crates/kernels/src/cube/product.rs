@@ -9,8 +9,7 @@ use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-#[cfg(feature = "vulkan")]
-use super::columns::column_sums;
+use super::columns::part_sums;
 #[cfg(feature = "vulkan")]
 use super::cooperative;
 #[cfg(feature = "cuda")]
@@ -19,9 +18,9 @@ use super::elementwise::times;
 #[cfg(feature = "cuda")]
 use super::hopper;
 use super::low_rank::{MOST_RANKS, add_low_rank, outer as outer_by_rows};
-use super::memory::{contiguous, elem, empty, transposed, width};
 #[cfg(feature = "vulkan")]
-use super::memory::{reshaped, rows};
+use super::memory::rows;
+use super::memory::{contiguous, elem, empty, reshaped, transposed, width};
 #[cfg(feature = "vulkan")]
 use super::plane_product;
 #[cfg(feature = "vulkan")]
@@ -158,56 +157,83 @@ pub(crate) fn product_plus(
     add_low_rank(product(a, b, dtype), more, bias.map(contiguous))
 }
 
-/// `x^T d`, or its transpose, in `f32`, where d is narrow.
+/// `x^T d`, or its transpose, where d is narrow.
 ///
 /// # Shapes
 /// - x: `[m, c]`, d: `[m, rank]`, without gaps
-/// - output: `[c, rank]`, or `[rank, c]`
-pub(crate) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> CubeTensor {
-    let (left, right) = match transpose {
-        false => (transposed(x.clone()), d.clone()),
-        true => (transposed(d.clone()), x.clone()),
-    };
-    #[cfg(feature = "cuda")]
-    if hopper::takes_thin(&left, &right) {
-        return hopper::thin(&left, &right, 1.0, DType::F32);
+/// - the product: `[c, rank]`, or `[rank, c]`
+pub(crate) struct Outer<'a> {
+    pub(crate) x: &'a CubeTensor,
+    pub(crate) d: &'a CubeTensor,
+    pub(crate) transpose: bool,
+}
+
+impl Outer<'_> {
+    fn shape(&self) -> [usize; 2] {
+        let (c, rank) = (width(self.x), width(self.d));
+        match self.transpose {
+            false => [c, rank],
+            true => [rank, c],
+        }
     }
+
+    /// What is to be added up: `[parts, c * rank]`.
+    fn parts(&self) -> CubeTensor {
+        let &Self { x, d, transpose } = self;
+        let (left, right) = match transpose {
+            false => (transposed(x.clone()), d.clone()),
+            true => (transposed(d.clone()), x.clone()),
+        };
+        let whole = |product: CubeTensor| reshaped(product, &[1, width(x) * width(d)]);
+        #[cfg(feature = "cuda")]
+        if hopper::takes_thin(&left, &right) {
+            return whole(hopper::thin(&left, &right, 1.0, DType::F32));
+        }
+        #[cfg(feature = "vulkan")]
+        if let Some(parts) = thin_product::outer_parts(x, d, transpose) {
+            return parts;
+        }
+        #[cfg(feature = "vulkan")]
+        if let Some(parts) = self.parts_by_cubes() {
+            return parts;
+        }
+        whole(match width(d) <= MOST_RANKS {
+            true => outer_by_rows(x, d, transpose),
+            false => product(left, right, DType::F32),
+        })
+    }
+
+    /// As a batch of products: one of so few tiles would leave most of a GPU idle.
     #[cfg(feature = "vulkan")]
-    if let Some(sums) = thin_product::outer(x, d, transpose) {
-        return sums;
-    }
-    #[cfg(feature = "vulkan")]
-    if let Some(sums) = outer_in_parts(x, d, transpose) {
-        return sums;
-    }
-    match width(d) <= MOST_RANKS {
-        true => outer_by_rows(x, d, transpose),
-        false => product(left, right, DType::F32),
+    fn parts_by_cubes(&self) -> Option<CubeTensor> {
+        let &Self { x, d, transpose } = self;
+        let (m, c, rank) = (rows(x), width(x), width(d));
+        let parts = [32, 16, 8, 4, 2, 1].into_iter();
+        let parts = parts
+            .into_iter()
+            .find(|parts| m.is_multiple_of(64 * parts))?;
+        let in_parts = |x: &CubeTensor| reshaped(x.clone(), &[parts, m / parts, width(x)]);
+        let (x, d) = (in_parts(x), in_parts(d));
+        let (left, right) = match transpose {
+            false => (transposed(x), d),
+            true => (transposed(d), x),
+        };
+        let chosen = cooperative::chosen(&left, &right)?;
+        let sums = result(&left, &right, DType::F32);
+        cooperative::product_into(&chosen, &left, &right, &sums);
+        Some(reshaped(sums, &[parts, c * rank]))
     }
 }
 
-/// [`outer`] as a batch of products, which are added up: one of so few tiles would leave most of a GPU idle.
-#[cfg(feature = "vulkan")]
-fn outer_in_parts(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<CubeTensor> {
-    let (m, c, rank) = (rows(x), width(x), width(d));
-    let parts = [32, 16, 8, 4, 2, 1].into_iter();
-    let parts = parts
+/// These products in `f32`, each as if it were alone.
+pub(crate) fn outers(products: &[Outer]) -> Vec<CubeTensor> {
+    let parts: Vec<CubeTensor> = products.iter().map(Outer::parts).collect();
+    let shaped = |(sum, outer): (CubeTensor, &Outer)| reshaped(sum, &outer.shape());
+    part_sums(&parts)
         .into_iter()
-        .find(|parts| m.is_multiple_of(64 * parts))?;
-    let in_parts = |x: &CubeTensor| reshaped(x.clone(), &[parts, m / parts, width(x)]);
-    let (x, d) = (in_parts(x), in_parts(d));
-    let (left, right, shape) = match transpose {
-        false => (transposed(x), d, [c, rank]),
-        true => (transposed(d), x, [rank, c]),
-    };
-    let chosen = cooperative::chosen(&left, &right)?;
-    let sums = result(&left, &right, DType::F32);
-    cooperative::product_into(&chosen, &left, &right, &sums);
-    let sums = reshaped(sums, &[parts, c * rank]);
-    Some(match parts {
-        1 => reshaped(sums, &shape),
-        _ => reshaped(column_sums(&sums, None), &shape),
-    })
+        .zip(products)
+        .map(shaped)
+        .collect()
 }
 
 /// By one of CubeK's kernels.

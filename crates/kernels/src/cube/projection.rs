@@ -3,8 +3,9 @@ use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::columns::column_sums;
+use super::elementwise::casts;
 use super::memory::{contiguous, reshaped, rows, transposed, width};
-use super::product::{outer, product, product_plus, product_times};
+use super::product::{Outer, outers, product, product_plus, product_times};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::projection::LowRank;
 
@@ -57,8 +58,10 @@ impl Operation<OnDevice> for Projection {
         let (a_at, b_at) = self.factors();
 
         // The factors as the products take them, for the backward too.
-        let factor = |index: usize| cast(contiguous(inputs[index].clone()), dtype);
-        let factors = self.scale.map(|_| (factor(a_at), factor(b_at)));
+        let factors = self.scale.map(|_| {
+            let [a, b] = casts([&inputs[a_at], &inputs[b_at]], dtype);
+            (a, b)
+        });
         // s (x A): [m, rank]
         let low = self.scale.zip(factors.as_ref());
         let low = low.map(|(scale, (a, _))| product_times(x.clone(), a.clone(), scale, dtype));
@@ -120,12 +123,19 @@ impl Operation<OnDevice> for Projection {
                 let b = transposed(saved.input(b_at).clone());
                 d_low = Some(product_times(g.clone(), b, scale, g.dtype));
             }
-            if tracked[b_at] {
-                grads[b_at] = Some(outer(&g, &saved.extra[0], true));
-            }
         }
-        if let Some(d_low) = d_low.as_ref().filter(|_| tracked[a_at]) {
-            grads[a_at] = Some(outer(saved.input(0), d_low, false));
+        let mut factors = Vec::new();
+        if let Some(d) = d_low.as_ref().filter(|_| tracked[a_at]) {
+            let (x, transpose) = (saved.input(0), false);
+            factors.push((a_at, Outer { x, d, transpose }));
+        }
+        if let Some(d) = saved.extra.first() {
+            let (x, transpose) = (&g, true);
+            factors.push((b_at, Outer { x, d, transpose }));
+        }
+        let (places, factors): (Vec<_>, Vec<_>) = factors.into_iter().unzip();
+        for (place, factor) in places.into_iter().zip(outers(&factors)) {
+            grads[place] = Some(factor);
         }
         if tracked[0] {
             let weight = transposed(saved.input(1).clone());

@@ -10,9 +10,8 @@ use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::columns::column_sums;
 use super::matrices::{PIECE, Side};
-use super::memory::{buffer, elem, empty, reshaped};
+use super::memory::{buffer, elem, empty};
 use super::planes::{PLANES, Planes, zeros};
 
 /// Numbers of a line of memory: what a plane, or a cube, reads of each row at a time, and as many rows.
@@ -586,12 +585,12 @@ fn add_outer<E: Float, N: Size>(
     }
 }
 
-/// `x^T d`, or its transpose, in `f32`; `None` where the matrices do not fit.
+/// The parts whose sum is `x^T d`, or its transpose, in `f32`; `None` where the matrices do not fit.
 ///
 /// # Shapes
 /// - x: `[m, c]`, d: `[m, rank]`
-/// - output: `[c, rank]`, or `[rank, c]`
-pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<CubeTensor> {
+/// - output: `[parts, c * rank]`
+pub(super) fn outer_parts(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<CubeTensor> {
     let (wide, narrow, mut plan) = fitting(x, d)?;
     let ([m, c], [_, rank]) = (wide.size, narrow.size);
     if wide.transposed || narrow.transposed || !c.is_multiple_of(PIECE) {
@@ -624,9 +623,5 @@ pub(super) fn outer(x: &CubeTensor, d: &CubeTensor, transpose: bool) -> Option<C
             elem(x),
         );
     }
-    let shape = if transpose { [rank, c] } else { [c, rank] };
-    Some(match parts {
-        1 => reshaped(sums, &shape),
-        _ => reshaped(column_sums(&sums, None), &shape),
-    })
+    Some(sums)
 }

@@ -53,7 +53,11 @@ fn products_with_a_rank_are_computed_by_these_kernels() {
         let before = LAUNCHED.get();
         let low = seam::product_times(x.clone(), a, 2.0, DType::F16);
         assert_eq!(LAUNCHED.get(), before + 1);
-        drop(seam::outer(&x, &low, true));
+        drop(seam::outers(&[seam::Outer {
+            x: &x,
+            d: &low,
+            transpose: true,
+        }]));
         assert_eq!(LAUNCHED.get(), before + 2);
     }
 }
@@ -89,31 +93,32 @@ fn products_are_those_of_the_portable_form() {
     }
 }
 
-/// Rows and columns that no cube divides, one part and several, both orientations.
+/// Rows and columns that no cube divides, one part and several, both orientations, added up together.
 #[test]
 fn outer_products_are_those_of_the_portable_form() {
     for gpu in devices() {
-        for [m, c, rank] in [[64, 64, 16], [1, 128, 32], [700, 136, 8], [331, 2048, 24]] {
-            let (x, d) = (random([m, c]), random([m, rank]));
+        let shapes = [[64, 64, 16], [1, 128, 32], [700, 136, 8], [331, 2048, 24]];
+        let sides = shapes.map(|[m, c, rank]| (random([m, c]), random([m, rank])));
+        let there = (sides.each_ref()).map(|(x, d)| (there(x, &gpu, false), there(d, &gpu, false)));
+        let products: Vec<seam::Outer> = there
+            .iter()
+            .flat_map(|(x, d)| [false, true].map(|transpose| seam::Outer { x, d, transpose }))
+            .collect();
+        let sums = seam::outers(&products);
+        for (index, (product, sum)) in products.iter().zip(sums).enumerate() {
+            let (x, d) = &sides[index / 2];
+            let name = format!("{:?} {}", shapes[index / 2], product.transpose);
+            let taken = outer_parts(product.x, product.d, product.transpose);
+            assert!(taken.is_some(), "{name}: not taken");
             let expected = x.clone().transpose().matmul(d.clone());
-            let (x, d) = (there(&x, &gpu, false), there(&d, &gpu, false));
-            for turned in [false, true] {
-                let name = format!("{m}x{c}x{rank} {turned}");
-                let Some(y) = outer(&x, &d, turned) else {
-                    panic!("{name}: not taken");
-                };
-                let y = Tensor::<2>::from_data(into_data_sync(y), &Device::flex());
-                let expected = match turned {
-                    true => expected.clone().transpose(),
-                    false => expected.clone(),
-                };
-                near(
-                    &y.flatten::<1>(0, 1),
-                    &expected.flatten::<1>(0, 1),
-                    1e-4,
-                    &name,
-                );
-            }
+            let expected = match product.transpose {
+                true => expected.transpose(),
+                false => expected,
+            };
+            assert_eq!(sum.meta.shape()[..], expected.dims(), "{name}");
+            let sum = Tensor::<2>::from_data(into_data_sync(sum), &Device::flex());
+            let sum = sum.flatten::<1>(0, 1);
+            near(&sum, &expected.flatten::<1>(0, 1), 1e-4, &name);
         }
     }
 }
@@ -150,9 +155,9 @@ fn speed() {
             time(&format!("{width}: product, turned"), &|| {
                 product(&x, &turned, 2.0, DType::F16)
             });
-            time(&format!("{width}: outer"), &|| outer(&x, &low, false));
+            time(&format!("{width}: outer"), &|| outer_parts(&x, &low, false));
             time(&format!("{width}: outer, turned"), &|| {
-                outer(&x, &low, true)
+                outer_parts(&x, &low, true)
             });
         }
     }
