@@ -445,21 +445,21 @@ fn add_products<E: Float, N: Size>(
     let right_start =
         comptime!((plan.tiles[0] * ls.size()) as u32) + group.column * comptime!(rs.size() as u32);
 
+    let mut first_left = Array::<Vector<u32, N>>::new(comptime!(ls.held()));
+    let mut first_right = Array::<Vector<u32, N>>::new(comptime!(rs.held()));
     let mut held_left = Array::<Vector<u32, N>>::new(comptime!(ls.held()));
     let mut held_right = Array::<Vector<u32, N>>::new(comptime!(rs.held()));
     let (all_left, all_right) = comptime!(((0, ls.held()), (0, rs.held())));
-    fetch::<N>(left, &mut held_left, &left_side, 0u32, depth, all_left, ls);
+    fetch::<N>(left, &mut first_left, &left_side, 0u32, depth, all_left, ls);
     fetch::<N>(
         right,
-        &mut held_right,
+        &mut first_right,
         &right_side,
         0u32,
         depth,
         all_right,
         rs,
     );
-    put::<N>(&held_left, shared, &left_side, left_start, all_left, ls);
-    put::<N>(&held_right, shared, &right_side, right_start, all_right, rs);
     let step = comptime!(DEPTH as u32);
     if step < depth {
         fetch::<N>(left, &mut held_left, &left_side, step, depth, all_left, ls);
@@ -473,6 +473,15 @@ fn add_products<E: Float, N: Size>(
             rs,
         );
     }
+    put::<N>(&first_left, shared, &left_side, left_start, all_left, ls);
+    put::<N>(
+        &first_right,
+        shared,
+        &right_side,
+        right_start,
+        all_right,
+        rs,
+    );
     sync_cube();
     for at in range_stepped(0, depth, step) {
         let (next, after) = (at + step, at + 2 * step);
@@ -690,11 +699,7 @@ pub(super) fn chosen(
     let hardware = &a.client.properties().hardware;
     let room = hardware.max_units_per_cube as usize >= 2 * PLANES * planes.units
         && hardware.max_shared_memory_size >= 2 * SHARED_BYTES;
-    // Lines along which sums run are short, and cost more: two tiles share those.
-    let pair = match (left.transposed, right.transposed) {
-        (false, false) => [1, 2],
-        _ => [2, 1],
-    };
+    let pair = if m > TILE { [2, 1] } else { [1, 2] };
     let pairs = m.div_ceil(pair[0] * TILE) * n.div_ceil(pair[1] * TILE);
     let many = pairs * left.batch.iter().product::<usize>() >= ENOUGH;
     let tiles = if many && room { pair } else { [1, 1] };
