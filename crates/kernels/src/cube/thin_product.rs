@@ -287,7 +287,7 @@ fn multiply<E: Float, O: Float, N: Size>(
         let exists = u32::cast_from(at + plane < count);
         #[unroll]
         for j in 0..comptime!(plan.rows().held()) {
-            held_left[j] = held_left[j] * Vector::new(exists);
+            held_left[j] *= Vector::new(exists);
         }
         put::<N>(&held_left, &mut shared, own, lane, comptime!(plan.rows()));
         put::<N>(
