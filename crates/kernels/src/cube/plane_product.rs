@@ -1,8 +1,9 @@
 //! Large matrix products by the matrices of planes, from shared memory. Sums are `f32`.
 //!
-//! A cube multiplies 256 x 128 or 128 x 256 numbers, or 128 x 128 where those would be few, 32 of the sum at a time. Meanwhile its units hold
-//! the next 32 in registers; between the products they put them into shared memory, and fetch those after them. Both sides lie
-//! in shared memory as in global memory, whichever way round that is: the matrices are loaded in either order.
+//! A cube multiplies 256 x 128 numbers, or 128 x 256, or 128 x 128 where those would be few; 32 of the sum at a time. Meanwhile its
+//! units hold the next 32 in registers. They put them into shared memory between the products, and fetch those after them: a plane
+//! alone has half the rate of the tensor cores, and waits for each load behind all that were asked for before. Both sides lie in
+//! shared memory as in global memory, whichever way round that is: the matrices are loaded in either order.
 
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
