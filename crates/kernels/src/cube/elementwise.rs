@@ -42,7 +42,7 @@ pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTens
     target
 }
 
-/// Tensors in this dtype without gaps; those of one other dtype by one launch.
+/// Tensors in this dtype without gaps; those of one other dtype by one launch, unless a device has too few cubes for them.
 pub(super) fn casts<const N: usize>(tensors: [&CubeTensor; N], dtype: DType) -> [CubeTensor; N] {
     let mut all = tensors.map(|tensor| contiguous(tensor.clone()));
     let other = all
@@ -51,7 +51,7 @@ pub(super) fn casts<const N: usize>(tensors: [&CubeTensor; N], dtype: DType) -> 
         .find(|own| *own != dtype);
     let others = all.iter_mut().filter(|tensor| tensor.dtype != dtype);
     let (mut alike, rest): (Vec<_>, Vec<_>) =
-        others.partition(|tensor| Some(tensor.dtype) == other);
+        others.partition(|tensor| Some(tensor.dtype) == other && many::fits(tensor));
     for tensor in rest {
         *tensor = cast(tensor.clone(), dtype);
     }

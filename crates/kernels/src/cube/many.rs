@@ -25,6 +25,12 @@ pub(super) fn vector_size(tensors: &[&CubeTensor]) -> usize {
     sizes.min().unwrap_or(1)
 }
 
+/// Whether a row of cubes can have as many units as a tensor has numbers.
+pub(super) fn fits(tensor: &CubeTensor) -> bool {
+    let most = tensor.client.properties().hardware.max_cube_count.0;
+    tensor.meta.num_elements().div_ceil(UNITS as usize) <= most as usize
+}
+
 pub(super) fn buffers<T: LaunchArg<RuntimeArg = BufferArg>>(
     tensors: &[&CubeTensor],
 ) -> SequenceArg<T> {

@@ -74,13 +74,14 @@ pub(super) fn chosen(
         && tiles <= most.0 as usize
         && left.batch.iter().product::<usize>() <= most.1 as usize;
     let planes = fits.then(|| Planes::of(a, |_| SHARED_BYTES)).flatten()?;
-    let hardware = &a.client.properties().hardware;
-    let room = hardware.max_units_per_cube as usize >= 2 * PLANES * planes.units
-        && hardware.max_shared_memory_size >= 2 * SHARED_BYTES;
     let pair = if m > TILE { [2, 1] } else { [1, 2] };
     let pairs = m.div_ceil(pair[0] * TILE) * n.div_ceil(pair[1] * TILE);
     let many = pairs * left.batch.iter().product::<usize>() >= ENOUGH;
-    let tiles = if many && room { pair } else { [1, 1] };
+    let tiles = if many && takes_pairs(a, planes) {
+        pair
+    } else {
+        [1, 1]
+    };
     Some(Chosen {
         left,
         right,
@@ -88,6 +89,13 @@ pub(super) fn chosen(
         planes,
         tiles,
     })
+}
+
+/// Whether a cube of the device can have two tiles.
+fn takes_pairs(a: &CubeTensor, planes: Planes) -> bool {
+    let hardware = &a.client.properties().hardware;
+    hardware.max_units_per_cube as usize >= 2 * PLANES * planes.units
+        && hardware.max_shared_memory_size >= 2 * SHARED_BYTES
 }
 
 /// `a b`, and `c d` if it was chosen with them, written to memory without gaps, of their type or `f32`.

@@ -79,7 +79,8 @@ fn products_are_those_of_the_portable_form() {
                 };
                 assert_eq!(chosen.tiles, [1, 1], "{name}: few tiles");
                 let pair = [[2, 1], [1, 2]][(turn + index / 2) % 2];
-                for tiles in [[1, 1], pair] {
+                let pair = takes_pairs(&ga, chosen.planes).then_some(pair);
+                for tiles in [Some([1, 1]), pair].into_iter().flatten() {
                     chosen.tiles = tiles;
                     let out = empty(&ga, &[outer, inner, m, n], dtype);
                     product_into(&chosen, &ga, &gb, more, &out);
@@ -89,6 +90,32 @@ fn products_are_those_of_the_portable_form() {
                     near(&y, &expected.clone().flatten::<1>(0, 3), bound, &name);
                 }
             }
+        }
+    }
+}
+
+/// Where the tiles are enough for all processors, two of them share a cube, whichever side is the longer.
+#[test]
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn many_tiles_share_cubes() {
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let side = |rows: usize, columns: usize| {
+            primitive(Tensor::<2>::zeros([rows, columns], (&gpu, DType::F16)))
+        };
+        for (m, n, tiles) in [
+            (2048, 2048, [2, 1]),
+            (128, 32768, [1, 2]),
+            (1024, 2048, [1, 1]),
+        ] {
+            let Some(chosen) = chosen(&side(m, 32), &side(32, n), None) else {
+                println!("skipped: no matrices of planes on {gpu:?}");
+                continue;
+            };
+            let tiles = match takes_pairs(&side(m, 32), chosen.planes) {
+                true => tiles,
+                false => [1, 1],
+            };
+            assert_eq!(chosen.tiles, tiles, "{m} x {n}");
         }
     }
 }
