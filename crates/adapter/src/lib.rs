@@ -80,7 +80,7 @@ pub use method::{
     VeraConfig, trainable_count,
 };
 pub use outline::{BaseParameter, Outline, OutlineLayer, base_parameters, outline};
-pub use project::{embed, per_row, project, shared_table};
+pub use project::{embed, per_row, project, project_together, shared_table};
 pub use reach::{AdaptedWeight, adapted_weights, drops_inputs};
 pub use rows::{rows_of, with_rows};
 pub use saved::{PEFT_HEADS, is_saved};

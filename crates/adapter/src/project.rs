@@ -2,7 +2,7 @@ use burn::module::Param;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::module::embedding;
 use burn::tensor::{Int, Tensor};
-use burn_lora_kernels::{LowRank, projection};
+use burn_lora_kernels::{Branch, LowRank, are_side_by_side, projection, projections};
 
 use crate::initial::observe;
 use crate::lora::cast;
@@ -41,6 +41,45 @@ pub fn project<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
         Some(weight) => projection(x, weight, bias, None),
         None => stack.project(x, layer.weight.base(), bias, Chosen::Active),
     }
+}
+
+/// Several layers of one input, with their adapters, by one product, where [`projections`] has one for them and each has at most one
+/// adapter, of low rank and without dropout: the outputs of [`project`] side by side.
+///
+/// # Shapes
+/// - x: `[..., d_in]`
+/// - output: `[..., d_out of the first + d_out of the second + ...]`
+pub fn project_together<const D: usize>(layers: &[&Linear], x: &Tensor<D>) -> Option<Tensor<D>> {
+    let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.base()).collect();
+    if !are_side_by_side(&weights) {
+        return None;
+    }
+    let branches: Option<Vec<Branch>> = layers.iter().map(|layer| branch(layer)).collect();
+    let y = projections(x, &branches?)?;
+    layers.iter().for_each(|layer| observe(&layer.weight, x));
+    Some(y)
+}
+
+/// A layer as part of a larger one.
+fn branch(layer: &Linear) -> Option<Branch> {
+    let bias = match &layer.bias {
+        Some(bias) if bias.reparameterization::<AdapterStack>().is_some() => return None,
+        bias => bias.as_ref().map(|bias| bias.val()),
+    };
+    let Some(stack) = layer.weight.reparameterization::<AdapterStack>() else {
+        let weight = layer.weight.val();
+        return Some(Branch {
+            weight,
+            bias,
+            low_rank: None,
+        });
+    };
+    let low_rank = stack.single_low_rank()?;
+    Some(Branch {
+        weight: layer.weight.base(),
+        bias,
+        low_rank,
+    })
 }
 
 /// Each row of the batch with an adapter of its own, or none; rows of the same adapter are computed together.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Reparameterization};
 use burn::tensor::{DType, Device, Tensor};
-use burn_lora_kernels::{add_low_rank, projection};
+use burn_lora_kernels::{LowRank, add_low_rank, projection};
 
 use crate::lora::{Lora, cast};
 use crate::method::{Method, begin_weight, product};
@@ -204,6 +204,20 @@ impl AdapterStack {
             method.inner().compose(weight, &base)
         });
         cast(weight, dtype)
+    }
+
+    /// What is added to the base product, where that is at most one low-rank change of the same input; `None` where it is more.
+    pub(crate) fn single_low_rank(&self) -> Option<Option<LowRank>> {
+        if self.rows().is_some() || self.merged_weight().is_some() {
+            return None;
+        }
+        match self.chosen(Chosen::Active).as_slice() {
+            [] => Some(None),
+            [only] if only.is_low_rank() && !only.drops_inputs() => {
+                Some(Some(only.inner().low_rank()?))
+            }
+            _ => None,
+        }
     }
 
     /// The base layer's output with what the adapters contribute.

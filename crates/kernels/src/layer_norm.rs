@@ -5,6 +5,7 @@ use crate::cube;
 #[cfg(feature = "host")]
 use crate::host;
 use crate::portable;
+use crate::rms_norm::added;
 
 /// Layer normalization over the last dimension (arXiv:1607.06450), with the biased variance.
 ///
@@ -32,6 +33,28 @@ pub fn layer_norm<const D: usize>(
         return cube::layer_norm(x, weight, bias, eps);
     }
     portable::layer_norm(x, weight, bias, eps)
+}
+
+/// As [`residual_rms_norm`](crate::residual_rms_norm), by [`layer_norm`].
+///
+/// # Shapes
+///
+/// - x, change: `[..., d]`
+/// - weight, bias: `[d]`
+/// - output: `x + change`, and its norm, `[..., d]` each
+pub fn residual_layer_norm<const D: usize>(
+    x: Tensor<D>,
+    change: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> [Tensor<D>; 2] {
+    #[cfg(feature = "cube")]
+    if cube::takes_residual(&x, change.as_ref()) {
+        return cube::residual_layer_norm(x, change, weight, bias, eps);
+    }
+    let sum = added(x, change);
+    [sum.clone(), layer_norm(sum, weight, bias, eps)]
 }
 
 #[cfg(test)]

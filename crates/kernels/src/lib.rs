@@ -15,6 +15,7 @@ mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
 mod gelu;
+mod heads;
 #[cfg(feature = "host")]
 mod host;
 mod layer_norm;
@@ -38,15 +39,18 @@ pub use attention_mask::AttentionMask;
 pub use clip::{Clipped, clip_norm};
 pub use cross_entropy::{cross_entropy, linear_cross_entropy, linear_cross_entropy_with};
 pub use gelu::{gelu, gelu_tanh};
-pub use layer_norm::layer_norm;
-pub use projection::{LowRank, add_low_rank, projection};
+pub use heads::split_heads;
+pub use layer_norm::{layer_norm, residual_layer_norm};
+pub use projection::{
+    Branch, LowRank, add_low_rank, are_side_by_side, projection, projections, side_by_side,
+};
 pub use recompute::{can_recompute, recompute};
 pub use regularized::{LossTerms, cross_entropy_regularized, linear_cross_entropy_regularized};
-pub use rms_norm::rms_norm;
+pub use rms_norm::{residual_rms_norm, rms_norm};
 pub use rope::{Rope, RopeTables};
 pub use rope_scaling::RopeScaling;
 pub use select_rows::select_rows;
-pub use silu::silu_mul;
+pub use silu::{silu_mul, silu_mul_halves};
 
 /// Gives back to the system the memory that the CPU kernels keep for coming results.
 ///

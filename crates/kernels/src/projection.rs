@@ -47,6 +47,62 @@ pub fn projection<const D: usize>(
     portable::projection(x, weight, bias, low_rank)
 }
 
+/// One of several projections of the same input.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    /// `[d_in, d_out]`
+    pub weight: Tensor<2>,
+    /// `[d_out]`
+    pub bias: Option<Tensor<1>>,
+    /// As in [`projection`].
+    pub low_rank: Option<LowRank>,
+}
+
+/// Several projections of one input as one: their outputs side by side. The input is read once, forward and backward, by
+/// the products with the weights and by those with the factors, and has one gradient instead of a sum of several.
+///
+/// `None` where they are not one product: unless the weights are frozen and lie beside each other on a GPU
+/// ([`side_by_side`]), have biases all or none, none of them tracked, and at most three low-rank changes, of one scale and
+/// dtype, of no more than 128 ranks together.
+///
+/// # Shapes
+///
+/// - x: `[..., d_in]`
+/// - output: `[..., d_out of the first + d_out of the second + ...]`
+pub fn projections<const D: usize>(x: &Tensor<D>, branches: &[Branch]) -> Option<Tensor<D>> {
+    #[cfg(feature = "cube")]
+    if cube::takes(x) && branches.iter().all(|branch| cube::takes(&branch.weight)) {
+        return cube::projections(x, branches);
+    }
+    let _ = (x, branches);
+    None
+}
+
+/// The same weights, beside each other in one memory, for [`projections`]. They stay as they are where nothing is gained:
+/// on a CPU, where one is tracked, or is another's neither in rows nor in dtype, or the memory of a device is bound in
+/// larger pieces than its columns are.
+///
+/// # Shapes
+///
+/// - weights: `[d_in, d_out]` of each
+pub fn side_by_side(weights: Vec<Tensor<2>>) -> Vec<Tensor<2>> {
+    #[cfg(feature = "cube")]
+    if let Some(laid) = cube::side_by_side::lay(&weights) {
+        return laid;
+    }
+    weights
+}
+
+/// Whether weights lie as [`side_by_side`] lays them.
+pub fn are_side_by_side(weights: &[Tensor<2>]) -> bool {
+    #[cfg(feature = "cube")]
+    if !weights.is_empty() && weights.iter().all(cube::takes) {
+        return cube::side_by_side::are(weights);
+    }
+    let _ = weights;
+    false
+}
+
 /// Adds a low-rank change to the output `y` of a projection: `y + s (x A) B`.
 ///
 /// For an input other than the projection's own (dropout), and for a further adapter of the same weight.

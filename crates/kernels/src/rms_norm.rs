@@ -29,6 +29,36 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
     portable::rms_norm(x, weight, eps)
 }
 
+/// A residual stream with what is added to it, and its [`rms_norm`]: one pass over memory, forward and backward, where the two
+/// would be separate otherwise.
+///
+/// # Shapes
+///
+/// - x, change: `[..., d]`
+/// - weight: `[d]`
+/// - output: `x + change`, and its norm, `[..., d]` each
+pub fn residual_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    change: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    eps: f64,
+) -> [Tensor<D>; 2] {
+    #[cfg(feature = "cube")]
+    if cube::takes_residual(&x, change.as_ref()) {
+        return cube::residual_rms_norm(x, change, weight, eps);
+    }
+    let sum = added(x, change);
+    [sum.clone(), rms_norm(sum, weight, eps)]
+}
+
+/// A residual stream with what is added to it.
+pub(crate) fn added<const D: usize>(x: Tensor<D>, change: Option<Tensor<D>>) -> Tensor<D> {
+    match change {
+        Some(change) => x + change,
+        None => x,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -154,6 +154,12 @@ impl RopeTables {
         self.apply_portable(x)
     }
 
+    /// What kernels need of it.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(&self) -> (Arc<Angles>, &cube::DeviceAngles) {
+        (self.angles.clone(), &self.on_gpu)
+    }
+
     /// As [`apply`](Self::apply), by tensor operations.
     pub(crate) fn apply_portable(&self, x: Tensor<4>) -> Tensor<4> {
         let tensors = self

@@ -25,6 +25,28 @@ pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     portable::silu_mul(gate, up)
 }
 
+/// [`silu_mul`] of a gate and an up that one projection made: the first and the second half of each row.
+///
+/// # Shapes
+///
+/// - x: `[..., 2 * d]`
+/// - output: `[..., d]`
+///
+/// # Panics
+///
+/// If a row has no two halves.
+pub fn silu_mul_halves<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let width = x.dims()[D - 1];
+    assert!(width.is_multiple_of(2), "{width} numbers have no halves");
+    #[cfg(feature = "cube")]
+    if cube::takes(&x) {
+        return cube::silu_mul_halves(x);
+    }
+    let half = width / 2;
+    let gate = x.clone().narrow(D - 1, 0, half);
+    silu_mul(gate, x.narrow(D - 1, half, half))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The activations of inner layers, under the names they have in `config.json`.
 
 use burn::tensor::{Tensor, activation};
-use burn_lora_kernels::{gelu, gelu_tanh, silu_mul};
+use burn_lora_kernels::{gelu, gelu_tanh, silu_mul, silu_mul_halves};
 
 /// An activation. Names that differ for the same function are kept apart, so that a file is written as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,26 @@ impl Activation {
             Self::Silu | Self::Swish => silu_mul(gate, up),
             other => other.apply(gate) * up,
         }
+    }
+
+    /// [`gate`](Self::gate) of the two halves of each row.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[..., 2 * d]`
+    /// - output: `[..., d]`
+    pub(crate) fn gate_halves<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        if self.has_halves() {
+            return silu_mul_halves(x);
+        }
+        let half = x.dims()[D - 1] / 2;
+        let gate = x.clone().narrow(D - 1, 0, half);
+        self.gate(gate, x.narrow(D - 1, half, half))
+    }
+
+    /// Whether [`gate_halves`](Self::gate_halves) costs no more than [`gate`](Self::gate).
+    pub(crate) fn has_halves(self) -> bool {
+        matches!(self, Self::Silu | Self::Swish)
     }
 }
 

@@ -23,6 +23,11 @@ impl Recomputation {
         Self { blocks, seed }
     }
 
+    /// Whether the block of this index is computed again.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        index < self.blocks
+    }
+
     /// The block of this index.
     pub(crate) fn run<M: Module + 'static, const D: usize>(
         &self,
@@ -31,7 +36,7 @@ impl Recomputation {
         x: Tensor<D>,
         forward: impl Fn(&M, Tensor<D>) -> Tensor<D> + Send + 'static,
     ) -> Tensor<D> {
-        if index >= self.blocks {
+        if !self.has(index) {
             return forward(block, x);
         }
         // Seeds of neighbouring blocks are far apart.

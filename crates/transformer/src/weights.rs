@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_lora_kernels::side_by_side;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::error::LoadError;
 use crate::load::{LoadOptions, LoadReport};
+use crate::named::Named;
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::reader::{Outcome, Reader};
 
@@ -155,6 +157,27 @@ impl<'a> Weights<'a> {
             weight: self.matrix(path, [d_in, d_out], false, std),
             bias: Some(self.vector(path, "bias", d_out, Fresh::Zeros)),
         }
+    }
+
+    /// Layers of the same input, their weights laid out so that one product has all of them, if they are there.
+    pub(crate) fn side_by_side<const N: usize>(
+        &self,
+        layers: [Named<Linear>; N],
+    ) -> [Named<Linear>; N] {
+        if layers.iter().any(|layer| !layer.weight.is_initialized()) {
+            return layers;
+        }
+        let weights = layers.iter().map(|layer| layer.weight.val()).collect();
+        let weights = self
+            .device
+            .memory_persistent_allocations(weights, side_by_side);
+        let mut weights = weights.into_iter();
+        layers.map(|layer| {
+            layer.map_inner(|layer| Linear {
+                weight: layer.weight.map(|weight| weights.next().unwrap_or(weight)),
+                ..layer
+            })
+        })
     }
 
     pub(crate) fn embedding(&mut self, path: &str, n: usize, d: usize) -> Embedding {

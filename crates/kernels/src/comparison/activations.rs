@@ -22,6 +22,28 @@ fn silu_mul() {
 }
 
 #[test]
+fn silu_mul_halves() {
+    for (rows, d) in [(1, 5), (77, 304)] {
+        let case = Case {
+            name: "silu_mul_halves",
+            sizes: &[rows * 2 * d],
+            ours: &|x| {
+                let x = x[0].clone().reshape([1, rows, 2 * d]);
+                flat(crate::silu_mul_halves::<3>(x))
+            },
+            portable: &|x| {
+                let x = x[0].clone().reshape([rows, 2 * d]);
+                let half = |from: usize| x.clone().narrow(1, from, d);
+                flat(portable::silu_mul::<2>(half(0), half(d)))
+            },
+        };
+        case.check();
+        #[cfg(feature = "flex")]
+        case.check_halves(HALVES);
+    }
+}
+
+#[test]
 fn gelu() {
     for size in [5, 20_001] {
         let exact = Case {

@@ -8,7 +8,7 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::operation::{Form, Operation, Reads, route};
+use crate::operation::{Form, Operation, Reads, Several, route, route_several};
 use crate::packed::Packed;
 
 /// Operations on numbers in a GPU's memory.
@@ -98,4 +98,27 @@ pub(crate) fn apply<O: Operation<OnDevice>, const N: usize, const D: usize>(
     dtype: DType,
 ) -> Tensor<D> {
     Tensor::from_dispatch(route::<Cube, OnDevice, O, N>(op, inputs, dtype))
+}
+
+/// As [`apply`], for several results.
+///
+/// # Panics
+/// If an operand is not on a GPU: ask [`takes`].
+pub(crate) fn apply_several<O: Several<OnDevice>, const N: usize, const D: usize>(
+    op: O,
+    inputs: [DispatchTensor; N],
+    dtype: DType,
+) -> Vec<Tensor<D>> {
+    let results = route_several::<Cube, OnDevice, O, N>(op, inputs, dtype);
+    results.into_iter().map(Tensor::from_dispatch).collect()
+}
+
+/// A list as the array that it fills.
+///
+/// # Panics
+/// If it has another length.
+pub(super) fn array<T, const N: usize>(list: Vec<T>) -> [T; N] {
+    let count = list.len();
+    let array = list.try_into();
+    array.unwrap_or_else(|_| panic!("{count} are not {N}"))
 }

@@ -31,44 +31,77 @@ pub(super) fn column_sums(
     reshaped(sums, &[d])
 }
 
-/// The sum over the rows of each of several matrices, together.
+/// A part of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Row and column of its first number.
+    pub(crate) from: [usize; 2],
+    /// Rows and columns.
+    pub(crate) size: [usize; 2],
+}
+
+/// Matrices to be added up, and the part of the sum that is wanted.
+pub(super) struct Summands {
+    /// `[count, rows * columns]`, f32 without gaps
+    pub(super) parts: CubeTensor,
+    /// Columns of each of the matrices.
+    pub(super) columns: usize,
+    pub(super) window: Window,
+}
+
+impl Summands {
+    /// A window of all of a single matrix is its memory.
+    fn is_sum(&self) -> bool {
+        let Window { size, .. } = self.window;
+        rows(&self.parts) == 1 && size[0] * size[1] == width(&self.parts)
+    }
+}
+
+/// Sums of matrices, each as if it were alone.
 ///
 /// # Shapes
-/// - parts: `[rows, d]` of each, f32 without gaps
-/// - output: `[d]`, f32
-pub(super) fn part_sums(parts: &[CubeTensor]) -> Vec<CubeTensor> {
-    let several: Vec<&CubeTensor> = parts.iter().filter(|parts| rows(parts) > 1).collect();
-    let step = (several.first()).map_or(1, |first| batches(&first.client, 2));
+/// - output: the windows' sizes, f32
+pub(super) fn part_sums(all: &[Summands]) -> Vec<CubeTensor> {
+    let several: Vec<&Summands> = all.iter().filter(|each| !each.is_sum()).collect();
+    let step = (several.first()).map_or(1, |first| batches(&first.parts.client, 2));
     let mut sums = Vec::new();
     for several in several.chunks(step) {
-        let of = |parts: &&CubeTensor| empty(parts, &[width(parts)], DType::F32);
+        let parts: Vec<&CubeTensor> = several.iter().map(|each| &each.parts).collect();
+        let of = |each: &&Summands| empty(&each.parts, &each.window.size, DType::F32);
         let new: Vec<CubeTensor> = several.iter().map(of).collect();
         let target: Vec<&CubeTensor> = new.iter().collect();
-        let mut counts = SequenceArg::new();
-        several.iter().for_each(|parts| counts.push(rows(parts)));
-        // SAFETY: every unit looks first whether its column exists.
+        let numbers = |of: fn(&Summands) -> usize| {
+            let mut numbers = SequenceArg::new();
+            several.iter().for_each(|each| numbers.push(of(each)));
+            numbers
+        };
+        // SAFETY: every unit looks first whether its number exists.
         unsafe {
             add_parts::launch_unchecked(
                 &new[0].client,
                 cubes_for_longest(&target, 1),
                 CubeDim::new_1d(UNITS),
-                buffers(several),
+                buffers(&parts),
                 buffers(&target),
                 lengths(&target, 1),
-                counts,
+                numbers(|each| rows(&each.parts)),
+                numbers(|each| width(&each.parts)),
+                numbers(|each| each.columns),
+                numbers(|each| each.window.from[0] * each.columns + each.window.from[1]),
+                numbers(|each| each.window.size[1]),
                 several.len(),
             );
         }
         sums.extend(new);
     }
     let mut sums = sums.into_iter();
-    let sum = |parts: &CubeTensor| match rows(parts) {
-        1 => reshaped(parts.clone(), &[width(parts)]),
-        _ => sums
+    let sum = |each: &Summands| match each.is_sum() {
+        true => reshaped(each.parts.clone(), &each.window.size),
+        false => sums
             .next()
             .unwrap_or_else(|| unreachable!("one for each of several")),
     };
-    parts.iter().map(sum).collect()
+    all.iter().map(sum).collect()
 }
 
 fn pass(grad: &CubeTensor, normalized: Option<(&CubeTensor, &CubeTensor)>) -> CubeTensor {
@@ -138,26 +171,32 @@ fn add_rows<G: Float, X: Float>(
 }
 
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 fn add_parts(
     parts: &Sequence<Box<[f32]>>,
     sums: &mut Sequence<Box<[f32]>>,
     lengths: &Sequence<usize>,
     counts: &Sequence<usize>,
+    sizes: &Sequence<usize>,
+    pitches: &Sequence<usize>,
+    starts: &Sequence<usize>,
+    widths: &Sequence<usize>,
     #[comptime] tensors: usize,
 ) {
-    let column = ABSOLUTE_POS_X as usize;
+    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && column < lengths[t] {
-            let (parts, width, count) = (parts.index(t), lengths[t], counts[t]);
+        if which == t && at < lengths[t] {
+            let (parts, size, count) = (parts.index(t), sizes[t], counts[t]);
+            let from = starts[t] + at / widths[t] * pitches[t] + at % widths[t];
             let mut sum = 0.0f32;
             // As in `add_rows`.
             for part in range_stepped(0, count, AHEAD) {
                 let mut numbers = Array::<f32>::new(AHEAD);
                 #[unroll]
                 for i in 0..AHEAD {
-                    numbers[i] = parts[min(part + i, count - 1) * width + column];
+                    numbers[i] = parts[min(part + i, count - 1) * size + from];
                 }
                 #[unroll]
                 for i in 0..AHEAD {
@@ -167,7 +206,7 @@ fn add_parts(
                 }
             }
             let target = sums.index_mut(t);
-            target[column] = sum;
+            target[at] = sum;
         }
     }
 }

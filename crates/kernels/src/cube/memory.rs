@@ -105,12 +105,32 @@ pub(super) fn cubes_for(client: &Client, pieces: usize) -> CubeCount {
 /// Some rows of a matrix without gaps, sharing its memory.
 pub(super) fn rows_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTensor {
     let width = width(matrix);
-    let bytes = |rows: usize| (rows * width * matrix.dtype.size()) as u64;
-    let behind = rows(matrix) - from - count;
-    let handle = matrix.handle.clone().offset_start(bytes(from));
-    let mut part = reshaped(matrix.clone(), &[rows(matrix), width]);
+    part_of(matrix, from * width, [count, width])
+}
+
+/// Some columns of a matrix without gaps, sharing its memory.
+pub(super) fn columns_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTensor {
+    let mut part = numbers_of(
+        matrix,
+        from,
+        matrix.meta.num_elements() + count - width(matrix),
+    );
+    part.meta.shape_mut()[1] = count;
+    part
+}
+
+/// Some of a tensor's numbers without gaps, as a matrix of this size.
+pub(super) fn part_of(tensor: &CubeTensor, from: usize, size: [usize; 2]) -> CubeTensor {
+    reshaped(numbers_of(tensor, from, size[0] * size[1]), &size)
+}
+
+/// A tensor without gaps whose memory begins so many numbers later, and has so many.
+fn numbers_of(tensor: &CubeTensor, from: usize, count: usize) -> CubeTensor {
+    let bytes = |numbers: usize| (numbers * tensor.dtype.size()) as u64;
+    let behind = tensor.meta.num_elements() - from - count;
+    let handle = tensor.handle.clone().offset_start(bytes(from));
+    let mut part = tensor.clone();
     part.handle = handle.offset_end(bytes(behind));
-    part.meta.shape_mut()[0] = count;
     part
 }
 

@@ -27,6 +27,7 @@ mod cross_entropy;
 pub(crate) mod cuda_source;
 mod elementwise;
 mod gelu;
+mod heads;
 #[cfg(feature = "cuda")]
 mod hopper;
 mod low_rank;
@@ -35,6 +36,7 @@ mod many;
 mod matrices;
 mod memory;
 mod norm;
+mod place;
 #[cfg(feature = "vulkan")]
 mod plane_product;
 #[cfg(feature = "vulkan")]
@@ -44,6 +46,7 @@ mod projection;
 mod reduce;
 mod rope;
 mod select_rows;
+pub(crate) mod side_by_side;
 mod silu;
 mod softcap;
 #[cfg(feature = "vulkan")]
@@ -61,8 +64,11 @@ pub(crate) use bounds::Bounds;
 pub(crate) use clip::clip;
 pub(crate) use cross_entropy::cross_entropy;
 pub(crate) use gelu::{Gelu, gelu};
-pub(crate) use norm::{layer_norm, rms_norm};
-pub(crate) use projection::projection;
+pub(crate) use heads::split_heads;
+pub(crate) use norm::{
+    layer_norm, residual_layer_norm, residual_rms_norm, rms_norm, takes_residual,
+};
+pub(crate) use projection::{projection, projections};
 pub(crate) use rope::{DeviceAngles, rotate};
 pub(crate) use select_rows::select_rows;
-pub(crate) use silu::silu_mul;
+pub(crate) use silu::{silu_mul, silu_mul_halves};

@@ -1,22 +1,20 @@
 //! Root mean square and layer normalization: a cube for each row.
 
+use burn::backend::DispatchTensor;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::apply::{apply_several, array};
 use super::columns::column_sums;
 use super::memory::{buffer, contiguous, cubes, elem, empty, rows, vector_size, width};
 use super::reduce::{Team, cube_sum};
-use super::{OnDevice, Operation, Saved, apply};
+use super::{OnDevice, Saved};
+use crate::operation::Several;
 
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
-    let dtype = x.dtype();
-    let op = Norm {
-        form: Form { centered: false },
-        eps: eps as f32,
-    };
-    apply(op, [x.into_dispatch(), weight.into_dispatch()], dtype)
+    alone(Norm::new(false, eps), x, [weight.into_dispatch()])
 }
 
 pub(crate) fn layer_norm<const D: usize>(
@@ -25,17 +23,76 @@ pub(crate) fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
+    let parameters = [weight.into_dispatch(), bias.into_dispatch()];
+    alone(Norm::new(true, eps), x, parameters)
+}
+
+/// Whether a stream and what is added to it can be operands of one operation.
+pub(crate) fn takes_residual<const D: usize>(x: &Tensor<D>, change: Option<&Tensor<D>>) -> bool {
+    let alike = |change: &Tensor<D>| change.dtype() == x.dtype() && change.dims() == x.dims();
+    super::takes(x) && change.is_none_or(alike)
+}
+
+/// See [`crate::residual_rms_norm`].
+pub(crate) fn residual_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    change: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    eps: f64,
+) -> [Tensor<D>; 2] {
+    residual(Norm::new(false, eps), x, change, [weight.into_dispatch()])
+}
+
+/// See [`crate::residual_layer_norm`].
+pub(crate) fn residual_layer_norm<const D: usize>(
+    x: Tensor<D>,
+    change: Option<Tensor<D>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> [Tensor<D>; 2] {
+    let parameters = [weight.into_dispatch(), bias.into_dispatch()];
+    residual(Norm::new(true, eps), x, change, parameters)
+}
+
+fn alone<const D: usize, const P: usize>(
+    op: Norm,
+    x: Tensor<D>,
+    parameters: [DispatchTensor; P],
+) -> Tensor<D> {
+    let dtype = x.dtype();
+    let mut results = run(op, x, parameters.into_iter(), dtype);
+    results.pop().expect("the result")
+}
+
+fn residual<const D: usize, const P: usize>(
+    op: Norm,
+    x: Tensor<D>,
+    change: Option<Tensor<D>>,
+    parameters: [DispatchTensor; P],
+) -> [Tensor<D>; 2] {
     let dtype = x.dtype();
     let op = Norm {
-        form: Form { centered: true },
-        eps: eps as f32,
+        residual: true,
+        added: change.is_some(),
+        ..op
     };
-    let inputs = [
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-    ];
-    apply(op, inputs, dtype)
+    let more = change.map(Tensor::into_dispatch);
+    array(run(op, x, parameters.into_iter().chain(more), dtype))
+}
+
+fn run<const D: usize>(
+    op: Norm,
+    x: Tensor<D>,
+    more: impl Iterator<Item = DispatchTensor>,
+    dtype: DType,
+) -> Vec<Tensor<D>> {
+    let inputs: Vec<DispatchTensor> = std::iter::once(x.into_dispatch()).chain(more).collect();
+    match inputs.len() {
+        2 => apply_several(op, array::<_, 2>(inputs), dtype),
+        3 => apply_several(op, array::<_, 3>(inputs), dtype),
+        _ => apply_several(op, array::<_, 4>(inputs), dtype),
+    }
 }
 
 /// What the two differ in.
@@ -45,20 +102,46 @@ struct Form {
     centered: bool,
 }
 
+/// The norm of `x`, or of `x + change`; the operands are `x`, the weight, the bias if there is one, and the change.
 #[derive(Clone, Debug)]
 struct Norm {
     form: Form,
     eps: f32,
+    /// What was normalized is a result, too, the first.
+    residual: bool,
+    /// There is a change.
+    added: bool,
 }
 
-impl Operation<OnDevice> for Norm {
-    fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
+impl Norm {
+    fn new(centered: bool, eps: f64) -> Self {
+        Self {
+            form: Form { centered },
+            eps: eps as f32,
+            residual: false,
+            added: false,
+        }
+    }
+}
+
+impl Several<OnDevice> for Norm {
+    fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (Vec<CubeTensor>, Saved) {
         let x = contiguous(inputs[0].clone());
         let weight = contiguous(inputs[1].clone());
-        let bias = inputs.get(2).map(|bias| contiguous(bias.clone()));
-        let bias = bias.as_ref().unwrap_or(&weight);
+        let bias = match self.form.centered {
+            true => contiguous(inputs[2].clone()),
+            false => weight.clone(),
+        };
+        let change = match (self.added, inputs.last()) {
+            (true, Some(change)) => contiguous(change.clone()),
+            _ => x.clone(),
+        };
         let y = empty(&x, x.meta.shape(), x.dtype);
-        let size = vector_size(&[&x, &weight, bias], width(&x));
+        let sum = match self.added {
+            true => empty(&x, x.meta.shape(), x.dtype),
+            false => x.clone(),
+        };
+        let size = vector_size(&[&x, &weight, &bias, &change], width(&x));
         let vectors = width(&x) / size;
         let team = Team::new(&x.client, vectors);
         // SAFETY: a cube stays in its row, and there is none beyond the last one.
@@ -69,86 +152,129 @@ impl Operation<OnDevice> for Norm {
                 team.dim(),
                 size,
                 buffer(&x),
+                buffer(&change),
                 buffer(&weight),
-                buffer(bias),
+                buffer(&bias),
+                buffer(&sum),
                 buffer(&y),
                 rows(&x),
                 vectors,
                 self.eps,
                 self.form,
+                self.added,
                 team,
-                [elem(&x), elem(&weight), elem(bias)],
+                [elem(&x), elem(&weight), elem(&bias)],
             );
         }
         let mut saved = Saved::default();
         if tracked.contains(&true) {
-            // The statistics are one read of x away: cheaper to compute again than to keep.
-            saved.inputs = vec![Some(x), Some(weight)];
+            // The statistics are one read of it away: cheaper to compute again than to keep.
+            saved.inputs = vec![Some(sum.clone()), Some(weight)];
         }
-        (y, saved)
+        match self.residual {
+            true => (vec![sum, y], saved),
+            false => (vec![y], saved),
+        }
     }
 
     /// With `z = (x - mean) r`, `r` the inverse deviation, and `h = g w`: `dx = r (h - mean(h) - z mean(h z))`,
-    /// `dw = sum of g z`, `db = sum of g`. Without centering, the mean of x and `mean(h)` are not taken off.
+    /// `dw = sum of g z`, `db = sum of g`. Without centering, the mean of x and `mean(h)` are not taken off. To `dx` comes the
+    /// gradient of the sum, and a change has the same.
     fn backward(
         &self,
         saved: Saved,
-        grad: CubeTensor,
+        mut grads: Vec<Option<CubeTensor>>,
         tracked: &[bool],
     ) -> Vec<Option<CubeTensor>> {
-        let (x, weight) = (saved.input(0), saved.input(1));
-        let grad = contiguous(grad);
-        let dx = empty(x, x.meta.shape(), grad.dtype);
-        let (rows, d) = (rows(x), width(x));
-        let scaled = tracked[1];
-        // The rows' means and inverse deviations, for the gradient of the weight.
-        let statistics = scaled.then(|| empty(x, &[rows, 2], DType::F32));
-        let size = vector_size(&[x, weight, &grad], d);
-        let vectors = d / size;
-        let team = Team::new(&x.client, vectors);
-        if tracked[0] || scaled {
-            // SAFETY: a cube stays in its row, and there is none beyond the last one.
-            unsafe {
-                backward::launch_unchecked(
-                    &x.client,
-                    cubes(&x.client, rows),
-                    team.dim(),
-                    size,
-                    buffer(x),
-                    buffer(weight),
-                    buffer(&grad),
-                    buffer(&dx),
-                    buffer(statistics.as_ref().unwrap_or(&dx)),
-                    rows,
-                    vectors,
-                    self.eps,
-                    self.form,
-                    scaled,
-                    team,
-                    [elem(x), elem(weight), elem(&grad)],
-                    elem(statistics.as_ref().unwrap_or(&dx)),
-                );
+        let grad = grads.pop().flatten().map(contiguous);
+        let of_sum = grads.pop().flatten().map(contiguous);
+        let wants_x = tracked[0] || (self.added && tracked.last() == Some(&true));
+        let mut all: Vec<Option<CubeTensor>> = tracked.iter().map(|_| None).collect();
+        let dx = match grad {
+            None => of_sum,
+            Some(grad) => {
+                let (x, weight) = (saved.input(0), saved.input(1));
+                let dx = empty(x, x.meta.shape(), grad.dtype);
+                let (rows, d) = (rows(x), width(x));
+                let scaled = tracked[1];
+                // The rows' means and inverse deviations, for the gradient of the weight.
+                let statistics = scaled.then(|| empty(x, &[rows, 2], DType::F32));
+                let more = of_sum.as_ref().unwrap_or(&grad);
+                let size = vector_size(&[x, weight, &grad, more], d);
+                let vectors = d / size;
+                let team = Team::new(&x.client, vectors);
+                if wants_x || scaled {
+                    // SAFETY: a cube stays in its row, and there is none beyond the last one.
+                    unsafe {
+                        backward::launch_unchecked(
+                            &x.client,
+                            cubes(&x.client, rows),
+                            team.dim(),
+                            size,
+                            buffer(x),
+                            buffer(weight),
+                            buffer(&grad),
+                            buffer(more),
+                            buffer(&dx),
+                            buffer(statistics.as_ref().unwrap_or(&dx)),
+                            rows,
+                            vectors,
+                            self.eps,
+                            self.form,
+                            of_sum.is_some(),
+                            scaled,
+                            team,
+                            [elem(x), elem(weight), elem(&grad), elem(more)],
+                            elem(statistics.as_ref().unwrap_or(&dx)),
+                        );
+                    }
+                }
+                all[1] = statistics.map(|statistics| column_sums(&grad, Some((x, &statistics))));
+                if self.form.centered && tracked[2] {
+                    all[2] = Some(column_sums(&grad, None));
+                }
+                Some(dx)
             }
+        };
+        if self.added && tracked.last() == Some(&true) {
+            let last = all.len() - 1;
+            all[last] = dx.clone();
         }
-        let mut grads = vec![
-            tracked[0].then_some(dx),
-            statistics.map(|statistics| column_sums(&grad, Some((x, &statistics)))),
-        ];
-        if self.form.centered {
-            grads.push(tracked[2].then(|| column_sums(&grad, None)));
+        if tracked[0] {
+            all[0] = dx;
         }
-        grads
+        all
+    }
+}
+
+/// What is normalized: x, or its sum with a change, rounded as it is kept.
+#[cube]
+fn summed<X: Float, N: Size>(
+    x: &[Vector<X, N>],
+    change: &[Vector<X, N>],
+    at: usize,
+    #[comptime] added: bool,
+) -> Vector<f32, N> {
+    let first = Vector::<f32, N>::cast_from(x[at]);
+    if comptime!(added) {
+        let sum = first + Vector::<f32, N>::cast_from(change[at]);
+        Vector::<f32, N>::cast_from(Vector::<X, N>::cast_from(sum))
+    } else {
+        first
     }
 }
 
 /// The mean of a row, if it is taken off, and the inverse of the root of its mean square around that.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn statistics<X: Float, N: Size>(
     x: &[Vector<X, N>],
+    change: &[Vector<X, N>],
     from: usize,
     vectors: usize,
     eps: f32,
     #[comptime] form: Form,
+    #[comptime] added: bool,
     #[comptime] team: Team,
 ) -> (f32, f32) {
     let unit = UNIT_POS as usize;
@@ -159,13 +285,13 @@ fn statistics<X: Float, N: Size>(
     if comptime!(form.centered) {
         let mut sums = Vector::<f32, N>::new(0.0f32);
         for i in range_stepped(unit, vectors, units) {
-            sums += Vector::<f32, N>::cast_from(x[from + i]);
+            sums += summed::<X, N>(x, change, from + i, added);
         }
         mean = cube_sum(Vector::vector_sum(sums), team) / count;
     }
     let mut squares = Vector::<f32, N>::new(0.0f32);
     for i in range_stepped(unit, vectors, units) {
-        let z = Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean);
+        let z = summed::<X, N>(x, change, from + i, added) - Vector::new(mean);
         squares += z * z;
     }
     let square = cube_sum(Vector::vector_sum(squares), team) / count;
@@ -173,24 +299,34 @@ fn statistics<X: Float, N: Size>(
 }
 
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 fn forward<X: Float, W: Float, B: Float, N: Size>(
     x: &[Vector<X, N>],
+    change: &[Vector<X, N>],
     weight: &[Vector<W, N>],
     bias: &[Vector<B, N>],
+    sum: &mut [Vector<X, N>],
     y: &mut [Vector<X, N>],
     rows: usize,
     vectors: usize,
     eps: f32,
     #[comptime] form: Form,
+    #[comptime] added: bool,
     #[comptime] team: Team,
     #[define(X, W, B)] _types: [ElemType; 3],
 ) {
     // Cubes beyond the last row do it once more: none may leave before all have added up.
     let row = min(CUBE_POS, rows - 1);
     let from = row * vectors;
-    let (mean, r) = statistics::<X, N>(x, from, vectors, eps, form, team);
-    for i in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units as usize)) {
-        let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
+    let unit = UNIT_POS as usize;
+    let units = comptime!(team.units as usize);
+    let (mean, r) = statistics::<X, N>(x, change, from, vectors, eps, form, added, team);
+    for i in range_stepped(unit, vectors, units) {
+        let own = summed::<X, N>(x, change, from + i, added);
+        if comptime!(added) {
+            sum[from + i] = Vector::cast_from(own);
+        }
+        let z = (own - Vector::new(mean)) * Vector::new(r);
         let mut result = z * Vector::<f32, N>::cast_from(weight[i]);
         if comptime!(form.centered) {
             result += Vector::<f32, N>::cast_from(bias[i]);
@@ -200,26 +336,29 @@ fn forward<X: Float, W: Float, B: Float, N: Size>(
 }
 
 #[cube(launch_unchecked)]
-fn backward<X: Float, W: Float, G: Float, S: Float, N: Size>(
+#[allow(clippy::too_many_arguments)]
+fn backward<X: Float, W: Float, G: Float, M: Float, S: Float, N: Size>(
     x: &[Vector<X, N>],
     weight: &[Vector<W, N>],
     grad: &[Vector<G, N>],
+    more: &[Vector<M, N>],
     dx: &mut [Vector<G, N>],
     kept: &mut [S],
     rows: usize,
     vectors: usize,
     eps: f32,
     #[comptime] form: Form,
+    #[comptime] added: bool,
     #[comptime] keep: bool,
     #[comptime] team: Team,
-    #[define(X, W, G)] _types: [ElemType; 3],
+    #[define(X, W, G, M)] _types: [ElemType; 4],
     #[define(S)] _statistics: ElemType,
 ) {
     let row = min(CUBE_POS, rows - 1);
     let from = row * vectors;
     let unit = UNIT_POS as usize;
     let units = comptime!(team.units as usize);
-    let (mean, r) = statistics::<X, N>(x, from, vectors, eps, form, team);
+    let (mean, r) = statistics::<X, N>(x, x, from, vectors, eps, form, false, team);
     if comptime!(keep) {
         if unit == 0 {
             kept[2 * row] = S::cast_from(mean);
@@ -246,7 +385,10 @@ fn backward<X: Float, W: Float, G: Float, S: Float, N: Size>(
         let h =
             Vector::<f32, N>::cast_from(grad[from + i]) * Vector::<f32, N>::cast_from(weight[i]);
         let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
-        let result = (h - Vector::new(h_mean) - z * Vector::new(hz)) * Vector::new(r);
+        let mut result = (h - Vector::new(h_mean) - z * Vector::new(hz)) * Vector::new(r);
+        if comptime!(added) {
+            result += Vector::<f32, N>::cast_from(more[from + i]);
+        }
         dx[from + i] = Vector::cast_from(result);
     }
 }

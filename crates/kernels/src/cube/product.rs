@@ -9,7 +9,7 @@ use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-use super::columns::part_sums;
+use super::columns::{Summands, Window, part_sums};
 #[cfg(feature = "vulkan")]
 use super::cooperative;
 #[cfg(feature = "cuda")]
@@ -157,7 +157,7 @@ pub(crate) fn product_plus(
     add_low_rank(product(a, b, dtype), more, bias.map(contiguous))
 }
 
-/// `x^T d`, or its transpose, where d is narrow.
+/// Parts of `x^T d`, or of its transpose, where d is narrow.
 ///
 /// # Shapes
 /// - x: `[m, c]`, d: `[m, rank]`, without gaps
@@ -166,9 +166,25 @@ pub(crate) struct Outer<'a> {
     pub(crate) x: &'a CubeTensor,
     pub(crate) d: &'a CubeTensor,
     pub(crate) transpose: bool,
+    /// What is wanted of the product.
+    pub(crate) windows: Vec<Window>,
 }
 
-impl Outer<'_> {
+impl<'a> Outer<'a> {
+    /// All of the product.
+    #[cfg(test)]
+    pub(crate) fn whole(x: &'a CubeTensor, d: &'a CubeTensor, transpose: bool) -> Self {
+        let mut outer = Self {
+            x,
+            d,
+            transpose,
+            windows: Vec::new(),
+        };
+        let size = outer.shape();
+        outer.windows.push(Window { from: [0, 0], size });
+        outer
+    }
+
     fn shape(&self) -> [usize; 2] {
         let (c, rank) = (width(self.x), width(self.d));
         match self.transpose {
@@ -179,7 +195,9 @@ impl Outer<'_> {
 
     /// What is to be added up: `[parts, c * rank]`.
     fn parts(&self) -> CubeTensor {
-        let &Self { x, d, transpose } = self;
+        let &Self {
+            x, d, transpose, ..
+        } = self;
         let (left, right) = match transpose {
             false => (transposed(x.clone()), d.clone()),
             true => (transposed(d.clone()), x.clone()),
@@ -206,7 +224,9 @@ impl Outer<'_> {
     /// As a batch of products: one of so few tiles would leave most of a GPU idle.
     #[cfg(feature = "vulkan")]
     fn parts_by_cubes(&self) -> Option<CubeTensor> {
-        let &Self { x, d, transpose } = self;
+        let &Self {
+            x, d, transpose, ..
+        } = self;
         let (m, c, rank) = (rows(x), width(x), width(d));
         let parts = [32, 16, 8, 4, 2, 1].into_iter();
         let parts = parts
@@ -225,15 +245,18 @@ impl Outer<'_> {
     }
 }
 
-/// These products in `f32`, each as if it were alone.
+/// The windows of these products in `f32`, one product's behind the other's.
 pub(crate) fn outers(products: &[Outer]) -> Vec<CubeTensor> {
-    let parts: Vec<CubeTensor> = products.iter().map(Outer::parts).collect();
-    let shaped = |(sum, outer): (CubeTensor, &Outer)| reshaped(sum, &outer.shape());
-    part_sums(&parts)
-        .into_iter()
-        .zip(products)
-        .map(shaped)
-        .collect()
+    let mut all = Vec::new();
+    for outer in products {
+        let (parts, [_, columns]) = (outer.parts(), outer.shape());
+        all.extend(outer.windows.iter().map(|window| Summands {
+            parts: parts.clone(),
+            columns,
+            window: *window,
+        }));
+    }
+    part_sums(&all)
 }
 
 /// By one of CubeK's kernels.

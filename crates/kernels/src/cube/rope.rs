@@ -16,7 +16,7 @@ pub(crate) struct DeviceAngles(Arc<OnceLock<Tensor<1>>>);
 
 impl DeviceAngles {
     /// All cosines, then all sines.
-    fn of(&self, angles: &Angles, device: &Device) -> CubeTensor {
+    pub(super) fn of(&self, angles: &Angles, device: &Device) -> CubeTensor {
         let tensor = self.0.get_or_init(|| {
             let numbers: Vec<f32> = angles.cos.iter().chain(&angles.sin).copied().collect();
             let size = numbers.len();
@@ -137,12 +137,28 @@ fn rotate_heads<X: Float, N: Size>(
             }
             let cos = table[angle];
             let sin = table[sines + angle] * Vector::new(direction);
-            let first = Vector::<f32, N>::cast_from(x[from + place]);
-            let second = Vector::<f32, N>::cast_from(x[from + half + place]);
-            y[to + place] = Vector::cast_from(first * cos - second * sin);
-            y[to + half + place] = Vector::cast_from(second * cos + first * sin);
+            let (first, second) =
+                rotated::<X, N>(x[from + place], x[from + half + place], cos, sin);
+            y[to + place] = first;
+            y[to + half + place] = second;
         } else {
             y[to + half + place] = x[from + half + place];
         }
     }
+}
+
+/// Two halves by the same angles.
+#[cube]
+pub(super) fn rotated<X: Float, N: Size>(
+    first: Vector<X, N>,
+    second: Vector<X, N>,
+    cos: Vector<f32, N>,
+    sin: Vector<f32, N>,
+) -> (Vector<X, N>, Vector<X, N>) {
+    let first = Vector::<f32, N>::cast_from(first);
+    let second = Vector::<f32, N>::cast_from(second);
+    (
+        Vector::cast_from(first * cos - second * sin),
+        Vector::cast_from(second * cos + first * sin),
+    )
 }

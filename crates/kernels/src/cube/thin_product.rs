@@ -18,7 +18,7 @@ use super::planes::{PLANES, Planes, zeros};
 const LINE: usize = 64;
 
 /// The widest short side.
-const WIDEST: usize = 32;
+const WIDEST: usize = 64;
 
 /// Cubes that [`outer`] shares its sum out to, and rows of each at the least.
 const CUBES: usize = 512;

@@ -1,8 +1,8 @@
 use burn::module::Content;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn_lora_adapter::project;
-use burn_lora_kernels::{AttentionMask, RopeTables, Scores, attention_with};
+use burn_lora_adapter::{project, project_together};
+use burn_lora_kernels::{AttentionMask, RopeTables, Scores, attention_with, split_heads};
 
 use super::norm::Norm;
 use super::plan::{AttentionPlan, NormPlan, QkvForm};
@@ -90,12 +90,12 @@ impl Attention {
         let (d_q, d_kv) = (plan.n_heads * d_head, plan.n_kv_heads * d_head);
         let mut input = |name, width| scope.linear(name, [d_model, width], plan.qkv_bias);
         let qkv = match plan.qkv {
-            QkvForm::Separate => Qkv::Separate(SeparateQkv {
-                q: input(names.q, d_q),
-                k: input(names.k, d_kv),
-                v: input(names.v, d_kv),
-                d_head,
-            }),
+            QkvForm::Separate => {
+                let parts = [(names.q, d_q), (names.k, d_kv), (names.v, d_kv)];
+                let parts = parts.map(|(name, width)| input(name, width));
+                let [q, k, v] = scope.side_by_side(parts);
+                Qkv::Separate(SeparateQkv { q, k, v, d_head })
+            }
             form => Qkv::Fused(FusedQkv {
                 qkv: input(names.qkv, d_q + 2 * d_kv),
                 per_head: form == QkvForm::PerHead,
@@ -125,23 +125,7 @@ impl Attention {
         cache: Option<LayerWriter<'_>>,
     ) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
-        let (q, k, v) = match &self.qkv {
-            Qkv::Separate(qkv) => qkv.forward(x),
-            Qkv::Fused(qkv) => qkv.forward(x),
-        };
-        let turned = |norm: &Option<Named<Norm>>, x: Tensor<4>| {
-            let x = match norm {
-                Some(norm) => norm.forward(x),
-                None => x,
-            };
-            match around.rope {
-                Some(rope) => rope.apply(x),
-                None => x,
-            }
-        };
-        let q = turned(&self.q_norm, q).swap_dims(1, 2); // [batch, heads, seq, d_head]
-        let k = turned(&self.k_norm, k).swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
-        let v = v.swap_dims(1, 2); // [batch, kv_heads, seq, d_head]
+        let [q, k, v] = self.heads(x, around.rope).map(|x| x.swap_dims(1, 2)); // [batch, heads or kv_heads, seq, d_head]
         let (k, v) = match around.prefix {
             Some(prefix) => prefix.put(k, v),
             None => (k, v),
@@ -155,14 +139,50 @@ impl Attention {
         let [_, _, heads, d_head] = y.dims();
         project(&self.out, y.reshape([batch, seq, heads * d_head]))
     }
-}
 
-impl SeparateQkv {
+    /// Queries, keys and values of `x`, at their places.
+    ///
     /// # Shapes
     ///
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, heads or kv_heads, d_head]` each
-    fn forward(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    fn heads(&self, x: Tensor<3>, rope: Option<&RopeTables>) -> [Tensor<4>; 3] {
+        let has_norms = self.q_norm.is_some() || self.k_norm.is_some();
+        let together = match &self.qkv {
+            Qkv::Separate(qkv) => qkv.together(&x),
+            Qkv::Fused(qkv) => qkv.together(&x),
+        };
+        let [q, k, v] = match (together, &self.qkv) {
+            (Some((qkv, heads)), _) if !has_norms => return split_heads(qkv, heads, rope),
+            (Some((qkv, heads)), _) => split_heads(qkv, heads, None),
+            (None, Qkv::Separate(qkv)) => qkv.forward(x),
+            (None, Qkv::Fused(qkv)) => qkv.by_head(x),
+        };
+        let turned = |norm: &Option<Named<Norm>>, x: Tensor<4>| {
+            let x = match norm {
+                Some(norm) => norm.forward(x),
+                None => x,
+            };
+            match rope {
+                Some(rope) => rope.apply(x),
+                None => x,
+            }
+        };
+        [turned(&self.q_norm, q), turned(&self.k_norm, k), v]
+    }
+}
+
+impl SeparateQkv {
+    /// All three by one product, where there is one, and the heads of each.
+    fn together(&self, x: &Tensor<3>) -> Option<(Tensor<3>, [usize; 3])> {
+        let layers: [&Linear; 3] = [&self.q, &self.k, &self.v];
+        let qkv = project_together(&layers, x)?;
+        let heads = layers.map(|layer| layer.weight.lazy_shape()[1] / self.d_head);
+        Some((qkv, heads))
+    }
+
+    /// As [`Attention::heads`].
+    fn forward(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let [batch, seq, _] = x.dims();
         let split = |x: Tensor<3>| -> Tensor<4> {
             let heads = x.dims()[2] / self.d_head;
@@ -170,30 +190,23 @@ impl SeparateQkv {
         };
         let q = split(project(&self.q, x.clone()));
         let k = split(project(&self.k, x.clone()));
-        (q, k, split(project(&self.v, x)))
+        [q, k, split(project(&self.v, x))]
     }
 }
 
 impl FusedQkv {
-    /// As [`SeparateQkv::forward`].
-    fn forward(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    /// All queries, all keys and all values, unless those of each head are together.
+    fn together(&self, x: &Tensor<3>) -> Option<(Tensor<3>, [usize; 3])> {
+        let heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads];
+        (!self.per_head).then(|| (project(&self.qkv, x.clone()), heads))
+    }
+
+    /// As [`Attention::heads`], each head's query, key and value being together.
+    fn by_head(&self, x: Tensor<3>) -> [Tensor<4>; 3] {
         let [batch, seq, _] = x.dims();
-        let qkv = project(&self.qkv, x); // [batch, seq, (heads + 2 * kv_heads) * d_head]
         let d = self.d_head;
-        if self.per_head {
-            let qkv: Tensor<4> = qkv.reshape([batch, seq, self.n_heads, 3 * d]);
-            let part = |index: usize| qkv.clone().narrow(3, index * d, d);
-            return (part(0), part(1), part(2));
-        }
-        let part = |from: usize, heads: usize| -> Tensor<4> {
-            let part = qkv.clone().narrow(2, from * d, heads * d);
-            part.reshape([batch, seq, heads, d])
-        };
-        let (heads, kv_heads) = (self.n_heads, self.n_kv_heads);
-        (
-            part(0, heads),
-            part(heads, kv_heads),
-            part(heads + kv_heads, kv_heads),
-        )
+        let qkv = project(&self.qkv, x); // [batch, seq, heads * 3 * d_head]
+        let qkv: Tensor<4> = qkv.reshape([batch, seq, self.n_heads, 3 * d]);
+        [0, 1, 2].map(|index| qkv.clone().narrow(3, index * d, d))
     }
 }

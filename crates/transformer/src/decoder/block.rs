@@ -68,6 +68,38 @@ impl Inner {
     }
 }
 
+/// The residual stream `[batch, seq, d_model]`, and what is to be added to it: the norm behind does that.
+pub(crate) struct Stream {
+    x: Tensor<3>,
+    change: Option<Tensor<3>>,
+}
+
+impl Stream {
+    pub(crate) fn new(x: Tensor<3>) -> Self {
+        Self { x, change: None }
+    }
+
+    fn with(self, change: Tensor<3>) -> Self {
+        Self {
+            change: Some(change),
+            ..self
+        }
+    }
+
+    /// With what was to be added.
+    pub(crate) fn sum(self) -> Tensor<3> {
+        match self.change {
+            Some(change) => self.x + change,
+            None => self.x,
+        }
+    }
+
+    /// With what was to be added, and its norm.
+    pub(crate) fn normed(self, norm: &Norm) -> [Tensor<3>; 2] {
+        norm.residual(self.x, self.change)
+    }
+}
+
 impl Block {
     pub(crate) fn build(plan: &Plan, index: usize, scope: &mut Scope<'_, '_>) -> Self {
         let (names, d) = (&plan.names.block, plan.d_model);
@@ -94,26 +126,22 @@ impl Block {
         }
     }
 
-    /// # Shapes
-    ///
-    /// - x, output: `[batch, seq, d_model]`
     pub(crate) fn forward(
         &self,
-        x: Tensor<3>,
+        stream: Stream,
         around: &Surroundings<'_>,
         cache: Option<LayerWriter<'_>>,
-    ) -> Tensor<3> {
-        let normed = self.norm_1.forward(x.clone());
+    ) -> Stream {
+        let [x, normed] = stream.normed(&self.norm_1);
         let change = self.attention.forward(normed, around, cache);
         let change = post(&self.post_norm_1, change);
         let change = self.bottlenecks.after_attention(change);
         if self.residual == Residual::Parallel {
             let normed = self.norm_2.forward(x.clone());
-            return x + change + self.inner_change(normed);
+            return Stream::new(x + change).with(self.inner_change(normed));
         }
-        let x = x + change;
-        let normed = self.norm_2.forward(x.clone());
-        x + self.inner_change(normed)
+        let [x, normed] = Stream::new(x).with(change).normed(&self.norm_2);
+        Stream::new(x).with(self.inner_change(normed))
     }
 
     /// What the inner layer adds, with the bottlenecks at it.

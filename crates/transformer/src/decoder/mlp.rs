@@ -1,6 +1,6 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn_lora_adapter::project;
+use burn_lora_adapter::{project, project_together};
 
 use super::plan::{MlpForm, MlpPlan};
 use super::scope::Scope;
@@ -42,9 +42,18 @@ impl Mlp {
             MlpForm::GatedFused => 2 * d_inner,
             MlpForm::Plain | MlpForm::Gated => d_inner,
         };
+        let gate = is_gated.then(|| scope.linear(names.gate, [d_model, width], bias));
+        let up = scope.linear(names.up, [d_model, width], bias);
+        let (gate, up) = match gate {
+            Some(gate) => {
+                let [gate, up] = scope.side_by_side([gate, up]);
+                (Some(gate), up)
+            }
+            None => (None, up),
+        };
         Self {
-            gate: is_gated.then(|| scope.linear(names.gate, [d_model, width], bias)),
-            up: scope.linear(names.up, [d_model, width], bias),
+            gate,
+            up,
             down: scope.residual_linear(names.down, [d_inner, d_model], bias),
             form: plan.form,
             activation: plan.activation,
@@ -56,21 +65,25 @@ impl Mlp {
     /// - x, output: `[..., d_model]`
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let y = match &self.gate {
-            Some(gate) => {
-                let gate = project(gate, x.clone());
-                self.activation.gate(gate, project(&self.up, x))
+            Some(gate) => self.gated(gate, x),
+            None if self.form == MlpForm::GatedFused => {
+                self.activation.gate_halves(project(&self.up, x))
             }
-            None => self.without_gate(project(&self.up, x)),
+            None => self.activation.apply(project(&self.up, x)),
         }; // [..., d_inner]
         project(&self.down, y)
     }
 
-    fn without_gate<const D: usize>(&self, up: Tensor<D>) -> Tensor<D> {
-        if self.form != MlpForm::GatedFused {
-            return self.activation.apply(up);
+    fn gated<const D: usize>(&self, gate: &Linear, x: Tensor<D>) -> Tensor<D> {
+        let layers: [&Linear; 2] = [gate, &self.up];
+        let has_halves = self.activation.has_halves();
+        let together = has_halves.then(|| project_together(&layers, &x));
+        match together.flatten() {
+            Some(both) => self.activation.gate_halves(both),
+            None => {
+                let gate = project(gate, x.clone());
+                self.activation.gate(gate, project(&self.up, x))
+            }
         }
-        let half = up.dims()[D - 1] / 2;
-        let gate = up.clone().narrow(D - 1, 0, half);
-        self.activation.gate(gate, up.narrow(D - 1, half, half))
     }
 }

@@ -102,6 +102,14 @@ impl<'s, 'w> Scope<'s, 'w> {
         self.sized(name, d, bias, |shrink| shrink)
     }
 
+    /// Layers of the same input, laid out so that one product has all of them.
+    pub(crate) fn side_by_side<const N: usize>(
+        &self,
+        layers: [Named<Linear>; N],
+    ) -> [Named<Linear>; N] {
+        self.weights.side_by_side(layers)
+    }
+
     fn sized(
         &mut self,
         name: &'static str,

@@ -6,7 +6,7 @@ use burn_lora_adapter::embed;
 use burn_lora_kernels::{AttentionMask, RopeTables};
 
 use super::attention::Surroundings;
-use super::block::Block;
+use super::block::{Block, Stream};
 use super::norm::Norm;
 use super::plan::Plan;
 use super::scope::Scope;
@@ -110,22 +110,27 @@ impl Trunk {
             .collect();
         let none = AttentionMask::none();
 
+        let mut stream = Stream::new(x);
         for (index, (block, layer)) in self.blocks.iter().zip(&self.plan.layers).enumerate() {
             let mask = masks.iter().find(|(window, _)| *window == layer.window);
             let mask = mask.map_or(&none, |(_, mask)| mask).clone();
             let rope = layer.rope.and_then(|rope| ropes.get(rope)).cloned();
             let prefix = front.and_then(|front| front.prefix(index));
             let cache = cache.as_deref_mut().map(|cache| cache.layer(index));
-            let run = move |block: &Block, x: Tensor<3>, cache: Option<LayerWriter<'_>>| {
+            let run = move |block: &Block, stream: Stream, cache: Option<LayerWriter<'_>>| {
                 let (rope, mask, prefix) = (rope.as_ref(), &mask, prefix.as_ref());
-                block.forward(x, &Surroundings { rope, mask, prefix }, cache)
+                block.forward(stream, &Surroundings { rope, mask, prefix }, cache)
             };
-            x = match cache {
-                Some(cache) => run(block, x, Some(cache)),
-                None => recomputation.run(index, block, x, move |block, x| run(block, x, None)),
+            stream = match recomputation.has(index) {
+                true => {
+                    let run = move |block: &Block, x| run(block, Stream::new(x), None).sum();
+                    Stream::new(recomputation.run(index, block, stream.sum(), run))
+                }
+                false => run(block, stream, cache),
             };
         }
-        self.last_norm.forward(x)
+        let [_, normed] = stream.normed(&self.last_norm);
+        normed
     }
 }
 

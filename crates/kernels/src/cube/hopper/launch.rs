@@ -95,7 +95,7 @@ pub(super) fn pairs(tensor: &CubeTensor) -> ([usize; 2], [usize; 2]) {
 }
 
 /// Whether the device has these instructions, and CubeCL's compiler lets them through.
-pub(super) fn is_hopper(tensor: &CubeTensor) -> bool {
+pub(crate) fn is_hopper(tensor: &CubeTensor) -> bool {
     let properties = tensor.client.properties();
     // Its instructions went with it: later architectures have others in their place.
     properties.identity.fingerprint == "ptx_sm90"

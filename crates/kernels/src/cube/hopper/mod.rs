@@ -17,7 +17,8 @@ mod tests;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 
-use launch::{MOST_COLUMNS, Side, is_hopper, pairs, run_thin, run_unrounded, run_wide};
+pub(super) use launch::is_hopper;
+use launch::{MOST_COLUMNS, Side, pairs, run_thin, run_unrounded, run_wide};
 
 #[cfg(test)]
 thread_local! {

@@ -53,11 +53,7 @@ fn products_with_a_rank_are_computed_by_these_kernels() {
         let before = LAUNCHED.get();
         let low = seam::product_times(x.clone(), a, 2.0, DType::F16);
         assert_eq!(LAUNCHED.get(), before + 1);
-        drop(seam::outers(&[seam::Outer {
-            x: &x,
-            d: &low,
-            transpose: true,
-        }]));
+        drop(seam::outers(&[seam::Outer::whole(&x, &low, true)]));
         assert_eq!(LAUNCHED.get(), before + 2);
     }
 }
@@ -67,7 +63,14 @@ fn products_with_a_rank_are_computed_by_these_kernels() {
 #[test]
 fn products_are_those_of_the_portable_form() {
     for gpu in devices() {
-        for [m, k, n] in [[16, 64, 16], [100, 2048, 8], [33, 704, 32], [1, 128, 24]] {
+        for [m, k, n] in [
+            [16, 64, 16],
+            [100, 2048, 8],
+            [33, 704, 32],
+            [1, 128, 24],
+            [50, 320, 48],
+            [20, 64, 64],
+        ] {
             let (a, b) = (random([m, k]), random([k, n]));
             let expected = a
                 .clone()
@@ -97,12 +100,18 @@ fn products_are_those_of_the_portable_form() {
 #[test]
 fn outer_products_are_those_of_the_portable_form() {
     for gpu in devices() {
-        let shapes = [[64, 64, 16], [1, 128, 32], [700, 136, 8], [331, 2048, 24]];
+        let shapes = [
+            [64, 64, 16],
+            [1, 128, 32],
+            [700, 136, 8],
+            [331, 2048, 24],
+            [90, 264, 48],
+        ];
         let sides = shapes.map(|[m, c, rank]| (random([m, c]), random([m, rank])));
         let there = (sides.each_ref()).map(|(x, d)| (there(x, &gpu, false), there(d, &gpu, false)));
         let products: Vec<seam::Outer> = there
             .iter()
-            .flat_map(|(x, d)| [false, true].map(|transpose| seam::Outer { x, d, transpose }))
+            .flat_map(|(x, d)| [false, true].map(|transpose| seam::Outer::whole(x, d, transpose)))
             .collect();
         let sums = seam::outers(&products);
         for (index, (product, sum)) in products.iter().zip(sums).enumerate() {
