@@ -169,9 +169,9 @@ fn projections_side_by_side() {
 #[cfg(feature = "flex")]
 #[test]
 fn weights_that_stay_where_they_are() {
-    let mut devices = vec![Device::flex()];
+    let devices = [Device::flex()].into_iter();
     #[cfg(feature = "cube")]
-    devices.extend(gpus().into_iter().map(Device::inner));
+    let devices = devices.chain(gpus().into_iter().map(Device::inner));
     for device in devices {
         let weight = |rows: usize| Tensor::<2>::ones([rows, 256], &device);
         let branch = |weight: &Tensor<2>| Branch {
