@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 use super::apply::{apply_several, array};
 use super::columns::column_sums;
 use super::memory::{buffer, contiguous, cubes, elem, empty, rows, vector_size, width};
-use super::reduce::{Team, cube_sum};
+use super::reduce::{Team, cube_sum, cube_sums};
 use super::{OnDevice, Saved};
 use crate::operation::Several;
 
@@ -102,6 +102,29 @@ struct Form {
     centered: bool,
 }
 
+/// A row, which a cube has; every distinct value is one compiled kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Row {
+    team: Team,
+    vectors: usize,
+}
+
+impl Row {
+    fn new(x: &CubeTensor, vectors: usize) -> Self {
+        let team = Team::new(&x.client, vectors);
+        Self { team, vectors }
+    }
+
+    fn units(self) -> usize {
+        self.team.units as usize
+    }
+
+    /// Vectors of a unit.
+    fn held(self) -> usize {
+        self.vectors.div_ceil(self.units())
+    }
+}
+
 /// The norm of `x`, or of `x + change`; the operands are `x`, the weight, the bias if there is one, and the change.
 #[derive(Clone, Debug)]
 struct Norm {
@@ -142,14 +165,13 @@ impl Several<OnDevice> for Norm {
             false => x.clone(),
         };
         let size = vector_size(&[&x, &weight, &bias, &change], width(&x));
-        let vectors = width(&x) / size;
-        let team = Team::new(&x.client, vectors);
+        let row = Row::new(&x, width(&x) / size);
         // SAFETY: a cube stays in its row, and there is none beyond the last one.
         unsafe {
             forward::launch_unchecked(
                 &x.client,
                 cubes(&x.client, rows(&x)),
-                team.dim(),
+                row.team.dim(),
                 size,
                 buffer(&x),
                 buffer(&change),
@@ -158,11 +180,10 @@ impl Several<OnDevice> for Norm {
                 buffer(&sum),
                 buffer(&y),
                 rows(&x),
-                vectors,
                 self.eps,
                 self.form,
                 self.added,
-                team,
+                row,
                 [elem(&x), elem(&weight), elem(&bias)],
             );
         }
@@ -201,15 +222,14 @@ impl Several<OnDevice> for Norm {
                 let statistics = scaled.then(|| empty(x, &[rows, 2], DType::F32));
                 let more = of_sum.as_ref().unwrap_or(&grad);
                 let size = vector_size(&[x, weight, &grad, more], d);
-                let vectors = d / size;
-                let team = Team::new(&x.client, vectors);
+                let row = Row::new(x, d / size);
                 if wants_x || scaled {
                     // SAFETY: a cube stays in its row, and there is none beyond the last one.
                     unsafe {
                         backward::launch_unchecked(
                             &x.client,
                             cubes(&x.client, rows),
-                            team.dim(),
+                            row.team.dim(),
                             size,
                             buffer(x),
                             buffer(weight),
@@ -218,12 +238,11 @@ impl Several<OnDevice> for Norm {
                             buffer(&dx),
                             buffer(statistics.as_ref().unwrap_or(&dx)),
                             rows,
-                            vectors,
                             self.eps,
                             self.form,
                             of_sum.is_some(),
                             scaled,
-                            team,
+                            row,
                             [elem(x), elem(weight), elem(&grad), elem(more)],
                             elem(statistics.as_ref().unwrap_or(&dx)),
                         );
@@ -247,55 +266,80 @@ impl Several<OnDevice> for Norm {
     }
 }
 
-/// What is normalized: x, or its sum with a change, rounded as it is kept.
+/// Whether a unit's j-th vector is one of the row.
+#[cube]
+fn has(at: usize, #[comptime] j: usize, #[comptime] row: Row) -> bool {
+    if comptime!((j + 1) * row.units() <= row.vectors) {
+        true.runtime()
+    } else {
+        at < comptime!(row.vectors)
+    }
+}
+
+/// What a unit has of its row, in registers: memory is read once.
+#[cube]
+fn hold<N: Size>(#[comptime] row: Row) -> Array<Vector<f32, N>> {
+    Array::<Vector<f32, N>>::new(comptime!(row.held()))
+}
+
+/// What is normalized: x, or its sum with a change, rounded as it is kept. Beyond a row are zeros.
 #[cube]
 fn summed<X: Float, N: Size>(
     x: &[Vector<X, N>],
     change: &[Vector<X, N>],
-    at: usize,
+    from: usize,
     #[comptime] added: bool,
-) -> Vector<f32, N> {
-    let first = Vector::<f32, N>::cast_from(x[at]);
-    if comptime!(added) {
-        let sum = first + Vector::<f32, N>::cast_from(change[at]);
-        Vector::<f32, N>::cast_from(Vector::<X, N>::cast_from(sum))
-    } else {
-        first
+    #[comptime] row: Row,
+) -> Array<Vector<f32, N>> {
+    let mut own = hold::<N>(row);
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        let at = UNIT_POS as usize + comptime!(j * row.units());
+        own[j] = Vector::new(0.0f32);
+        if has(at, j, row) {
+            let first = Vector::<f32, N>::cast_from(x[from + at]);
+            if comptime!(added) {
+                let sum = first + Vector::<f32, N>::cast_from(change[from + at]);
+                own[j] = Vector::cast_from(Vector::<X, N>::cast_from(sum));
+            } else {
+                own[j] = first;
+            }
+        }
+    }
+    own
+}
+
+/// Takes the mean of a row off, beyond it nothing.
+#[cube]
+fn center<N: Size>(own: &mut Array<Vector<f32, N>>, mean: f32, #[comptime] row: Row) {
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        let at = UNIT_POS as usize + comptime!(j * row.units());
+        if has(at, j, row) {
+            own[j] -= Vector::new(mean);
+        }
     }
 }
 
-/// The mean of a row, if it is taken off, and the inverse of the root of its mean square around that.
+/// The sum of the products of what a unit has.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn statistics<X: Float, N: Size>(
-    x: &[Vector<X, N>],
-    change: &[Vector<X, N>],
-    from: usize,
-    vectors: usize,
-    eps: f32,
-    #[comptime] form: Form,
-    #[comptime] added: bool,
-    #[comptime] team: Team,
-) -> (f32, f32) {
-    let unit = UNIT_POS as usize;
-    let units = comptime!(team.units as usize);
-    let lanes = Vector::<f32, N>::new(0.0f32).vector_size();
-    let count = f32::cast_from(vectors * lanes);
-    let mut mean = 0.0f32;
-    if comptime!(form.centered) {
-        let mut sums = Vector::<f32, N>::new(0.0f32);
-        for i in range_stepped(unit, vectors, units) {
-            sums += summed::<X, N>(x, change, from + i, added);
-        }
-        mean = cube_sum(Vector::vector_sum(sums), team) / count;
+fn dot<N: Size>(a: &Array<Vector<f32, N>>, b: &Array<Vector<f32, N>>, #[comptime] row: Row) -> f32 {
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        sum += a[j] * b[j];
     }
-    let mut squares = Vector::<f32, N>::new(0.0f32);
-    for i in range_stepped(unit, vectors, units) {
-        let z = summed::<X, N>(x, change, from + i, added) - Vector::new(mean);
-        squares += z * z;
+    Vector::vector_sum(sum)
+}
+
+#[cube]
+fn total<N: Size>(a: &Array<Vector<f32, N>>, #[comptime] row: Row) -> f32 {
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        sum += a[j];
     }
-    let square = cube_sum(Vector::vector_sum(squares), team) / count;
-    (mean, (square + eps).inverse_sqrt())
+    Vector::vector_sum(sum)
 }
 
 #[cube(launch_unchecked)]
@@ -308,30 +352,42 @@ fn forward<X: Float, W: Float, B: Float, N: Size>(
     sum: &mut [Vector<X, N>],
     y: &mut [Vector<X, N>],
     rows: usize,
-    vectors: usize,
     eps: f32,
     #[comptime] form: Form,
     #[comptime] added: bool,
-    #[comptime] team: Team,
+    #[comptime] row: Row,
     #[define(X, W, B)] _types: [ElemType; 3],
 ) {
     // Cubes beyond the last row do it once more: none may leave before all have added up.
-    let row = min(CUBE_POS, rows - 1);
-    let from = row * vectors;
-    let unit = UNIT_POS as usize;
-    let units = comptime!(team.units as usize);
-    let (mean, r) = statistics::<X, N>(x, change, from, vectors, eps, form, added, team);
-    for i in range_stepped(unit, vectors, units) {
-        let own = summed::<X, N>(x, change, from + i, added);
-        if comptime!(added) {
-            sum[from + i] = Vector::cast_from(own);
+    let from = min(CUBE_POS, rows - 1) * comptime!(row.vectors);
+    let mut own = summed::<X, N>(x, change, from, added, row);
+    if comptime!(added) {
+        #[unroll]
+        for j in 0..comptime!(row.held()) {
+            let at = UNIT_POS as usize + comptime!(j * row.units());
+            if has(at, j, row) {
+                sum[from + at] = Vector::cast_from(own[j]);
+            }
         }
-        let z = (own - Vector::new(mean)) * Vector::new(r);
-        let mut result = z * Vector::<f32, N>::cast_from(weight[i]);
-        if comptime!(form.centered) {
-            result += Vector::<f32, N>::cast_from(bias[i]);
+    }
+    let lanes = Vector::<f32, N>::new(0.0f32).vector_size();
+    let count = f32::cast_from(comptime!(row.vectors) * lanes);
+    if comptime!(form.centered) {
+        let mean = cube_sum(total::<N>(&own, row), comptime!(row.team)) / count;
+        center::<N>(&mut own, mean, row);
+    }
+    let square = cube_sum(dot::<N>(&own, &own, row), comptime!(row.team)) / count;
+    let r = (square + eps).inverse_sqrt();
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        let at = UNIT_POS as usize + comptime!(j * row.units());
+        if has(at, j, row) {
+            let mut result = own[j] * Vector::new(r) * Vector::<f32, N>::cast_from(weight[at]);
+            if comptime!(form.centered) {
+                result += Vector::<f32, N>::cast_from(bias[at]);
+            }
+            y[from + at] = Vector::cast_from(result);
         }
-        y[from + i] = Vector::cast_from(result);
     }
 }
 
@@ -345,50 +401,65 @@ fn backward<X: Float, W: Float, G: Float, M: Float, S: Float, N: Size>(
     dx: &mut [Vector<G, N>],
     kept: &mut [S],
     rows: usize,
-    vectors: usize,
     eps: f32,
     #[comptime] form: Form,
     #[comptime] added: bool,
     #[comptime] keep: bool,
-    #[comptime] team: Team,
+    #[comptime] row: Row,
     #[define(X, W, G, M)] _types: [ElemType; 4],
     #[define(S)] _statistics: ElemType,
 ) {
-    let row = min(CUBE_POS, rows - 1);
-    let from = row * vectors;
-    let unit = UNIT_POS as usize;
-    let units = comptime!(team.units as usize);
-    let (mean, r) = statistics::<X, N>(x, x, from, vectors, eps, form, false, team);
-    if comptime!(keep) {
-        if unit == 0 {
-            kept[2 * row] = S::cast_from(mean);
-            kept[2 * row + 1] = S::cast_from(r);
+    let of_cube = min(CUBE_POS, rows - 1);
+    let from = of_cube * comptime!(row.vectors);
+    let mut own = summed::<X, N>(x, x, from, false, row);
+    let mut h = hold::<N>(row);
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        let at = UNIT_POS as usize + comptime!(j * row.units());
+        h[j] = Vector::new(0.0f32);
+        if has(at, j, row) {
+            let g = Vector::<f32, N>::cast_from(grad[from + at]);
+            h[j] = g * Vector::<f32, N>::cast_from(weight[at]);
         }
-    }
-    let mut hs = Vector::<f32, N>::new(0.0f32);
-    let mut products = Vector::<f32, N>::new(0.0f32);
-    for i in range_stepped(unit, vectors, units) {
-        let h =
-            Vector::<f32, N>::cast_from(grad[from + i]) * Vector::<f32, N>::cast_from(weight[i]);
-        let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
-        hs += h;
-        products += h * z;
     }
     let lanes = Vector::<f32, N>::new(0.0f32).vector_size();
-    let count = f32::cast_from(vectors * lanes);
-    let hz = cube_sum(Vector::vector_sum(products), team) / count;
+    let count = f32::cast_from(comptime!(row.vectors) * lanes);
+    let mut mean = 0.0f32;
     let mut h_mean = 0.0f32;
     if comptime!(form.centered) {
-        h_mean = cube_sum(Vector::vector_sum(hs), team) / count;
+        let (x_sum, h_sum) = cube_sums(
+            total::<N>(&own, row),
+            total::<N>(&h, row),
+            comptime!(row.team),
+        );
+        mean = x_sum / count;
+        h_mean = h_sum / count;
+        center::<N>(&mut own, mean, row);
     }
-    for i in range_stepped(unit, vectors, units) {
-        let h =
-            Vector::<f32, N>::cast_from(grad[from + i]) * Vector::<f32, N>::cast_from(weight[i]);
-        let z = (Vector::<f32, N>::cast_from(x[from + i]) - Vector::new(mean)) * Vector::new(r);
-        let mut result = (h - Vector::new(h_mean) - z * Vector::new(hz)) * Vector::new(r);
-        if comptime!(added) {
-            result += Vector::<f32, N>::cast_from(more[from + i]);
+    // The inverse deviation is not known yet, but a factor of all.
+    let (squares, products) = cube_sums(
+        dot::<N>(&own, &own, row),
+        dot::<N>(&own, &h, row),
+        comptime!(row.team),
+    );
+    let r = (squares / count + eps).inverse_sqrt();
+    let hz = products * r / count;
+    if comptime!(keep) {
+        if UNIT_POS == 0 {
+            kept[2 * of_cube] = S::cast_from(mean);
+            kept[2 * of_cube + 1] = S::cast_from(r);
         }
-        dx[from + i] = Vector::cast_from(result);
+    }
+    #[unroll]
+    for j in 0..comptime!(row.held()) {
+        let at = UNIT_POS as usize + comptime!(j * row.units());
+        if has(at, j, row) {
+            let z = own[j] * Vector::new(r);
+            let mut result = (h[j] - Vector::new(h_mean) - z * Vector::new(hz)) * Vector::new(r);
+            if comptime!(added) {
+                result += Vector::<f32, N>::cast_from(more[from + at]);
+            }
+            dx[from + at] = Vector::cast_from(result);
+        }
     }
 }

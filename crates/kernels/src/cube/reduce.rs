@@ -80,6 +80,32 @@ pub(super) fn cube_sum(value: f32, #[comptime] team: Team) -> f32 {
     }
 }
 
+/// Two sums, for which units wait once where they exchange numbers without shared memory.
+#[cube]
+pub(super) fn cube_sums(first: f32, second: f32, #[comptime] team: Team) -> (f32, f32) {
+    if comptime!(team.plane > 1) {
+        let parts = comptime!(team.parts());
+        let mut shared = Shared::<[f32]>::new_slice(comptime!(2 * team.parts()));
+        let (first, second) = (plane_sum(first), plane_sum(second));
+        if UNIT_POS_PLANE == 0 {
+            let part = UNIT_POS as usize / comptime!(team.plane as usize);
+            shared[part] = first;
+            shared[part + parts] = second;
+        }
+        sync_cube();
+        let mut first = 0.0f32;
+        let mut second = 0.0f32;
+        #[unroll]
+        for i in 0..parts {
+            first += shared[i];
+            second += shared[i + parts];
+        }
+        (first, second)
+    } else {
+        (cube_sum(first, team), cube_sum(second, team))
+    }
+}
+
 #[cube]
 pub(super) fn cube_max(value: f32, #[comptime] team: Team) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(team.parts()));
