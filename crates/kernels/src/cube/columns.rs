@@ -63,37 +63,9 @@ impl Summands {
 /// - output: the windows' sizes, f32
 pub(super) fn part_sums(all: &[Summands]) -> Vec<CubeTensor> {
     let several: Vec<&Summands> = all.iter().filter(|each| !each.is_sum()).collect();
-    let step = (several.first()).map_or(1, |first| batches(&first.parts.client, 2));
-    let mut sums = Vec::new();
-    for several in several.chunks(step) {
-        let parts: Vec<&CubeTensor> = several.iter().map(|each| &each.parts).collect();
-        let of = |each: &&Summands| empty(&each.parts, &each.window.size, DType::F32);
-        let new: Vec<CubeTensor> = several.iter().map(of).collect();
-        let target: Vec<&CubeTensor> = new.iter().collect();
-        let numbers = |of: fn(&Summands) -> usize| {
-            let mut numbers = SequenceArg::new();
-            several.iter().for_each(|each| numbers.push(of(each)));
-            numbers
-        };
-        // SAFETY: every unit looks first whether its number exists.
-        unsafe {
-            add_parts::launch_unchecked(
-                &new[0].client,
-                cubes_for_longest(&target, 1),
-                CubeDim::new_1d(UNITS),
-                buffers(&parts),
-                buffers(&target),
-                lengths(&target, 1),
-                numbers(|each| rows(&each.parts)),
-                numbers(|each| width(&each.parts)),
-                numbers(|each| each.columns),
-                numbers(|each| each.window.from[0] * each.columns + each.window.from[1]),
-                numbers(|each| each.window.size[1]),
-                several.len(),
-            );
-        }
-        sums.extend(new);
-    }
+    let of = |each: &&Summands| empty(&each.parts, &each.window.size, DType::F32);
+    let sums: Vec<CubeTensor> = several.iter().map(of).collect();
+    add_up(&several, &sums.iter().collect::<Vec<_>>());
     let mut sums = sums.into_iter();
     let sum = |each: &Summands| match each.is_sum() {
         true => reshaped(each.parts.clone(), &each.window.size),
@@ -102,6 +74,37 @@ pub(super) fn part_sums(all: &[Summands]) -> Vec<CubeTensor> {
             .unwrap_or_else(|| unreachable!("one for each of several")),
     };
     all.iter().map(sum).collect()
+}
+
+/// Writes the sums of matrices to targets without gaps, of one dtype.
+pub(super) fn add_up(all: &[&Summands], targets: &[&CubeTensor]) {
+    let step = (all.first()).map_or(1, |first| batches(&first.parts.client, 2));
+    for (several, target) in all.chunks(step).zip(targets.chunks(step)) {
+        let parts: Vec<&CubeTensor> = several.iter().map(|each| &each.parts).collect();
+        let numbers = |of: fn(&Summands) -> usize| {
+            let mut numbers = SequenceArg::new();
+            several.iter().for_each(|each| numbers.push(of(each)));
+            numbers
+        };
+        // SAFETY: every unit looks first whether its number exists.
+        unsafe {
+            add_parts::launch_unchecked(
+                &target[0].client,
+                cubes_for_longest(target, 1),
+                CubeDim::new_1d(UNITS),
+                buffers(&parts),
+                buffers(target),
+                lengths(target, 1),
+                numbers(|each| rows(&each.parts)),
+                numbers(|each| width(&each.parts)),
+                numbers(|each| each.columns),
+                numbers(|each| each.window.from[0] * each.columns + each.window.from[1]),
+                numbers(|each| each.window.size[1]),
+                several.len(),
+                elem(target[0]),
+            );
+        }
+    }
 }
 
 fn pass(grad: &CubeTensor, normalized: Option<(&CubeTensor, &CubeTensor)>) -> CubeTensor {
@@ -172,9 +175,9 @@ fn add_rows<G: Float, X: Float>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn add_parts(
+fn add_parts<Y: Float>(
     parts: &Sequence<Box<[f32]>>,
-    sums: &mut Sequence<Box<[f32]>>,
+    sums: &mut Sequence<Box<[Y]>>,
     lengths: &Sequence<usize>,
     counts: &Sequence<usize>,
     sizes: &Sequence<usize>,
@@ -182,6 +185,7 @@ fn add_parts(
     starts: &Sequence<usize>,
     widths: &Sequence<usize>,
     #[comptime] tensors: usize,
+    #[define(Y)] _type: ElemType,
 ) {
     let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
@@ -206,7 +210,7 @@ fn add_parts(
                 }
             }
             let target = sums.index_mut(t);
-            target[at] = sum;
+            target[at] = Y::cast_from(sum);
         }
     }
 }

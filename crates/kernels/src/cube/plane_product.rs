@@ -91,6 +91,21 @@ pub(super) fn chosen(
     })
 }
 
+/// The parts of a sum that are worth it: shorter ones would be written and added up for longer than they are summed.
+const SHORTEST: usize = 4096;
+
+/// Into how many parts the sum of a product of matrices should be cut, if it should: a long one, of fewer tiles than make a GPU busy.
+pub(super) fn parts(a: &CubeTensor, b: &CubeTensor) -> Option<usize> {
+    if a.meta.shape().len() != 2 {
+        return None;
+    }
+    let ([m, k], n) = ([a.meta.shape()[0], a.meta.shape()[1]], b.meta.shape()[1]);
+    let pairs = m.div_ceil(2 * TILE) * n.div_ceil(TILE);
+    let wanted = ENOUGH.div_ceil(pairs);
+    let fits = |parts: &usize| k.is_multiple_of(parts * DEPTH) && k / parts >= SHORTEST;
+    (2..=wanted.min(8)).rev().find(fits)
+}
+
 /// Whether a cube of the device can have two tiles.
 fn takes_pairs(a: &CubeTensor, planes: Planes) -> bool {
     let hardware = &a.client.properties().hardware;

@@ -3,12 +3,16 @@
 use burn::tensor::DType;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
+#[cfg(feature = "vulkan")]
+use burn_std::Metadata;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy as MultiLevel;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
+#[cfg(feature = "vulkan")]
+use super::columns::add_up;
 use super::columns::{Summands, Window, part_sums};
 #[cfg(feature = "vulkan")]
 use super::cooperative;
@@ -52,7 +56,7 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
     if dtype == a.dtype || dtype == DType::F32 {
         if let Some(chosen) = plane_product::chosen(&a, &b, None) {
             let out = result(&a, &b, dtype);
-            plane_product::product_into(&chosen, &a, &b, None, &out);
+            by_planes(&chosen, &a, &b, &out);
             return out;
         }
         if let Some(chosen) = cooperative::chosen(&a, &b) {
@@ -66,6 +70,44 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
         by_cubek(&a, &b, &out);
     }
     out
+}
+
+/// By the matrices of planes: a long sum of too few tiles for a GPU in parts, which are added up.
+#[cfg(feature = "vulkan")]
+fn by_planes(chosen: &plane_product::Chosen, a: &CubeTensor, b: &CubeTensor, out: &CubeTensor) {
+    let parts = plane_product::parts(a, b).and_then(|count| {
+        let [a, b] = [in_parts(a, 1, count), in_parts(b, 0, count)];
+        let chosen = plane_product::chosen(&a, &b, None)?;
+        let sums = result(&a, &b, DType::F32);
+        plane_product::product_into(&chosen, &a, &b, None, &sums);
+        Some(sums)
+    });
+    let Some(sums) = parts else {
+        return plane_product::product_into(chosen, a, b, None, out);
+    };
+    let [count, m, n] = [0, 1, 2].map(|dim| sums.meta.shape()[dim]);
+    let summands = Summands {
+        parts: reshaped(sums, &[count, m * n]),
+        columns: n,
+        window: Window {
+            from: [0, 0],
+            size: [m, n],
+        },
+    };
+    add_up(&[&summands], &[out]);
+}
+
+/// A matrix as a batch of so many, next to each other along this dimension.
+#[cfg(feature = "vulkan")]
+fn in_parts(x: &CubeTensor, dim: usize, count: usize) -> CubeTensor {
+    let (mut size, strides) = ([0, 1].map(|dim| x.meta.shape()[dim]), x.meta.strides());
+    size[dim] /= count;
+    let between = size[dim] * strides[dim];
+    let meta = Metadata::new([count, size[0], size[1]], [between, strides[0], strides[1]]);
+    CubeTensor {
+        meta: Box::new(meta),
+        ..x.clone()
+    }
 }
 
 /// Where `a b` goes.
@@ -110,7 +152,7 @@ pub(crate) fn product_into(a: CubeTensor, b: CubeTensor, out: &CubeTensor) {
     #[cfg(feature = "vulkan")]
     if out.dtype == a.dtype || out.dtype == DType::F32 {
         if let Some(chosen) = plane_product::chosen(&a, &b, None) {
-            return plane_product::product_into(&chosen, &a, &b, None, out);
+            return by_planes(&chosen, &a, &b, out);
         }
         if let Some(chosen) = cooperative::chosen(&a, &b) {
             return cooperative::product_into(&chosen, &a, &b, out);

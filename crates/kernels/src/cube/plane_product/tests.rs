@@ -9,7 +9,8 @@ use burn_cubecl::ops::into_data_sync;
 use super::*;
 use crate::comparison::{Shard, gpus, near};
 use crate::cube::apply::primitive;
-use crate::cube::memory::{empty, transposed};
+use crate::cube::memory::{empty, rows_of, transposed};
+use crate::cube::product as seam;
 
 fn random(shape: [usize; 4]) -> Tensor<4> {
     let x = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
@@ -89,6 +90,48 @@ fn products_are_those_of_the_portable_form() {
                     let name = format!("{name}, {tiles:?}");
                     near(&y, &expected.clone().flatten::<1>(0, 3), bound, &name);
                 }
+            }
+        }
+    }
+}
+
+/// A long sum of few tiles is that of its parts, in every storage order, in a new tensor and in rows of one that is there.
+#[test]
+#[expect(clippy::print_stdout, reason = "a test that checks nothing says so")]
+fn long_sums_are_cut() {
+    let (m, k, n) = (136, 8192, 72);
+    let (a, b) = (random([1, 1, m, k]), random([1, 1, k, n]));
+    let expected = a.clone().matmul(b.clone()).flatten::<1>(0, 3);
+    let matrix = |mut x: CubeTensor| {
+        let [rows, columns] = [2, 3].map(|dim| x.meta.strides()[dim]);
+        let size = [2, 3].map(|dim| x.meta.shape()[dim]);
+        *x.meta = burn_std::Metadata::new(size, [rows, columns]);
+        x
+    };
+    for gpu in gpus().into_iter().map(Device::inner) {
+        let one = there(&random([1, 1, 8, 8]), &gpu, false);
+        if Planes::of(&one, |_| SHARED_BYTES).is_none() {
+            println!("skipped: no matrices of planes on {gpu:?}");
+            continue;
+        }
+        for (left, right) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (ga, gb) = (
+                matrix(there(&a, &gpu, left)),
+                matrix(there(&b, &gpu, right)),
+            );
+            assert_eq!(parts(&ga, &gb), Some(2));
+            let all = empty(&ga, &[2 * m, n], DType::F16);
+            let rows = rows_of(&all, m, m);
+            seam::product_into(ga.clone(), gb.clone(), &rows);
+            for (y, bound) in [
+                (seam::product(ga.clone(), gb.clone(), DType::F32), 1e-4),
+                (seam::product(ga.clone(), gb.clone(), DType::F16), 1e-2),
+                (rows, 1e-2),
+            ] {
+                let name = format!("{left} {right} {bound}");
+                let y = into_data_sync(y).convert::<f32>();
+                let y = Tensor::<2>::from_data(y, &Device::flex()).flatten::<1>(0, 1);
+                near(&y, &expected, bound, &name);
             }
         }
     }
