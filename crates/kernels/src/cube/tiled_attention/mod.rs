@@ -2,10 +2,15 @@
 //!
 //! The forward keeps the operands, the result and the logarithm of each query's sum of exponentials: memory grows with the
 //! length, not with its square. The exponentials are relative to a score, which changes only where another exceeds it by far,
-//! since a plane has to write the rows of sums that it holds in order to scale them. The backward computes the scores again, once for the queries' gradient and once for that of keys
-//! and values, each summed by one cube: nothing is added to memory, so that the same operands always have the same gradients.
+//! since a plane has to write the rows of sums that it holds in order to scale them. The backward computes the scores again, once
+//! for the queries' gradient and once for that of keys and values, each summed by one cube: nothing is added to memory, so that the
+//! same operands always have the same gradients. Where it is known which unit holds which score, the backward computes with
+//! them [there](direct).
 
-mod kernels;
+mod backward;
+mod direct;
+mod forward;
+mod seen;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 mod tile;
@@ -20,11 +25,12 @@ use cubecl::prelude::*;
 use super::apply::primitive;
 use super::bounds::bounds;
 use super::memory::{aligned, buffer, elem, empty, positions_first};
-use super::planes::Planes;
+use super::planes::{Planes, holds_pairs};
 use super::{OnDevice, Operation, Saved, apply};
 use crate::Scores;
 use crate::attention_mask::Visible;
-use kernels::{SizesLaunch, backward_keys, backward_queries, forward};
+use backward::{backward_keys, backward_queries};
+use seen::SizesLaunch;
 use tile::{DistancesLaunch, Kind, PIECE, Plan};
 
 #[cfg(test)]
@@ -72,7 +78,12 @@ fn fits_device(q: &CubeTensor, cubes: usize, d: usize) -> bool {
 /// The planes that compute attention over heads of this width.
 fn planes_of(q: &CubeTensor, d: usize) -> Option<Planes> {
     let kind = Kind::default();
-    let plan = |planes| Plan { d, planes, kind };
+    let plan = |planes| Plan {
+        d,
+        planes,
+        kind,
+        direct: false,
+    };
     Planes::of(q, |planes| plan(planes).bytes()).filter(|&planes| plan(planes).fits())
 }
 
@@ -128,6 +139,7 @@ impl Launch {
             ranged,
             capped: scores.softcap.is_some(),
         };
+        let planes = planes_of(q, q_shape[3]).expect("a device that `takes` has asked for");
         Self {
             batch: q_shape[0],
             heads: q_shape[1],
@@ -137,8 +149,9 @@ impl Launch {
             d: q_shape[3],
             plan: Plan {
                 d: q_shape[3],
-                planes: planes_of(q, q_shape[3]).expect("a device that `takes` has asked for"),
+                planes,
                 kind,
+                direct: !kind.ranged && !kind.capped && holds_pairs(q, planes),
             },
             bounds,
             causal_from: causal_from.unwrap_or(0),
@@ -216,7 +229,7 @@ impl Operation<OnDevice> for Attention {
         LAUNCHED.set(LAUNCHED.get() + 1);
         // SAFETY: rows behind the last are not read, and not written.
         unsafe {
-            forward::launch_unchecked(
+            forward::forward::launch_unchecked(
                 &q.client,
                 launch.cubes(launch.queries, launch.heads),
                 launch.dim(),

@@ -1,6 +1,7 @@
 //! Tiles in shared memory, and their products by the matrices of planes.
 
 use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
+use cubecl::intrinsic;
 use cubecl::prelude::*;
 
 pub(super) use super::super::matrices::PIECE;
@@ -17,6 +18,8 @@ pub(super) struct Plan {
     pub(super) d: usize,
     pub(super) planes: Planes,
     pub(super) kind: Kind,
+    /// Scores stay in the registers that hold them: the device computes with each number of a plane's matrices where it is.
+    pub(super) direct: bool,
 }
 
 /// What is known of the keys that a query sees, and of the scores.
@@ -357,19 +360,14 @@ pub(super) fn give_back<E: Float, N: Size>(
     exchange[at as usize] = piece::<E, N>(numbers);
 }
 
-/// Adds the product of such a matrix with a matrix of rows of a tile.
+/// Such a matrix, as a left side.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn weigh<E: Float, N: Size>(
+pub(super) fn given_back<E: Float, N: Size>(
     exchange: &Shared<[Vector<u32, N>]>,
     #[comptime] which: usize,
-    tiles: &Shared<[Vector<u32, N>]>,
-    #[comptime] from: usize,
-    #[comptime] block: usize,
-    sums: &Sequence<Matrix<f32>>,
     place: &Place,
     #[comptime] plan: Plan,
-) {
+) -> Matrix<E> {
     let side = comptime!(plan.side());
     // SAFETY: loaded at once.
     let mut left = unsafe {
@@ -379,6 +377,30 @@ pub(super) fn weigh<E: Float, N: Size>(
     let at = at as usize;
     let pitch = comptime!((plan.halves_pitch() * 4) as u32).runtime();
     cmma::load(&mut left, &exchange[at..at + 1], pitch);
+    left
+}
+
+/// A matrix of numbers for each row of the plane, and each row of a block of a tile, as a left side.
+#[cube]
+#[allow(unused_variables, reason = "used where it is expanded")]
+pub(super) fn as_left<E: Float>(numbers: &Matrix<f32>) -> Matrix<E> {
+    // CubeCL's own function takes a reference, and its expansion does not.
+    intrinsic!(|scope| {
+        cmma::cast_with_ident::expand::<f32, E, cmma::Plane>(scope, numbers.clone(), MatrixIdent::A)
+    })
+}
+
+/// Adds the product of a left side with a matrix of rows of a tile.
+#[cube]
+pub(super) fn weigh<E: Float, N: Size>(
+    left: &Matrix<E>,
+    tiles: &Shared<[Vector<u32, N>]>,
+    #[comptime] from: usize,
+    #[comptime] block: usize,
+    sums: &Sequence<Matrix<f32>>,
+    #[comptime] plan: Plan,
+) {
+    let side = comptime!(plan.side());
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
@@ -389,7 +411,7 @@ pub(super) fn weigh<E: Float, N: Size>(
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
         let sum = sums.index(j);
-        cmma::execute(&left, &right, sum, sum);
+        cmma::execute(left, &right, sum, sum);
     }
 }
 
@@ -404,7 +426,7 @@ pub(super) fn scale_rows<N: Size>(
 ) {
     let mine = own_sums(place, plan);
     #[unroll]
-    for j in 0..comptime!(plan.depth()) {
+    for j in 0..comptime!(sums.len()) {
         give::<N>(sums.index(j), exchange, place, plan);
         sync_plane();
         let numbers = own::<N>(&*exchange, place, plan);
