@@ -214,7 +214,7 @@ pub(crate) struct Outer<'a> {
 
 impl<'a> Outer<'a> {
     /// All of the product.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "flex", feature = "vulkan"))]
     pub(crate) fn whole(x: &'a CubeTensor, d: &'a CubeTensor, transpose: bool) -> Self {
         let mut outer = Self {
             x,
