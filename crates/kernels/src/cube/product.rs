@@ -212,9 +212,9 @@ pub(crate) struct Outer<'a> {
     pub(crate) windows: Vec<Window>,
 }
 
+#[cfg(all(test, feature = "flex", feature = "vulkan"))]
 impl<'a> Outer<'a> {
     /// All of the product.
-    #[cfg(all(test, feature = "flex", feature = "vulkan"))]
     pub(crate) fn whole(x: &'a CubeTensor, d: &'a CubeTensor, transpose: bool) -> Self {
         let mut outer = Self {
             x,
@@ -226,7 +226,9 @@ impl<'a> Outer<'a> {
         outer.windows.push(Window { from: [0, 0], size });
         outer
     }
+}
 
+impl Outer<'_> {
     fn shape(&self) -> [usize; 2] {
         let (c, rank) = (width(self.x), width(self.d));
         match self.transpose {

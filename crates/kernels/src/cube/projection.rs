@@ -136,12 +136,11 @@ struct Projection {
     blocks: Vec<Block>,
 }
 
-/// What is kept for the backward, by its place among the inputs: x, W, A and B as the products take them, and `s (x A)`.
+/// What is kept for the backward, by its place: x, W, and A and B as the products take them; beside them `s (x A)`.
 const X: usize = 0;
 const W: usize = 1;
 const A: usize = 2;
 const B: usize = 3;
-const LOW: usize = 4;
 
 impl Projection {
     fn of<const D: usize>(
@@ -259,8 +258,8 @@ impl Operation<OnDevice> for Projection {
                 tracked[0].then_some(weight),
                 a.filter(|_| tracked[0]),
                 b.filter(|_| tracked[0] || wants_a),
-                low.filter(|_| wants_b),
             ];
+            saved.extra = low.filter(|_| wants_b).into_iter().collect();
         }
         (reshaped(y, &shape), saved)
     }
@@ -318,10 +317,10 @@ impl Operation<OnDevice> for Projection {
                 windows: windows(&of_a),
             });
         }
-        if !of_b.is_empty() {
+        if let Some(d) = saved.extra.first() {
             products.push(Outer {
                 x: &g,
-                d: saved.input(LOW),
+                d,
                 transpose: true,
                 windows: windows(&of_b),
             });
