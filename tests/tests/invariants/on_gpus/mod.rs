@@ -1,6 +1,8 @@
 //! The part of the suite for devices on which each kernel takes long to compile, such as wgpu on Mesa's software driver: one method of
 //! each kind, where it takes the activation path and where the dense weight is composed.
 
+mod side_by_side;
+
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 use burn_lora::adapter::LoraConfig;
