@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`attach`] | freezes the base, adds a named adapter to each target |
 //! | [`project`] | `x W + b + s (dropout(x) A) B` through a `burn::nn::Linear` |
+//! | [`project_together`] | several such layers of one input by one product, where a GPU has them side by side |
 //! | [`embed`] | the rows of a `burn::nn::Embedding` with its adapters |
 //! | [`adapters`], [`activate`], [`rename`], [`delete`] | several adapters on one base |
 //! | [`with_rows`] | one adapter for each row of a batch |

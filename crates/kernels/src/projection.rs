@@ -78,9 +78,10 @@ pub fn projections<const D: usize>(x: &Tensor<D>, branches: &[Branch]) -> Option
     None
 }
 
-/// The same weights, beside each other in one memory, for [`projections`]. They stay as they are where nothing is gained:
-/// on a CPU, where one is tracked, or is another's neither in rows nor in dtype, or the memory of a device is bound in
-/// larger pieces than its columns are.
+/// The same weights, beside each other in one memory, for [`projections`]. They stay as they are where nothing is gained: on a
+/// CPU; where one is tracked, or not of the first one's rows and dtype; where the memory of a device is bound in pieces that
+/// columns are no multiple of; and where the rows of all would be longer than the device reads well. A copy of one of
+/// them, as on another device, lies alone again.
 ///
 /// # Shapes
 ///

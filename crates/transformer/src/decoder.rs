@@ -58,7 +58,9 @@ impl Decoder {
     /// `model.safetensors.index.json` names, or PyTorch's `pytorch_model.bin` or its shards.
     ///
     /// The files are compared with the configuration as a whole, and then read, converted and moved to the device one
-    /// tensor at a time: neither the host nor the device ever holds the weights twice, nor in another dtype.
+    /// tensor at a time: neither the host nor the device ever holds the weights twice, nor in another dtype, but for the
+    /// layers of one block that a GPU gets side by side
+    /// ([`side_by_side`](burn_lora_kernels::side_by_side)).
     ///
     /// # Errors
     ///

@@ -168,7 +168,7 @@ fn layers_side_by_side_compute_and_train_as_layers_alone() {
                     expected.1.keys().collect::<Vec<_>>()
                 );
                 for (path, gradient) in &ours.1 {
-                    let numbers = |data: &TensorData| data.to_vec::<f32>().unwrap();
+                    let numbers = |data: &TensorData| data.try_to_vec::<f32>().unwrap();
                     let expected = &expected.1[path];
                     near(
                         &format!("{what}: {path}"),
