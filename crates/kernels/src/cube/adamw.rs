@@ -9,7 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::apply::{primitive, same};
-use super::many::{batches, buffers, cubes_for_longest, lengths};
+use super::many::{batches, buffers, cubes_for_longest, lengths, stride};
 use super::memory::{UNITS, contiguous};
 use crate::AdamWStep;
 use crate::packed::Packed;
@@ -196,23 +196,24 @@ fn update<N: Size>(
     epsilon: f32,
     #[comptime] tensors: usize,
 ) {
-    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && at < lengths[t] {
+        if which == t {
             let gradient = gradients.index(t);
             let p = parameters.index_mut(t);
             let m = first_moments.index_mut(t);
             let v = second_moments.index_mut(t);
-            let g = gradient[at];
-            let next_m = m[at] * Vector::new(old_m) + g * Vector::new(new_m);
-            let next_v = v[at] * Vector::new(old_v) + g * g * Vector::new(new_v);
-            m[at] = next_m;
-            v[at] = next_v;
-            let size = next_v.sqrt() * Vector::new(root) + Vector::new(epsilon);
-            let change = next_m * Vector::new(rate) / size;
-            p[at] = p[at] * Vector::new(keep) - change;
+            for at in range_stepped(ABSOLUTE_POS_X as usize, lengths[t], stride()) {
+                let g = gradient[at];
+                let next_m = m[at] * Vector::new(old_m) + g * Vector::new(new_m);
+                let next_v = v[at] * Vector::new(old_v) + g * g * Vector::new(new_v);
+                m[at] = next_m;
+                v[at] = next_v;
+                let size = next_v.sqrt() * Vector::new(root) + Vector::new(epsilon);
+                let change = next_m * Vector::new(rate) / size;
+                p[at] = p[at] * Vector::new(keep) - change;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::apply::{primitive, same};
-use super::many::{batches, buffers, cubes_for_longest, lengths, vector_size};
+use super::many::{batches, buffers, cubes_for_longest, lengths, stride, vector_size};
 use super::memory::{UNITS, contiguous, empty};
 use super::reduce::{Team, cube_sum};
 use crate::clip::Clipped;
@@ -170,13 +170,14 @@ fn scale<N: Size>(
     factor: &[f32],
     #[comptime] tensors: usize,
 ) {
-    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && at < lengths[t] {
+        if which == t {
             let gradient = gradients.index_mut(t);
-            gradient[at] *= Vector::new(factor[0]);
+            for at in range_stepped(ABSOLUTE_POS_X as usize, lengths[t], stride()) {
+                gradient[at] *= Vector::new(factor[0]);
+            }
         }
     }
 }

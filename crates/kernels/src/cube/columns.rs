@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::many::{batches, buffers, cubes_for_longest, lengths};
+use super::many::{batches, buffers, cubes_for_longest, lengths, stride};
 use super::memory::{UNITS, buffer, elem, empty, reshaped, rows, width};
 
 /// Rows that one unit adds up, in each pass.
@@ -187,30 +187,31 @@ fn add_parts<Y: Float>(
     #[comptime] tensors: usize,
     #[define(Y)] _type: ElemType,
 ) {
-    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && at < lengths[t] {
+        if which == t {
             let (parts, size, count) = (parts.index(t), sizes[t], counts[t]);
-            let from = starts[t] + at / widths[t] * pitches[t] + at % widths[t];
-            let mut sum = 0.0f32;
-            // As in `add_rows`.
-            for part in range_stepped(0, count, AHEAD) {
-                let mut numbers = Array::<f32>::new(AHEAD);
-                #[unroll]
-                for i in 0..AHEAD {
-                    numbers[i] = parts[min(part + i, count - 1) * size + from];
-                }
-                #[unroll]
-                for i in 0..AHEAD {
-                    if part + i < count {
-                        sum += numbers[i];
+            let target = sums.index_mut(t);
+            for at in range_stepped(ABSOLUTE_POS_X as usize, lengths[t], stride()) {
+                let from = starts[t] + at / widths[t] * pitches[t] + at % widths[t];
+                let mut sum = 0.0f32;
+                // As in `add_rows`.
+                for part in range_stepped(0, count, AHEAD) {
+                    let mut numbers = Array::<f32>::new(AHEAD);
+                    #[unroll]
+                    for i in 0..AHEAD {
+                        numbers[i] = parts[min(part + i, count - 1) * size + from];
+                    }
+                    #[unroll]
+                    for i in 0..AHEAD {
+                        if part + i < count {
+                            sum += numbers[i];
+                        }
                     }
                 }
+                target[at] = Y::cast_from(sum);
             }
-            let target = sums.index_mut(t);
-            target[at] = Y::cast_from(sum);
         }
     }
 }

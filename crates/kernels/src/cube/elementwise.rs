@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::many::{self, batches, buffers, cubes_for_longest, lengths};
+use super::many::{self, batches, buffers, cubes_for_longest, lengths, stride};
 use super::memory::{UNITS, buffer, contiguous, cubes_for, elem, empty, vector_size};
 
 /// How many vectors a tensor's memory has, and of what size.
@@ -42,7 +42,7 @@ pub(super) fn times_scalar(numbers: CubeTensor, factor: &CubeTensor) -> CubeTens
     target
 }
 
-/// Tensors in this dtype without gaps; those of one other dtype by one launch, unless a device has too few cubes for them.
+/// Tensors in this dtype without gaps; those of one other dtype by one launch.
 pub(super) fn casts<const N: usize>(tensors: [&CubeTensor; N], dtype: DType) -> [CubeTensor; N] {
     let mut all = tensors.map(|tensor| contiguous(tensor.clone()));
     let other = all
@@ -51,7 +51,7 @@ pub(super) fn casts<const N: usize>(tensors: [&CubeTensor; N], dtype: DType) -> 
         .find(|own| *own != dtype);
     let others = all.iter_mut().filter(|tensor| tensor.dtype != dtype);
     let (mut alike, rest): (Vec<_>, Vec<_>) =
-        others.partition(|tensor| Some(tensor.dtype) == other && many::fits(tensor));
+        others.partition(|tensor| Some(tensor.dtype) == other);
     for tensor in rest {
         *tensor = cast(tensor.clone(), dtype);
     }
@@ -92,13 +92,14 @@ fn cast_all<X: Float, Y: Float, N: Size>(
     #[comptime] tensors: usize,
     #[define(X, Y)] _types: [ElemType; 2],
 ) {
-    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && at < lengths[t] {
-            let target = targets.index_mut(t);
-            target[at] = Vector::cast_from(numbers.index(t)[at]);
+        if which == t {
+            let (from, target) = (numbers.index(t), targets.index_mut(t));
+            for at in range_stepped(ABSOLUTE_POS_X as usize, lengths[t], stride()) {
+                target[at] = Vector::cast_from(from[at]);
+            }
         }
     }
 }

@@ -25,12 +25,6 @@ pub(super) fn vector_size(tensors: &[&CubeTensor]) -> usize {
     sizes.min().unwrap_or(1)
 }
 
-/// Whether a row of cubes can have as many units as a tensor has numbers.
-pub(super) fn fits(tensor: &CubeTensor) -> bool {
-    let most = tensor.client.properties().hardware.max_cube_count.0;
-    tensor.meta.num_elements().div_ceil(UNITS as usize) <= most as usize
-}
-
 pub(super) fn buffers<T: LaunchArg<RuntimeArg = BufferArg>>(
     tensors: &[&CubeTensor],
 ) -> SequenceArg<T> {
@@ -49,11 +43,27 @@ pub(super) fn lengths(tensors: &[&CubeTensor], size: usize) -> SequenceArg<usize
     all
 }
 
+/// A row of cubes for each tensor, as long as the longest of them needs, or as a device can have it: units go on by
+/// [`stride`].
 pub(super) fn cubes_for_longest(tensors: &[&CubeTensor], size: usize) -> CubeCount {
     let sizes = tensors
         .iter()
         .map(|tensor| tensor.meta.num_elements() / size);
     let longest = sizes.max().unwrap_or(1);
-    let cubes = longest.div_ceil(UNITS as usize).max(1);
-    CubeCount::Static(cubes as u32, tensors.len() as u32, 1)
+    rows_of_cubes(&tensors[0].client, longest, tensors.len())
+}
+
+/// So many rows of cubes, for so many pieces of work or less in each.
+pub(super) fn rows_of_cubes(client: &Client, pieces: usize, rows: usize) -> CubeCount {
+    // Few in tests, so that units of theirs go on, too.
+    let wanted = if cfg!(test) { 3 } else { u32::MAX };
+    let most = client.properties().hardware.max_cube_count.0.min(wanted);
+    let cubes = pieces.div_ceil(UNITS as usize).max(1);
+    CubeCount::Static(cubes.min(most as usize) as u32, rows as u32, 1)
+}
+
+/// From one piece of a unit's work to its next.
+#[cube]
+pub(super) fn stride() -> usize {
+    (CUBE_COUNT_X * CUBE_DIM_X) as usize
 }

@@ -4,7 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::many::{self, batches, buffers};
+use super::many::{self, batches, buffers, rows_of_cubes, stride};
 use super::memory::{UNITS, buffer, elem, rows, width};
 
 /// Where a matrix goes.
@@ -51,12 +51,11 @@ pub(super) fn place(all: &[Placed], target: &CubeTensor) {
         };
         let number = |index: usize| column(&|placed: &Placed| placed.numbers()[index] / size);
         let longest = all.iter().map(count).max().unwrap_or(1);
-        let cubes = longest.div_ceil(UNITS as usize).max(1);
         // SAFETY: every unit looks first whether its place exists.
         unsafe {
             place_all::launch_unchecked(
                 &target.client,
-                CubeCount::Static(cubes as u32, all.len() as u32, 1),
+                rows_of_cubes(&target.client, longest, all.len()),
                 CubeDim::new_1d(UNITS),
                 size,
                 buffers(&matrices),
@@ -91,19 +90,19 @@ fn place_all<X: Float, Y: Float, N: Size>(
     #[comptime] tensors: usize,
     #[define(X, Y)] _types: [ElemType; 2],
 ) {
-    let at = ABSOLUTE_POS_X as usize;
     let which = CUBE_POS_Y as usize;
     #[unroll]
     for t in 0..tensors {
-        if which == t && at < counts[t] {
-            let (row, column) = (at / written[t], at % written[t]);
-            let (first, width) = (from[t], widths[t]);
-            let mut numbers = Vector::<Y, N>::new(Y::new(0.0));
-            if row < rows[t] && column >= first && column < first + width {
-                let matrix = matrices.index(t);
-                numbers = Vector::cast_from(matrix[row * width + column - first]);
+        if which == t {
+            let (matrix, first, width) = (matrices.index(t), from[t], widths[t]);
+            for at in range_stepped(ABSOLUTE_POS_X as usize, counts[t], stride()) {
+                let (row, column) = (at / written[t], at % written[t]);
+                let mut numbers = Vector::<Y, N>::new(Y::new(0.0));
+                if row < rows[t] && column >= first && column < first + width {
+                    numbers = Vector::cast_from(matrix[row * width + column - first]);
+                }
+                target[starts[t] + row * pitches[t] + column] = numbers;
             }
-            target[starts[t] + row * pitches[t] + column] = numbers;
         }
     }
 }
