@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_lora::adapter::{DEFAULT_NAME, LoraConfig, Targets, attach};
 use burn_lora::kernels::are_side_by_side;
 use burn_lora::transformer::{Decoder, LlamaConfig};
-use burn_lora_tests::{Parameters, assert_close, floats, gradients, on_each_device};
+use burn_lora_tests::{Parameters, assert_close, floats, gradients, on_each_device, parameters};
 
 /// Numbers for each adapter, which an up-projection of 0 would keep from having a gradient.
 struct Filled(usize);
@@ -130,6 +130,8 @@ fn layers_side_by_side_compute_and_train_as_layers_alone() {
                     assert_eq!(are_side_by_side(block), on_gpu, "{names:?}");
                 }
             }
+            // Read back, each is what it was.
+            assert_eq!(parameters(&model), parameters(&decoder(&cpu, bias)));
             // All layers and some of those that are side by side, with blocks that are computed again and without; and none, where
             // the weights themselves are trained.
             let adapted = [
