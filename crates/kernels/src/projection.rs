@@ -85,8 +85,8 @@ pub fn projections<const D: usize>(x: &Tensor<D>, branches: &[Branch]) -> Option
 ///
 /// # Shapes
 ///
-/// - weights: `[d_in, d_out]` of each
-pub fn side_by_side(weights: Vec<Tensor<2>>) -> Vec<Tensor<2>> {
+/// - weights: `[d_in, d_out]` of each; or biases, `[d_out]`
+pub fn side_by_side<const D: usize>(weights: Vec<Tensor<D>>) -> Vec<Tensor<D>> {
     #[cfg(feature = "cube")]
     if let Some(laid) = cube::side_by_side::lay(&weights) {
         return laid;
@@ -94,8 +94,8 @@ pub fn side_by_side(weights: Vec<Tensor<2>>) -> Vec<Tensor<2>> {
     weights
 }
 
-/// Whether weights lie as [`side_by_side`] lays them.
-pub fn are_side_by_side(weights: &[Tensor<2>]) -> bool {
+/// Whether weights, or biases, lie as [`side_by_side`] lays them.
+pub fn are_side_by_side<const D: usize>(weights: &[Tensor<D>]) -> bool {
     #[cfg(feature = "cube")]
     if !weights.is_empty() && weights.iter().all(cube::takes) {
         return cube::side_by_side::are(weights);

@@ -159,7 +159,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Layers of the same input, their weights laid out so that one product has all of them, if they are there.
+    /// Layers of the same input, their weights and their biases laid out so that one product has all of them, if they are there.
     pub(crate) fn side_by_side<const N: usize>(
         &self,
         layers: [Named<Linear>; N],
@@ -167,17 +167,25 @@ impl<'a> Weights<'a> {
         if layers.iter().any(|layer| !layer.weight.is_initialized()) {
             return layers;
         }
-        let weights = layers.iter().map(|layer| layer.weight.val()).collect();
-        let weights = self
-            .device
-            .memory_persistent_allocations(weights, side_by_side);
-        let mut weights = weights.into_iter();
+        let mut weights = self.laid(layers.iter().map(|layer| &layer.weight));
+        let mut biases = self.laid(layers.iter().filter_map(|layer| layer.bias.as_ref()));
         layers.map(|layer| {
             layer.map_inner(|layer| Linear {
-                weight: layer.weight.map(|weight| weights.next().unwrap_or(weight)),
-                ..layer
+                weight: exchanged(layer.weight, &mut weights),
+                bias: layer.bias.map(|bias| exchanged(bias, &mut biases)),
             })
         })
+    }
+
+    fn laid<'p, const D: usize>(
+        &self,
+        params: impl Iterator<Item = &'p Param<Tensor<D>>>,
+    ) -> std::vec::IntoIter<Tensor<D>> {
+        let tensors: Vec<Tensor<D>> = params.map(Param::val).collect();
+        let laid = self
+            .device
+            .memory_persistent_allocations(tensors, side_by_side);
+        laid.into_iter()
     }
 
     pub(crate) fn embedding(&mut self, path: &str, n: usize, d: usize) -> Embedding {
@@ -287,6 +295,14 @@ impl<'a> Weights<'a> {
         // An untracked tensor makes a frozen parameter.
         Param::initialized(ParamId::new(), tensor)
     }
+}
+
+/// A parameter with the next of these as its value.
+fn exchanged<const D: usize>(
+    param: Param<Tensor<D>>,
+    values: &mut impl Iterator<Item = Tensor<D>>,
+) -> Param<Tensor<D>> {
+    param.map(|value| values.next().unwrap_or(value))
 }
 
 /// A parameter that has a shape and no values; asking for them gives zeros.

@@ -108,14 +108,15 @@ pub(super) fn rows_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTen
     part_of(matrix, from * width, [count, width])
 }
 
-/// Some columns of a matrix without gaps, sharing its memory.
+/// Some columns of a matrix without gaps, or some of a vector, sharing its memory.
 pub(super) fn columns_of(matrix: &CubeTensor, from: usize, count: usize) -> CubeTensor {
     let mut part = numbers_of(
         matrix,
         from,
         matrix.meta.num_elements() + count - width(matrix),
     );
-    part.meta.shape_mut()[1] = count;
+    let last = part.meta.rank() - 1;
+    part.meta.shape_mut()[last] = count;
     part
 }
 

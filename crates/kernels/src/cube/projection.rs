@@ -2,7 +2,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::apply::{array, primitive};
+use super::apply::array;
 use super::columns::{Window, column_sums};
 use super::elementwise::casts;
 use super::memory::{contiguous, empty, part_of, reshaped, rows, transposed, width};
@@ -59,10 +59,11 @@ pub(crate) fn projections<const D: usize>(x: &Tensor<D>, branches: &[Branch]) ->
     if branches.len() < 2 || !fits || changed.count() > MOST_BLOCKS {
         return None;
     }
-    let weights = branches
+    let weights: Vec<Tensor<2>> = branches
         .iter()
-        .map(|branch| primitive(branch.weight.clone()));
-    let joined = side_by_side::joined(&weights.collect::<Vec<_>>())?;
+        .map(|branch| branch.weight.clone())
+        .collect();
+    let joined = side_by_side::joined(&weights)?;
 
     let mut blocks = Vec::new();
     let mut from = 0;
@@ -82,12 +83,14 @@ pub(crate) fn projections<const D: usize>(x: &Tensor<D>, branches: &[Branch]) ->
         scale: scale as f32,
         blocks,
     };
-    let weight = Tensor::from_dispatch(side_by_side::constant(
-        joined,
-        first.weight.clone().into_dispatch().autodiff,
-    ));
+    let context = first.weight.clone().into_dispatch().autodiff;
+    let constant = |joined| side_by_side::constant(joined, context);
+    let weight = Tensor::from_dispatch(constant(joined));
     let changes = branches.iter().filter_map(|branch| branch.low_rank.clone());
-    let bias = bias.map(|parts| Tensor::cat(parts, 0));
+    let bias = bias.map(|parts| match side_by_side::joined(&parts) {
+        Some(joined) => Tensor::from_dispatch(constant(joined)),
+        None => Tensor::cat(parts, 0),
+    });
     Some(op.of(x.clone(), weight, bias, changes.collect(), dtype))
 }
 

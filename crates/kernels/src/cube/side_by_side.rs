@@ -5,7 +5,6 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
-use burn_std::Metadata;
 
 use super::apply::{primitive, same};
 use super::memory::{columns_of, contiguous, width};
@@ -16,12 +15,13 @@ use crate::packed::{Packed, lower};
 /// not mind.
 const LONGEST: usize = 24 * 1024;
 
-/// The matrices as columns of a new one, if each can be bound to a kernel and read in pieces of 16 bytes.
-pub(crate) fn lay(weights: &[Tensor<2>]) -> Option<Vec<Tensor<2>>> {
-    let alike = |weight: &Tensor<2>| {
+/// Matrices as columns of a new one, or vectors as parts of one, if each can be bound to a kernel and read in pieces of 16 bytes.
+pub(crate) fn lay<const D: usize>(weights: &[Tensor<D>]) -> Option<Vec<Tensor<D>>> {
+    let last = D - 1;
+    let alike = |weight: &Tensor<D>| {
         let first = &weights[0];
         super::takes(weight)
-            && weight.dims()[0] == first.dims()[0]
+            && weight.dims()[..last] == first.dims()[..last]
             && weight.dtype() == first.dtype()
             && !weight.is_tracked()
     };
@@ -30,23 +30,23 @@ pub(crate) fn lay(weights: &[Tensor<2>]) -> Option<Vec<Tensor<2>>> {
     }
     let first = primitive(weights[0].clone());
     let alignment = first.client.properties().memory.alignment.max(16) as usize;
-    let bytes = |weight: &Tensor<2>| weight.dims()[1] * weight.dtype().size();
-    let even = |weight: &Tensor<2>| bytes(weight).is_multiple_of(alignment);
+    let bytes = |weight: &Tensor<D>| weight.dims()[last] * weight.dtype().size();
+    let even = |weight: &Tensor<D>| bytes(weight).is_multiple_of(alignment);
     let length: usize = weights.iter().map(bytes).sum();
     if !weights.iter().all(even) || (length > LONGEST && !has_copy_engine(&first)) {
         return None;
     }
-    let plain = |weight: &Tensor<2>| match weight.device().is_autodiff() {
+    let plain = |weight: &Tensor<D>| match weight.device().is_autodiff() {
         true => weight.clone().inner(),
         false => weight.clone(),
     };
     let all = contiguous(primitive(Tensor::cat(
         weights.iter().map(plain).collect(),
-        1,
+        last,
     )));
     let mut from = 0;
-    let part = |weight: &Tensor<2>| {
-        let count = weight.dims()[1];
+    let part = |weight: &Tensor<D>| {
+        let count = weight.dims()[last];
         let part = columns_of(&all, from, count);
         from += count;
         let context = weight.clone().into_dispatch().autodiff;
@@ -78,28 +78,28 @@ pub(super) fn constant(tensor: CubeTensor, autodiff: DispatchAutodiffContext) ->
     }
 }
 
-pub(crate) fn are(weights: &[Tensor<2>]) -> bool {
-    let parts: Vec<CubeTensor> = weights.iter().cloned().map(primitive).collect();
-    joined(&parts).is_some()
+pub(crate) fn are<const D: usize>(weights: &[Tensor<D>]) -> bool {
+    joined(weights).is_some()
 }
 
-/// The matrix whose columns these are, if they are neighbours in one memory.
-pub(crate) fn joined(parts: &[CubeTensor]) -> Option<CubeTensor> {
+/// The matrix whose columns these are, or the vector whose parts, if they are neighbours in one memory.
+pub(crate) fn joined<const D: usize>(weights: &[Tensor<D>]) -> Option<CubeTensor> {
+    let parts: Vec<CubeTensor> = weights.iter().cloned().map(primitive).collect();
     let place = |part: &CubeTensor| part.handle.clone().binding().claim_key();
     let (first, last) = (parts.first()?, parts.last()?);
     let (memory, start, _) = place(first);
     let (shape, strides) = (first.meta.shape(), first.meta.strides());
-    if shape.len() != 2 || strides[1] != 1 {
+    let last_dim = D - 1;
+    if strides[last_dim] != 1 {
         return None;
     }
     let mut columns = 0;
-    for part in parts {
+    for part in &parts {
         let (own_memory, own_start, _) = place(part);
         let follows = own_memory == memory
             && own_start == start + (columns * first.dtype.size()) as u64
             && part.dtype == first.dtype
-            && part.meta.shape().len() == 2
-            && part.meta.shape()[0] == shape[0]
+            && part.meta.shape()[..last_dim] == shape[..last_dim]
             && part.meta.strides() == strides;
         if !follows {
             return None;
@@ -108,10 +108,13 @@ pub(crate) fn joined(parts: &[CubeTensor]) -> Option<CubeTensor> {
     }
     let mut handle = first.handle.clone();
     handle.offset_end = last.handle.offset_end;
-    let meta = Metadata::new([shape[0], columns], strides.clone());
-    (columns <= strides[0]).then(|| CubeTensor {
+    let mut meta = first.meta.clone();
+    meta.shape_mut()[last_dim] = columns;
+    // Rows that end before the next begins.
+    let fits = D < 2 || columns <= strides[0];
+    fits.then(|| CubeTensor {
         handle,
-        meta: Box::new(meta),
+        meta,
         ..first.clone()
     })
 }

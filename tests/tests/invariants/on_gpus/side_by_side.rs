@@ -1,10 +1,13 @@
 //! Layers of one input whose weights a GPU has side by side compute and train as they do on a CPU, where each is alone.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_lora::adapter::{DEFAULT_NAME, LoraConfig, Targets, attach};
-use burn_lora::kernels::are_side_by_side;
+use burn_lora::adapter::{
+    DEFAULT_NAME, LoraConfig, Targets, attach, merge, project, project_together,
+};
+use burn_lora::kernels::{are_side_by_side, side_by_side};
 use burn_lora::transformer::{Decoder, LlamaConfig};
 use burn_lora_tests::{Parameters, assert_close, floats, gradients, on_each_device, parameters};
 
@@ -71,6 +74,18 @@ fn weights(decoder: &Decoder, names: &[&str]) -> Vec<Tensor<2>> {
     weights.found
 }
 
+/// Their biases.
+struct Biases(Vec<Tensor<1>>);
+
+impl ModuleVisitor for Biases {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D == 1 {
+            self.0
+                .push(Tensor::from_dispatch(param.base().into_dispatch()));
+        }
+    }
+}
+
 /// As wide as the memory of a GPU is bound.
 fn decoder(device: &Device, bias: bool) -> Decoder {
     let config = LlamaConfig {
@@ -130,6 +145,12 @@ fn layers_side_by_side_compute_and_train_as_layers_alone() {
                     assert_eq!(are_side_by_side(block), on_gpu, "{names:?}");
                 }
             }
+            if bias {
+                let mut biases = Biases(Vec::new());
+                model.visit(&mut biases);
+                let attention = biases.0.windows(3).filter(|three| are_side_by_side(three));
+                assert_eq!(attention.count(), if on_gpu { 2 } else { 0 });
+            }
             // Read back, each is what it was.
             assert_eq!(parameters(&model), parameters(&decoder(&cpu, bias)));
             // All layers and some of those that are side by side, with blocks that are computed again and without; and none, where
@@ -183,5 +204,80 @@ fn layers_side_by_side_compute_and_train_as_layers_alone() {
                 near(&what, &ours.2, &expected.2, 1e-3);
             }
         }
+    });
+}
+
+/// Three layers of one input, as a user's module has them.
+#[derive(Module, Debug)]
+struct Layers {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+}
+
+impl Layers {
+    fn new(device: &Device) -> Self {
+        let wave = |phase: usize, count: usize| -> Vec<f32> {
+            let number = |at: usize| (phase as f32 + 0.7 * at as f32).sin();
+            (0..count).map(number).collect()
+        };
+        let weights = [0, 1, 2].map(|phase| {
+            let data = TensorData::new(wave(phase, 16 * 128), [16, 128]);
+            Tensor::<2>::from_data(data, device)
+        });
+        let biases = [3, 4, 5].map(|phase| Tensor::<1>::from_floats(&wave(phase, 128)[..], device));
+        let mut weights = side_by_side(weights.into()).into_iter();
+        let mut biases = side_by_side(biases.into()).into_iter();
+        let mut layer = || Linear {
+            weight: Param::from_tensor(weights.next().unwrap()).set_require_grad(false),
+            bias: biases
+                .next()
+                .map(|bias| Param::from_tensor(bias).set_require_grad(false)),
+        };
+        Self {
+            q: layer(),
+            k: layer(),
+            v: layer(),
+        }
+    }
+
+    fn all(&self) -> [&Linear; 3] {
+        [&self.q, &self.k, &self.v]
+    }
+}
+
+#[test]
+fn layers_are_one_product_unless_an_adapter_is_more_than_two_factors() {
+    on_each_device(|device| {
+        let on_gpu = format!("{device:?}").contains("Cube");
+        let device = device.autodiff();
+        let layers = Layers::new(&device);
+        let x = Tensor::<2>::from_data(TensorData::new(vec![0.3f32; 5 * 16], [5, 16]), &device);
+        let targets = || Targets::names(["q", "v"]);
+        let lora = LoraConfig::new(4, 8.0).with_targets(targets());
+        let attached = |layers: Layers, name: &str, config: &LoraConfig| {
+            attach(layers, name, config).unwrap().map(&mut Filled(0))
+        };
+        let one = attached(layers.clone(), DEFAULT_NAME, &lora);
+        for layers in [&layers, &one] {
+            let together = project_together(&layers.all(), &x);
+            assert_eq!(together.is_some(), on_gpu);
+            let alone = layers.all().map(|layer| floats(project(layer, x.clone())));
+            let Some(together) = together else {
+                continue;
+            };
+            for (part, alone) in together.split(128, 1).into_iter().zip(alone) {
+                near("a part", &floats(part), &alone, 1e-5);
+            }
+        }
+        let dora = lora.clone().with_method("dora".parse().unwrap());
+        let dropped = lora.clone().with_dropout(0.5);
+        for config in [dora, dropped] {
+            let layers = attached(layers.clone(), DEFAULT_NAME, &config);
+            assert!(project_together(&layers.all(), &x).is_none());
+        }
+        // Merged weights are elsewhere.
+        let merged = merge(one).unwrap();
+        assert!(project_together(&merged.all(), &x).is_none());
     });
 }
