@@ -3,12 +3,14 @@
 
     gpu.py --executable training_step --shape llama_1b --devices cuda,vulkan --rounds 3 --steps 20
     gpu.py --executable training_step --shape llama_1b --steps 200 --rounds 1 --peft eager --losses
+    gpu.py --executable training_step --shape llama_1b --devices cuda,vulkan --dtype f16 --rounds 1 --parts
 
 README.md says what is measured and how. `--executable` is a built `training_step` with the features of the devices.
 """
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -20,6 +22,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # no __pycache__ among the sources
 from flops import lora_step_flops
+from parts import parts
 from run import Failed, ratio, say, table
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +37,7 @@ PEFT = {
 }
 OURS = {
     "lora": [],
+    "quarter": ["--recompute", "{quarter}"],  # of the blocks
     "recompute": ["--recompute", "1000"],
     "full": ["--method", "full"],
 }
@@ -46,16 +50,18 @@ def main():
         folder = options.prepared or Path(scratch)
         if not (folder / "ids.bin").exists():
             run_once([options.python, str(HERE / "prepare.py"), "--shape", options.shape, str(folder)])
-        runs, failures = measure(options, folder)
-    print(f"- {gpu_name()}; {options.shape}, {options.dtype}, {options.rounds} rounds of {options.steps} steps")
-    print(f"- `{command}`\n")
-    print(steps_table(runs, options))
-    if options.losses:
-        print(loss_table(runs))
+        kinds, common = commands(options, folder)
+        runs, failures = measure(options, kinds, common)
+        print(f"- {gpu_name()}; {options.shape}, {options.dtype}, {options.rounds} rounds of {options.steps} steps")
+        print(f"- `{command}`\n")
+        print(steps_table(runs, options))
+        if options.losses:
+            print(loss_table(runs))
+        if options.parts:
+            sys.stdout.flush()  # what is known by now, should the rest be cut off
+            print(parts({key: kinds[key] for key in runs}, common, options, run_once, SHAPES[options.shape]))
     for failure in failures:
         print(f"> {failure}\n")
-    if options.json:
-        options.json.write_text(json.dumps({" ".join(key): rounds for key, rounds in runs.items()}, indent=1) + "\n")
     return 1 if failures else 0
 
 
@@ -73,18 +79,27 @@ def parse():
     parser.add_argument("--timeout", type=float, default=240, help="seconds for one process (240)")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch, Transformers and PEFT")
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="a folder of prepare.py, to be filled if it is empty")
+    parser.add_argument("--parts", action="store_true", help="also the floor, memory by part, kernels, and what compiling takes")
     parser.add_argument("--losses", action="store_true", help="how far the losses are apart")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers of every process go")
     return parser.parse_args()
 
 
-def measure(options, folder):
-    """Each way to run, in turn, each in a process of its own, for all rounds."""
-    common = ["--shape", options.shape, "--steps", str(options.steps), "--prepared", str(folder), "--dtype", options.dtype]
+def commands(options, folder):
+    """Each way to run, and the arguments that all of them have but for the number of steps."""
+    folder, executable = folder.resolve(), Path(options.executable).resolve()
+    common = ["--shape", options.shape, "--prepared", str(folder), "--dtype", options.dtype]
     kinds = {("peft", name): [options.python, str(HERE / "peft_step.py"), "--device", "cuda", *PEFT[name]] for name in options.peft}
+    quarter = SHAPES[options.shape]["config"]["num_hidden_layers"] // 4
     for device in options.devices:
         for name in options.ours:
-            kinds[(device, name)] = [options.executable, "--device", device, *OURS[name]]
+            own = [argument.format(quarter=quarter) for argument in OURS[name]]
+            kinds[(device, name)] = [str(executable), "--device", device, *own]
+    return kinds, common
+
+
+def measure(options, kinds, common):
+    """Each way to run, in turn, each in a process of its own, for all rounds."""
     runs, failures = {}, []
     for round_ in range(options.rounds):
         order = list(kinds)
@@ -93,21 +108,26 @@ def measure(options, folder):
             if any(failure.startswith(" ".join(key)) for failure in failures):
                 continue
             try:
-                run = run_once(kinds[key] + common, options.timeout)
+                run = run_once([*kinds[key], *common, "--steps", str(options.steps)], options.timeout)
             except (Failed, subprocess.TimeoutExpired) as error:
                 failures.append(f"{' '.join(key)} failed: {error}")
                 say(failures[-1])
                 continue
             runs.setdefault(key, []).append(run)
+            if options.json:
+                options.json.write_text(json.dumps({" ".join(key): rounds for key, rounds in runs.items()}, indent=1) + "\n")
             say(f"{' '.join(key)}: {run['median_ms']:.1f} ms/step, first {run['step_ms'][0] / 1e3:.1f} s")
     return runs, failures
 
 
-def run_once(command, timeout=None):
+def run_once(command, timeout=None, environment=None, folder=None):
     """Runs one process under a watch of the GPU's memory; its last line, if that is JSON."""
     before = memory_used()
     watch = Watch()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
+        env=os.environ | (environment or {}), cwd=folder,
+    )  # fmt: skip
     peak = watch.stop()
     lines = done.stdout.splitlines()
     if done.returncode != 0:

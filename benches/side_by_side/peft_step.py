@@ -36,13 +36,15 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 # M x K x N of single products: the head of the Llama shape, and one that is large in every direction.
 PRODUCTS = [(1024, 384, 8000), (2048, 2048, 2048)]
+# On a GPU.
+DEVICE_PRODUCTS = [(8192, 8192, 8192)]
 PRODUCT_ROUNDS = 20
 
 
 def main():
     options = parse()
     torch.set_num_threads(options.threads)
-    result = products() if options.product else steps(options)
+    result = products(options) if options.product else steps(options)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
     print(json.dumps(result | {"implementation": "peft", "threads": options.threads, "versions": versions}))
 
@@ -59,6 +61,7 @@ def parse():
     parser.add_argument("--compile", action="store_true", help="the model under torch.compile")
     parser.add_argument("--recompute", action="store_true", help="gradient checkpointing of every block")
     parser.add_argument("--product", action="store_true", help="measure single large products instead of steps")
+    parser.add_argument("--kernels", action="store_true", help="name the kernels of the last step on a GPU")
     return parser.parse_args()
 
 
@@ -77,16 +80,21 @@ def steps(options):
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     batches = prepared_batches(shape, options) if options.prepared else [random_batch(shape)]
     stepped = torch.compile(model) if options.compile else model
-    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    wait = waiting(options)
 
     gc.collect()
     loaded_rss_bytes = memory("VmRSS")
     build_peak_bytes = memory("VmHWM")
     reset_peak()
+    on_device = options.device == "cuda"
+    device_memory = {"before": torch.cuda.memory_allocated()} if on_device else None
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) if options.kernels else None
     step_ms, losses = [], []
     for step in range(options.steps):
         batch = batches[step % len(batches)]
         wait()
+        if profiler and step + 1 == options.steps:
+            profiler.start()
         started = time.perf_counter()
         loss = stepped(**batch).loss
         loss.backward()
@@ -96,6 +104,14 @@ def steps(options):
         step_ms.append((time.perf_counter() - started) * 1e3)
         losses.append(loss.item())
     step_peak_bytes = memory("VmHWM")
+    if profiler:
+        profiler.stop()
+    if on_device:
+        device_memory |= {
+            "most": torch.cuda.max_memory_allocated(),
+            "after": torch.cuda.memory_allocated(),
+            "reserved": torch.cuda.max_memory_reserved(),
+        }
 
     tokens = shape["batch_size"] * shape["seq_len"]
     median_ms = statistics.median(step_ms[options.steps // 2 :])
@@ -117,8 +133,16 @@ def steps(options):
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "losses": losses,
-        "device_peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else None,
+        "device_peak_bytes": torch.cuda.max_memory_allocated() if on_device else None,
+        "device_memory": device_memory,
+        "kernels": kernels(profiler) if profiler else None,
     }
+
+
+def kernels(profiler):
+    """Launches and milliseconds of each kernel of a step by name; copies are none."""
+    events = [event for event in profiler.key_averages() if not event.key.startswith(("Memcpy", "Memset", "cuda"))]
+    return {event.key: (event.count, event.device_time_total / 1e3) for event in events if event.device_time_total > 0}
 
 
 def build(shape, method):
@@ -187,18 +211,25 @@ def reset_peak():
         pass
 
 
-def products():
+def products(options):
     rates = {}
-    for m, k, n in PRODUCTS:
-        a, b = torch.randn(m, k), torch.randn(k, n)
+    wait = waiting(options)
+    for m, k, n in PRODUCTS if options.device == "cpu" else DEVICE_PRODUCTS:
+        a, b = (torch.randn(*size, device=options.device, dtype=DTYPES[options.dtype]) for size in ((m, k), (k, n)))
         seconds = []
         for _ in range(PRODUCT_ROUNDS):
+            wait()
             started = time.perf_counter()
             a @ b
+            wait()
             seconds.append(time.perf_counter() - started)
         # The best round: a rate that the machine reaches, whatever else it did meanwhile.
         rates[f"{m}x{k}x{n}"] = 2 * m * k * n / min(seconds) / 1e9
     return {"gflops_per_second": rates}
+
+
+def waiting(options):
+    return torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
 
 if __name__ == "__main__":

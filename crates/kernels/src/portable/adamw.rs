@@ -10,6 +10,7 @@ pub fn adamw<const D: usize>(
     step: &AdamWStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
     let AdamWStep { beta_1, beta_2, .. } = *step;
+    let (dtype, gradient) = (parameter.dtype(), gradient.cast(m.dtype()));
     let m = m * beta_1 + gradient.clone() * (1.0 - beta_1);
     let v = v * beta_2 + gradient.square() * (1.0 - beta_2);
     let [correction_1, correction_2] = step.corrections();
@@ -18,5 +19,5 @@ pub fn adamw<const D: usize>(
         0.0 => parameter,
         decay => parameter * (1.0 - decay),
     };
-    (parameter - delta * step.learning_rate, [m, v])
+    (parameter - (delta * step.learning_rate).cast(dtype), [m, v])
 }

@@ -1,5 +1,5 @@
 use burn::optim::{AdamWState, AdaptiveMomentumState, LearningRate, Optimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_lora_kernels::{AdamWStep, adamw};
 
 /// Decoupled Weight Decay Regularization (arXiv:1711.05101), one pass over memory for each parameter.
@@ -27,7 +27,7 @@ impl Optimizer for AdamW {
             Some(AdamWState { momentum }) => {
                 (momentum.time + 1, [momentum.moment_1, momentum.moment_2])
             }
-            None => (1, [gradient.zeros_like(), gradient.zeros_like()]),
+            None => (1, [no_moment(&gradient), no_moment(&gradient)]),
         };
         let step = AdamWStep {
             learning_rate,
@@ -44,6 +44,15 @@ impl Optimizer for AdamW {
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
         AdamWState::new(state.momentum.to_device(device))
+    }
+}
+
+/// The moments before the first step: zeros in the dtype of the gradient, but in `f32` for `f16`, where squares of gradients below
+/// 2e-4 are 0, and the steps that are divided by their roots of any length.
+fn no_moment<const D: usize>(gradient: &Tensor<D>) -> Tensor<D> {
+    match gradient.dtype() {
+        DType::F16 => Tensor::zeros(gradient.dims(), (&gradient.device(), DType::F32)),
+        _ => gradient.zeros_like(),
     }
 }
 
@@ -160,5 +169,30 @@ mod tests {
         let state = AdamW::to_device(state, &Device::flex());
         let (_, state) = optimizer.step(1e-2, parameter, random([33]), Some(state));
         assert_eq!(moments(&state.expect("after a step")), before);
+    }
+
+    #[test]
+    fn steps_in_f16_have_the_length_of_those_in_f32() {
+        let optimizer = AdamW {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        };
+        let run = |dtype| {
+            let cast =
+                |x: &Tensor<1>| Tensor::<1>::from_data(x.to_data(), (&Device::flex(), dtype));
+            let start = Tensor::from_floats([0.5, -0.25, 0.125], &Device::flex());
+            // Squares that f16 does not have.
+            let gradient = Tensor::from_floats([1e-4, -3e-5, 2e-6], &Device::flex());
+            let (mut parameter, mut state) = (cast(&start), None);
+            for _ in 0..4 {
+                (parameter, state) = optimizer.step(1e-2, parameter, cast(&gradient), state);
+            }
+            assert_eq!(parameter.dtype(), dtype);
+            parameter.into_data().convert::<f32>()
+        };
+        let tolerance = Tolerance::absolute(1e-3).set_relative(0.0);
+        run(DType::F16).assert_approx_eq::<f32>(&run(DType::F32), tolerance);
     }
 }

@@ -1,5 +1,6 @@
 //! The memory of a step at its peak.
 
+use burn::tensor::DType;
 use burn_lora_transformer::{BlockAnatomy, Place};
 use serde::Serialize;
 
@@ -70,6 +71,11 @@ impl Planner {
             true => size,
             false => F32,
         };
+        // AdamW's are not in f16.
+        let of_moments = match options.dtype {
+            DType::F16 => F32,
+            _ => own,
+        };
         let added = (self.outline.added() + self.beside()) as u128;
         let placed = &self.with_places(options);
         let activations = self.activations(placed);
@@ -78,7 +84,7 @@ impl Planner {
             base * size,
             (added + self.outline.shared_parameters as u128) * F32,
             trained * own * sets,
-            trained * own * options.moments as u128,
+            trained * of_moments * options.moments as u128,
             activations,
             logits,
             workspace,

@@ -279,6 +279,21 @@ fn virtual_tokens_are_longer_rows() {
 }
 
 #[test]
+fn moments_of_a_model_in_f16_are_in_f32() {
+    let (model, _, options) = shape("llama");
+    let planner = Planner::of_all_parameters(&model).expect("a plan");
+    let memory = |dtype| {
+        let options = PlanOptions {
+            dtype,
+            ..options.clone()
+        };
+        planner.plan(&options).memory.optimizer
+    };
+    assert_eq!(memory(DType::F16), memory(DType::F32));
+    assert_eq!(memory(DType::F16), 2 * memory(DType::BF16));
+}
+
+#[test]
 fn an_optimizer_that_keeps_less_takes_less() {
     let (planner, _) = planner("llama");
     let memory = |optimizer: &str| {

@@ -44,6 +44,64 @@ fn slope<N: Size>(
     slope
 }
 
+/// What is known of the queries of a strip: of a unit's own row, and of those whose scores it holds.
+#[derive(CubeType, Clone, Copy)]
+struct OfQueries {
+    log_sum: f32,
+    delta: f32,
+    logs: OfRows,
+    deltas: OfRows,
+}
+
+/// That of each strip, of which the sums over the keys of each probability and its gradient are written for the other kernel: they are
+/// those of the result and its own gradient.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn statistics_of_own<E: Float, N: Size>(
+    y_numbers: &[Vector<E, N>],
+    grad_numbers: &[Vector<E, N>],
+    grad_rows: &Rows,
+    log_sums: &[f32],
+    deltas: &mut [f32],
+    row: u32,
+    head: u32,
+    first: u32,
+    place: &Place,
+    size: &Sizes,
+    #[comptime] plan: Plan,
+) -> Sequence<OfQueries> {
+    let mut strips = Sequence::<OfQueries>::new();
+    let fours = comptime!(plan.d / 4 / plan.planes.sharers());
+    let part = place.part * comptime!(fours as u32);
+    #[unroll]
+    for strip in 0..comptime!(plan.strips) {
+        let query = row_of_strip(first, place, strip, plan) + place.own_row;
+        let known = min(query, size.queries - 1);
+        let y_at = ((row * size.queries + known) * size.heads + head)
+            * comptime!((plan.d / 4) as u32)
+            + part;
+        let grad_at = (grad_rows.start + known * grad_rows.position) * 2 + part;
+        let mut products = Vector::<f32, N>::new(0.0f32);
+        for i in 0..comptime!(fours as u32) {
+            let y = Vector::<f32, N>::cast_from(y_numbers[(y_at + i) as usize]);
+            products += y * Vector::<f32, N>::cast_from(grad_numbers[(grad_at + i) as usize]);
+        }
+        let delta = sum_of_row(Vector::vector_sum(products), plan);
+        let of_query = (CUBE_POS_Y * statistics(size, plan) + query) as usize;
+        let log_sum = log_sums[of_query];
+        if place.part == 0 {
+            deltas[of_query] = delta;
+        }
+        strips.push(OfQueries {
+            log_sum,
+            delta,
+            logs: of_rows(log_sum, plan),
+            deltas: of_rows(delta, plan),
+        });
+    }
+    strips
+}
+
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward_queries<E: Float, N: Size>(
@@ -66,7 +124,6 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     let kv_head = head / (size.heads / size.kv_heads);
     let first = last_block(&size, plan) - CUBE_POS_X * comptime!(plan.rows() as u32);
     let place = place(plan);
-    let query = first + place.plane_row + place.own_row;
 
     let mut tiles = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.tiles()));
     let mut exchange = Shared::<[Vector<u32, N>]>::new_slice(comptime!(plan.exchange()));
@@ -76,28 +133,29 @@ pub(super) fn backward_queries<E: Float, N: Size>(
     let queries = own_sides::<E, N>(q, &q_rows, first, &mut tiles, &place, plan);
     let grads = own_sides::<E, N>(grad, &grad_rows, first, &mut tiles, &place, plan);
 
-    // The sum over the keys of each probability and its gradient is that of the result and its own.
-    let known = min(query, size.queries - 1);
-    let fours = comptime!(plan.d / 4 / plan.planes.sharers());
-    let part = place.part * comptime!(fours as u32);
-    let y_at =
-        ((row * size.queries + known) * size.heads + head) * comptime!((plan.d / 4) as u32) + part;
-    let grad_at = (grad_rows.start + known * grad_rows.position) * 2 + part;
-    let mut products = Vector::<f32, N>::new(0.0f32);
-    for i in 0..comptime!(fours as u32) {
-        let y = Vector::<f32, N>::cast_from(y_numbers[(y_at + i) as usize]);
-        products += y * Vector::<f32, N>::cast_from(grad_numbers[(grad_at + i) as usize]);
-    }
-    let delta = sum_of_row(Vector::vector_sum(products), plan);
-    let of_query = (CUBE_POS_Y * statistics(&size, plan) + query) as usize;
-    let log_sum = log_sums[of_query];
-    let (logs, of_deltas) = (of_rows(log_sum, plan), of_rows(delta, plan));
     let of_row = keys_of_row(row, bounds, &size, kind);
-    if place.part == 0 {
-        deltas[of_query] = delta;
-    }
-
-    let keys = keys_of(query, row, bounds, &size, kind);
+    let of_queries = statistics_of_own::<E, N>(
+        y_numbers,
+        grad_numbers,
+        &grad_rows,
+        log_sums,
+        deltas,
+        row,
+        head,
+        first,
+        &place,
+        &size,
+        plan,
+    );
+    let first_strip = of_queries.index(0);
+    let (log_sum, delta) = (first_strip.log_sum, first_strip.delta);
+    let keys = keys_of(
+        first + place.plane_row + place.own_row,
+        row,
+        bounds,
+        &size,
+        kind,
+    );
     let all = keys_of_all(first, row, bounds, &size, plan);
     let of_plane = end_of_plane(first, all.end, &place, &size, plan);
     let columns = comptime!(COLUMNS as u32);
@@ -123,23 +181,35 @@ pub(super) fn backward_queries<E: Float, N: Size>(
                 let products = score::<E, N>(&queries, &tiles, 0usize, block, plan);
                 let of_values = score::<E, N>(&grads, &tiles, comptime!(plan.tile()), block, plan);
                 if comptime!(plan.direct) {
-                    let block_at = Block {
-                        query: first + place.plane_row,
-                        key,
-                        from: of_row.from,
-                        end: of_row.end,
-                    };
-                    let kept = cells();
-                    probabilities_by_row(&products, &logs, &kept, &block_at, &size, plan);
-                    // Never: CubeCL leaves out what makes a matrix that nobody reads, and with it what is kept beside.
-                    if size.queries == 0 {
-                        give::<N>(&products, &mut exchange, &place, plan);
+                    #[unroll]
+                    for strip in 0..comptime!(plan.strips) {
+                        let block_at = Block {
+                            query: row_of_strip(first, &place, strip, plan),
+                            key,
+                            from: of_row.from,
+                            end: of_row.end,
+                        };
+                        let of_strip = of_queries.index(strip);
+                        let products = products.index(strip);
+                        let kept = cells();
+                        probabilities_by_row(
+                            products,
+                            &of_strip.logs,
+                            &kept,
+                            &block_at,
+                            &size,
+                            plan,
+                        );
+                        // Never: CubeCL leaves out what makes a matrix that nobody reads, and with it what is kept beside.
+                        if size.queries == 0 {
+                            give::<N>(products, &mut exchange, &place, plan);
+                        }
+                        slopes_by_row(of_values.index(strip), &of_strip.deltas, &kept, size.scale);
                     }
-                    slopes_by_row(&of_values, &of_deltas, &kept, size.scale);
                     let slopes = as_left::<E>(&of_values);
                     weigh::<E, N>(&slopes, &tiles, 0usize, block, &result, plan);
                 } else {
-                    give::<N>(&products, &mut exchange, &place, plan);
+                    give::<N>(products.index(0), &mut exchange, &place, plan);
                     sync_plane();
                     let mut slopes = own::<N>(&exchange, &place, plan);
                     #[unroll]
@@ -150,7 +220,7 @@ pub(super) fn backward_queries<E: Float, N: Size>(
                         slopes[i] = slope::<N>(p, four.raw, &size, kind);
                     }
                     sync_plane();
-                    give::<N>(&of_values, &mut exchange, &place, plan);
+                    give::<N>(of_values.index(0), &mut exchange, &place, plan);
                     sync_plane();
                     let of_values = own::<N>(&exchange, &place, plan);
                     #[unroll]
@@ -168,10 +238,24 @@ pub(super) fn backward_queries<E: Float, N: Size>(
         }
         sync_cube();
     }
-    let exists = query < size.queries;
     let pieces = comptime!((plan.d / PIECE) as u32);
-    let to = ((row * size.queries + query) * size.heads + head) * pieces;
-    write::<E, N>(&result, 1.0f32, &mut exchange, dq, to, exists, &place, plan);
+    #[unroll]
+    for strip in 0..comptime!(plan.strips) {
+        let query = row_of_strip(first, &place, strip, plan) + place.own_row;
+        let exists = query < size.queries;
+        let to = ((row * size.queries + query) * size.heads + head) * pieces;
+        write::<E, N>(
+            &result,
+            strip,
+            1.0f32,
+            &mut exchange,
+            dq,
+            to,
+            exists,
+            &place,
+            plan,
+        );
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -292,15 +376,22 @@ pub(super) fn backward_keys<E: Float, N: Size>(
                         };
                         let kept = cells();
                         let logs = of_columns::<N>(&tile_logs, block, plan);
-                        probabilities_by_column(&products, &logs, &kept, &block_at, &size, plan);
+                        probabilities_by_column(
+                            products.index(0),
+                            &logs,
+                            &kept,
+                            &block_at,
+                            &size,
+                            plan,
+                        );
                         let deltas = of_columns::<N>(&tile_deltas, block, plan);
-                        slopes_by_column(&of_values, &deltas, &kept, size.scale);
+                        slopes_by_column(of_values.index(0), &deltas, &kept, size.scale);
                         let p = as_left::<E>(&products);
                         weigh::<E, N>(&p, &tiles, tile, block, &value_sums, plan);
                         let slopes = as_left::<E>(&of_values);
                         weigh::<E, N>(&slopes, &tiles, 0usize, block, &key_sums, plan);
                     } else {
-                        give::<N>(&products, &mut exchange, &place, plan);
+                        give::<N>(products.index(0), &mut exchange, &place, plan);
                         sync_plane();
                         let mut p = own::<N>(&exchange, &place, plan);
                         let mut slopes = Array::<Vector<f32, N>>::new(2usize);
@@ -323,7 +414,7 @@ pub(super) fn backward_keys<E: Float, N: Size>(
                             slopes[i] = slope::<N>(p[i], four.raw, &size, kind);
                         }
                         sync_plane();
-                        give::<N>(&of_values, &mut exchange, &place, plan);
+                        give::<N>(of_values.index(0), &mut exchange, &place, plan);
                         sync_plane();
                         let of_values = own::<N>(&exchange, &place, plan);
                         #[unroll]
@@ -351,6 +442,7 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     let to = ((row * size.keys + key) * size.kv_heads + kv_head) * pieces;
     write::<E, N>(
         &key_sums,
+        0usize,
         1.0f32,
         &mut exchange,
         dk,
@@ -361,6 +453,7 @@ pub(super) fn backward_keys<E: Float, N: Size>(
     );
     write::<E, N>(
         &value_sums,
+        0usize,
         1.0f32,
         &mut exchange,
         dv,

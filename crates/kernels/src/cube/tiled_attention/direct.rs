@@ -21,7 +21,13 @@ pub(super) struct Block {
 
 /// Whether a query of the block sees a key of it.
 #[cube]
-fn sees(block: &Block, query: u32, key: u32, size: &Sizes, #[comptime] kind: Kind) -> bool {
+pub(super) fn sees(
+    block: &Block,
+    query: u32,
+    key: u32,
+    size: &Sizes,
+    #[comptime] kind: Kind,
+) -> bool {
     let key = block.key + key;
     let mut sees = key < block.end;
     if comptime!(kind.padded) {
@@ -39,7 +45,7 @@ fn sees(block: &Block, query: u32, key: u32, size: &Sizes, #[comptime] kind: Kin
 
 /// Whether every query of the block sees every key of it.
 #[cube]
-fn all_see_all(block: &Block, size: &Sizes, #[comptime] plan: Plan) -> bool {
+pub(super) fn all_see_all(block: &Block, size: &Sizes, #[comptime] plan: Plan) -> bool {
     let kind = comptime!(plan.kind);
     let side = comptime!(plan.side() as u32);
     let mut end = block.end;
@@ -59,8 +65,8 @@ fn all_see_all(block: &Block, size: &Sizes, #[comptime] plan: Plan) -> bool {
 /// A number of each of a unit's two rows.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct OfRows {
-    low: f32,
-    high: f32,
+    pub(super) low: f32,
+    pub(super) high: f32,
 }
 
 /// What the units that have a row of their own know of it, for those that hold its numbers.
@@ -74,7 +80,7 @@ pub(super) fn of_rows(own: f32, #[comptime] plan: Plan) -> OfRows {
 }
 
 #[cube]
-fn of_row(numbers: &OfRows, row: u32) -> f32 {
+pub(super) fn of_row(numbers: &OfRows, row: u32) -> f32 {
     select(row < 8u32, numbers.low, numbers.high)
 }
 

@@ -10,6 +10,7 @@
 mod backward;
 mod direct;
 mod forward;
+mod running;
 mod seen;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
@@ -31,7 +32,7 @@ use crate::Scores;
 use crate::attention_mask::Visible;
 use backward::{backward_keys, backward_queries};
 use seen::SizesLaunch;
-use tile::{DistancesLaunch, Kind, PIECE, Plan};
+use tile::{DistancesLaunch, Kind, PIECE, Plan, STRIPS};
 
 #[cfg(test)]
 thread_local! {
@@ -44,6 +45,10 @@ const FEW_KEYS: usize = 256;
 
 /// Fewer queries than that are few.
 const QUERIES: usize = 16;
+
+/// From so many queries on, a plane takes [`STRIPS`] of them, if heads are no wider than this.
+const MANY_QUERIES: usize = 256;
+const WIDEST_OF_STRIPS: usize = 64;
 
 /// What the widths of heads are multiples of.
 const WIDTH: usize = 16;
@@ -83,6 +88,7 @@ fn planes_of(q: &CubeTensor, d: usize) -> Option<Planes> {
         planes,
         kind,
         direct: false,
+        strips: 1,
     };
     Planes::of(q, |planes| plan(planes).bytes()).filter(|&planes| plan(planes).fits())
 }
@@ -152,6 +158,7 @@ impl Launch {
                 planes,
                 kind,
                 direct: !kind.ranged && !kind.capped && holds_pairs(q, planes),
+                strips: 1,
             },
             bounds,
             causal_from: causal_from.unwrap_or(0),
@@ -193,13 +200,22 @@ impl Launch {
 
     /// One number for each query of whole cubes.
     fn statistics(&self) -> [usize; 3] {
-        let rows = self.plan.rows();
+        let rows = self.plan.most_rows();
         [self.batch, self.heads, self.queries.next_multiple_of(rows)]
     }
 
-    fn cubes(&self, rows: usize, heads: usize) -> CubeCount {
+    /// How the kernels with some queries of a cube divide them: in more strips where these are many, and short enough for registers.
+    fn of_queries(&self) -> Plan {
+        let many = self.plan.direct && self.queries >= MANY_QUERIES && self.d <= WIDEST_OF_STRIPS;
+        Plan {
+            strips: if many { STRIPS } else { 1 },
+            ..self.plan
+        }
+    }
+
+    fn cubes(&self, plan: Plan, rows: usize, heads: usize) -> CubeCount {
         CubeCount::Static(
-            rows.div_ceil(self.plan.rows()) as u32,
+            rows.div_ceil(plan.rows()) as u32,
             (self.batch * heads) as u32,
             1,
         )
@@ -219,6 +235,7 @@ impl Operation<OnDevice> for Attention {
     fn forward(&self, inputs: &[CubeTensor], tracked: &[bool]) -> (CubeTensor, Saved) {
         let [q, k, v] = [0, 1, 2].map(|index| aligned(inputs[index].clone()));
         let launch = Launch::new(&q, &k, self);
+        let plan = launch.of_queries();
         let y = positions_first(
             &q,
             [launch.batch, launch.queries, launch.heads, launch.d],
@@ -231,7 +248,7 @@ impl Operation<OnDevice> for Attention {
         unsafe {
             forward::forward::launch_unchecked(
                 &q.client,
-                launch.cubes(launch.queries, launch.heads),
+                launch.cubes(plan, launch.queries, launch.heads),
                 launch.dim(),
                 4,
                 buffer(&q),
@@ -241,7 +258,7 @@ impl Operation<OnDevice> for Attention {
                 buffer(&y),
                 buffer(&log_sums),
                 launch.sizes([&q, &k, &v, &q]),
-                launch.plan,
+                plan,
                 elem(&q),
             );
         }
@@ -266,6 +283,7 @@ impl Operation<OnDevice> for Attention {
         let [y, log_sums] = [&saved.extra[0], &saved.extra[1]];
         let grad = aligned(cast(grad, q.dtype));
         let launch = Launch::new(q, k, self);
+        let plan = launch.of_queries();
         let deltas = empty(q, &launch.statistics(), DType::F32);
         let dq = positions_first(
             q,
@@ -278,7 +296,7 @@ impl Operation<OnDevice> for Attention {
         unsafe {
             backward_queries::launch_unchecked(
                 &q.client,
-                launch.cubes(launch.queries, launch.heads),
+                launch.cubes(plan, launch.queries, launch.heads),
                 launch.dim(),
                 4,
                 buffer(q),
@@ -292,7 +310,7 @@ impl Operation<OnDevice> for Attention {
                 buffer(&deltas),
                 buffer(&dq),
                 launch.sizes([q, k, v, &grad]),
-                launch.plan,
+                plan,
                 elem(q),
             );
         }
@@ -304,7 +322,7 @@ impl Operation<OnDevice> for Attention {
             unsafe {
                 backward_keys::launch_unchecked(
                     &q.client,
-                    launch.cubes(launch.keys, launch.kv_heads),
+                    launch.cubes(launch.plan, launch.keys, launch.kv_heads),
                     launch.dim(),
                     4,
                     buffer(q),

@@ -161,7 +161,7 @@ pub(super) fn end_of_plane(
     #[comptime] plan: Plan,
 ) -> u32 {
     if comptime!(plan.kind.causal) {
-        let last = first + place.plane_row + comptime!(plan.side() as u32);
+        let last = first + place.plane_row + comptime!(plan.of_plane() as u32);
         min(end, size.causal_from + last)
     } else {
         end
@@ -171,5 +171,6 @@ pub(super) fn end_of_plane(
 /// From the statistics of one head to those of the next: of whole tiles and cubes.
 #[cube]
 pub(super) fn statistics(size: &Sizes, #[comptime] plan: Plan) -> u32 {
-    size.queries.div_ceil(comptime!(plan.rows() as u32)) * comptime!(plan.rows() as u32)
+    let rows = comptime!(plan.most_rows() as u32);
+    size.queries.div_ceil(rows) * rows
 }

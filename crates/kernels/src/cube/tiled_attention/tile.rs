@@ -11,6 +11,9 @@ use super::super::planes::{zero, zeros};
 /// Rows of the other side that are seen at a time. With more of them, an H200 has room for one cube on a processor only.
 pub(super) const COLUMNS: usize = 32;
 
+/// The most strips of a plane: the registers of a unit hold no more.
+pub(super) const STRIPS: usize = 2;
+
 /// How a kernel divides its work; every distinct value is one compiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Plan {
@@ -20,6 +23,8 @@ pub(super) struct Plan {
     pub(super) kind: Kind,
     /// Scores stay in the registers that hold them: the device computes with each number of a plane's matrices where it is.
     pub(super) direct: bool,
+    /// Matrices of rows that a plane has, one behind the other: what it loads of the other side is multiplied with all of them.
+    pub(super) strips: usize,
 }
 
 /// What is known of the keys that a query sees, and of the scores.
@@ -44,8 +49,23 @@ impl Plan {
         self.planes.side
     }
 
-    /// Rows of a cube: a side of a matrix for each plane.
+    /// Rows of a plane.
+    pub(super) fn of_plane(self) -> usize {
+        self.strips * self.side()
+    }
+
+    /// Rows of a cube.
     pub(super) fn rows(self) -> usize {
+        PLANES * self.of_plane()
+    }
+
+    /// The most rows that a cube of any of the three kernels has.
+    pub(super) fn most_rows(self) -> usize {
+        STRIPS * self.of_strip()
+    }
+
+    /// Rows of a strip of all planes, which go through shared memory at a time.
+    fn of_strip(self) -> usize {
         PLANES * self.side()
     }
 
@@ -66,7 +86,7 @@ impl Plan {
 
     /// Pieces for two such tiles, or the rows of the cube.
     pub(super) fn tiles(self) -> usize {
-        (2 * COLUMNS).max(self.rows()) * self.pitch()
+        (2 * COLUMNS).max(self.of_strip()) * self.pitch()
     }
 
     /// Matrices side by side in a row of operands.
@@ -121,7 +141,7 @@ pub(super) struct Place {
     pub(super) plane_row: u32,
     /// The first piece by which its plane exchanges numbers.
     exchanged: u32,
-    /// Its own row, of those of the plane.
+    /// Its own row, of those of each strip of the plane.
     pub(super) own_row: u32,
     /// Which of the units that share this row.
     pub(super) part: u32,
@@ -132,11 +152,22 @@ pub(super) fn place(#[comptime] plan: Plan) -> Place {
     let plane = UNIT_POS_X / comptime!(plan.planes.units as u32);
     let lane = UNIT_POS_X % comptime!(plan.planes.units as u32);
     Place {
-        plane_row: plane * comptime!(plan.side() as u32),
+        plane_row: plane * comptime!(plan.of_plane() as u32),
         exchanged: plane * comptime!(plan.exchanged() as u32),
         own_row: lane % comptime!(plan.side() as u32),
         part: lane / comptime!(plan.side() as u32),
     }
+}
+
+/// The first row of a plane's strip, where the cube's rows begin at one.
+#[cube]
+pub(super) fn row_of_strip(
+    first: u32,
+    place: &Place,
+    #[comptime] strip: usize,
+    #[comptime] plan: Plan,
+) -> u32 {
+    first + place.plane_row + comptime!((strip * plan.side()) as u32)
 }
 
 /// The pieces of some rows that a unit copies: so many.
@@ -216,7 +247,7 @@ pub(super) fn put<N: Size>(
     }
 }
 
-/// The rows of the cube that begin at one, as left sides of its planes.
+/// The rows of the cube that begin at one, as left sides of its planes: those of a plane's first strip, then those of the next.
 #[cube]
 pub(super) fn own_sides<E: Float, N: Size>(
     from: &[Vector<u32, N>],
@@ -226,13 +257,39 @@ pub(super) fn own_sides<E: Float, N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) -> Sequence<Matrix<E>> {
-    let mut held = hold::<N>(comptime!(plan.rows()), plan);
-    fetch::<N>(from, rows, first, &mut held, comptime!(plan.rows()), plan);
-    put::<N>(&held, tiles, 0usize, comptime!(plan.rows()), plan);
-    sync_cube();
-    let sides = left_sides::<E, N>(&*tiles, place, plan);
-    sync_cube();
+    let mut sides = Sequence::<Matrix<E>>::new();
+    #[unroll]
+    for strip in 0..comptime!(plan.strips) {
+        let mut held = hold::<N>(comptime!(plan.of_strip()), plan);
+        let first = first + comptime!((strip * plan.side()) as u32);
+        fetch_strip::<N>(from, rows, first, &mut held, plan);
+        put::<N>(&held, tiles, 0usize, comptime!(plan.of_strip()), plan);
+        sync_cube();
+        left_sides::<E, N>(&*tiles, place, &mut sides, plan);
+        sync_cube();
+    }
     sides
+}
+
+/// As [`fetch`]: of all planes, the strips that begin here.
+#[cube]
+fn fetch_strip<N: Size>(
+    from: &[Vector<u32, N>],
+    rows: &Rows,
+    first: u32,
+    held: &mut Array<Vector<u32, N>>,
+    #[comptime] plan: Plan,
+) {
+    let pieces = comptime!((plan.d / PIECE) as u32);
+    let side = comptime!(plan.side() as u32);
+    #[unroll]
+    for i in 0..comptime!(copies(plan, plan.of_strip())) {
+        let at = UNIT_POS_X + comptime!((i * plan.units()) as u32);
+        let row = at / pieces;
+        let row = row / side * comptime!(plan.of_plane() as u32) + row % side;
+        let row = min(first + row, rows.count - 1);
+        held[i] = from[(rows.start + row * rows.position + at % pieces) as usize];
+    }
 }
 
 /// The rows of this plane, as left sides.
@@ -240,33 +297,36 @@ pub(super) fn own_sides<E: Float, N: Size>(
 fn left_sides<E: Float, N: Size>(
     tiles: &Shared<[Vector<u32, N>]>,
     place: &Place,
+    sides: &mut Sequence<Matrix<E>>,
     #[comptime] plan: Plan,
-) -> Sequence<Matrix<E>> {
+) {
     let side = comptime!(plan.side());
-    let mut sides = Sequence::<Matrix<E>>::new();
+    // Of a strip, the planes' rows follow each other.
+    let row = place.plane_row / comptime!(plan.strips as u32);
     #[unroll]
     for k in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
         let mut matrix = unsafe {
             Matrix::<E>::uninitialized(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor)
         };
-        let at = place.plane_row * comptime!(plan.pitch() as u32)
-            + comptime!((k * plan.side() / PIECE) as u32);
+        let at = row * comptime!(plan.pitch() as u32) + comptime!((k * plan.side() / PIECE) as u32);
         let at = at as usize;
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut matrix, &tiles[at..at + 1], pitch);
         sides.push(matrix);
     }
-    sides
 }
 
-/// New sums of a plane, as wide as a row of operands.
+/// New sums of a plane, as wide as a row of operands, of each strip.
 #[cube]
 pub(super) fn sums(#[comptime] plan: Plan) -> Sequence<Matrix<f32>> {
-    zeros(comptime!(plan.depth()), comptime!(plan.side()))
+    zeros(
+        comptime!(plan.strips * plan.depth()),
+        comptime!(plan.side()),
+    )
 }
 
-/// The products of the plane's rows with a matrix of rows of a tile.
+/// The products of each strip of the plane's rows with a matrix of rows of a tile.
 #[cube]
 pub(super) fn score<E: Float, N: Size>(
     left: &Sequence<Matrix<E>>,
@@ -274,9 +334,9 @@ pub(super) fn score<E: Float, N: Size>(
     #[comptime] from: usize,
     #[comptime] block: usize,
     #[comptime] plan: Plan,
-) -> Matrix<f32> {
+) -> Sequence<Matrix<f32>> {
     let side = comptime!(plan.side());
-    let sum = zero(side);
+    let products = zeros(comptime!(plan.strips), side);
     #[unroll]
     for k in 0..comptime!(plan.depth()) {
         // SAFETY: loaded at once.
@@ -286,9 +346,14 @@ pub(super) fn score<E: Float, N: Size>(
         let at = comptime!(from + block * plan.side() * plan.pitch() + k * plan.side() / PIECE);
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
-        cmma::execute(left.index(k), &right, &sum, &sum);
+        #[unroll]
+        for strip in 0..comptime!(plan.strips) {
+            let left = left.index(comptime!(strip * plan.depth() + k));
+            let sum = products.index(strip);
+            cmma::execute(left, &right, sum, sum);
+        }
     }
-    sum
+    products
 }
 
 /// The plane's matrix of sums to where its units see it.
@@ -360,14 +425,14 @@ pub(super) fn give_back<E: Float, N: Size>(
     exchange[at as usize] = piece::<E, N>(numbers);
 }
 
-/// Such a matrix, as a left side.
+/// Such a matrix, as the left side of a single strip.
 #[cube]
 pub(super) fn given_back<E: Float, N: Size>(
     exchange: &Shared<[Vector<u32, N>]>,
     #[comptime] which: usize,
     place: &Place,
     #[comptime] plan: Plan,
-) -> Matrix<E> {
+) -> Sequence<Matrix<E>> {
     let side = comptime!(plan.side());
     // SAFETY: loaded at once.
     let mut left = unsafe {
@@ -377,23 +442,35 @@ pub(super) fn given_back<E: Float, N: Size>(
     let at = at as usize;
     let pitch = comptime!((plan.halves_pitch() * 4) as u32).runtime();
     cmma::load(&mut left, &exchange[at..at + 1], pitch);
-    left
+    let mut lefts = Sequence::<Matrix<E>>::new();
+    lefts.push(left);
+    lefts
 }
 
-/// A matrix of numbers for each row of the plane, and each row of a block of a tile, as a left side.
+/// Matrices of numbers for each row of a strip, and each row of a block of a tile, as left sides.
+#[cube]
+pub(super) fn as_left<E: Float>(numbers: &Sequence<Matrix<f32>>) -> Sequence<Matrix<E>> {
+    let mut lefts = Sequence::<Matrix<E>>::new();
+    #[unroll]
+    for strip in 0..comptime!(numbers.len()) {
+        lefts.push(matrix_as_left::<E>(numbers.index(strip)));
+    }
+    lefts
+}
+
 #[cube]
 #[allow(unused_variables, reason = "used where it is expanded")]
-pub(super) fn as_left<E: Float>(numbers: &Matrix<f32>) -> Matrix<E> {
+fn matrix_as_left<E: Float>(numbers: &Matrix<f32>) -> Matrix<E> {
     // CubeCL's own function takes a reference, and its expansion does not.
     intrinsic!(|scope| {
         cmma::cast_with_ident::expand::<f32, E, cmma::Plane>(scope, numbers.clone(), MatrixIdent::A)
     })
 }
 
-/// Adds the product of a left side with a matrix of rows of a tile.
+/// Adds the products of a left side of each strip with a matrix of rows of a tile.
 #[cube]
 pub(super) fn weigh<E: Float, N: Size>(
-    left: &Matrix<E>,
+    left: &Sequence<Matrix<E>>,
     tiles: &Shared<[Vector<u32, N>]>,
     #[comptime] from: usize,
     #[comptime] block: usize,
@@ -410,12 +487,15 @@ pub(super) fn weigh<E: Float, N: Size>(
         let at = comptime!(from + block * plan.side() * plan.pitch() + j * plan.side() / PIECE);
         let pitch = comptime!((plan.pitch() * 4) as u32).runtime();
         cmma::load(&mut right, &tiles[at..at + 1], pitch);
-        let sum = sums.index(j);
-        cmma::execute(left, &right, sum, sum);
+        #[unroll]
+        for strip in 0..comptime!(plan.strips) {
+            let sum = sums.index(comptime!(strip * plan.depth() + j));
+            cmma::execute(left.index(strip), &right, sum, sum);
+        }
     }
 }
 
-/// Multiplies every row of the plane's sums by a number of its units.
+/// Multiplies every row of the plane's sums, of a single strip, by a number of its units.
 #[cube]
 pub(super) fn scale_rows<N: Size>(
     sums: &mut Sequence<Matrix<f32>>,
@@ -448,11 +528,12 @@ pub(super) fn scale_rows<N: Size>(
     }
 }
 
-/// Writes the plane's sums, each row multiplied by a number of its units, to the rows of the result.
+/// Writes the sums of a strip, each row multiplied by a number of its units, to the rows of the result.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn write<E: Float, N: Size>(
     sums: &Sequence<Matrix<f32>>,
+    #[comptime] strip: usize,
     factor: f32,
     exchange: &mut Shared<[Vector<u32, N>]>,
     out: &mut [Vector<u32, N>],
@@ -463,7 +544,12 @@ pub(super) fn write<E: Float, N: Size>(
 ) {
     #[unroll]
     for j in 0..comptime!(plan.depth()) {
-        give::<N>(sums.index(j), exchange, place, plan);
+        give::<N>(
+            sums.index(comptime!(strip * plan.depth() + j)),
+            exchange,
+            place,
+            plan,
+        );
         sync_plane();
         if exists {
             let mut numbers = own::<N>(&*exchange, place, plan);
