@@ -122,6 +122,24 @@ pub(super) fn cases() -> Vec<Case> {
             AttentionMask::sliding(131, 170, &[0, 100], 70, d)
         }),
         Case::new([1, 2, 1, 70, 70, 64], |d| AttentionMask::causal(70, 0, d)).capped(1.5),
+        // Many queries.
+        Case::new([1, 4, 2, 384, 384, 64], |d| {
+            AttentionMask::causal(384, 0, d)
+        }),
+        Case::new([1, 2, 1, 256, 290, 64], |d| {
+            AttentionMask::causal(256, 34, d)
+        }),
+        Case::new([1, 4, 2, 384, 384, 64], |d| {
+            AttentionMask::causal(384, 0, d)
+        })
+        .scaled(1.5),
+        Case::new([2, 4, 2, 300, 300, 64], |d| {
+            AttentionMask::causal_left_padded(300, 0, &[0, 200], d)
+        })
+        .from_query(200),
+        Case::new([2, 2, 1, 384, 384, 32], |d| {
+            AttentionMask::sliding(384, 0, &[], 100, d)
+        }),
         // Scores so far apart that what exponentials are relative to has to change on the way.
         Case::new([1, 4, 2, 200, 300, 64], none).scaled(1.5),
     ]

@@ -46,9 +46,9 @@ const FEW_KEYS: usize = 256;
 /// Fewer queries than that are few.
 const QUERIES: usize = 16;
 
-/// From so many queries on, a plane takes [`STRIPS`] of them, if heads are no wider than this.
+/// From so many queries on, a plane takes [`STRIPS`] of them, if heads have this width: registers hold no more.
 const MANY_QUERIES: usize = 256;
-const WIDEST_OF_STRIPS: usize = 64;
+const WIDTH_OF_STRIPS: usize = 64;
 
 /// What the widths of heads are multiples of.
 const WIDTH: usize = 16;
@@ -204,9 +204,19 @@ impl Launch {
         [self.batch, self.heads, self.queries.next_multiple_of(rows)]
     }
 
-    /// How the kernels with some queries of a cube divide them: in more strips where these are many, and short enough for registers.
+    /// How the kernels with some queries of a cube divide them: in more strips where these are many.
+    ///
+    /// That is what training takes without padding. Widths, masks and rests of a cube that no device has been seen to compute so have
+    /// one strip.
     fn of_queries(&self) -> Plan {
-        let many = self.plan.direct && self.queries >= MANY_QUERIES && self.d <= WIDEST_OF_STRIPS;
+        let causal = Kind {
+            causal: true,
+            ..Kind::default()
+        };
+        let known = self.d == WIDTH_OF_STRIPS
+            && self.plan.kind == causal
+            && self.queries.is_multiple_of(self.plan.most_rows());
+        let many = self.plan.direct && known && self.queries >= MANY_QUERIES;
         Plan {
             strips: if many { STRIPS } else { 1 },
             ..self.plan

@@ -5,8 +5,8 @@ use cubecl::intrinsic;
 use cubecl::prelude::*;
 
 pub(super) use super::super::matrices::PIECE;
-pub(super) use super::super::planes::{PLANES, Planes};
 use super::super::planes::zeros;
+pub(super) use super::super::planes::{PLANES, Planes};
 
 /// Rows of the other side that are seen at a time. With more of them, an H200 has room for one cube on a processor only.
 pub(super) const COLUMNS: usize = 32;
