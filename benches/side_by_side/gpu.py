@@ -59,7 +59,11 @@ def main():
             print(loss_table(runs))
         if options.parts:
             sys.stdout.flush()  # what is known by now, should the rest be cut off
-            print(parts({key: kinds[key] for key in runs}, common, options, run_once, SHAPES[options.shape]))
+            known = {key: kinds[key] for key in runs}
+            try:
+                print(parts(known, common, options, run_once, SHAPES[options.shape]))
+            except (Failed, subprocess.TimeoutExpired) as error:
+                failures.append(f"the parts failed: {error}")
     for failure in failures:
         print(f"> {failure}\n")
     return 1 if failures else 0
